@@ -1,0 +1,124 @@
+//! The thread context: what translated code and the runtime keep for each thread of the program.
+//!
+//! The fs base of every thread points at its context while it is under memcheck; the program's own fs and gs bases are the
+//! fields `guest_fs` and `guest_gs`. Written by the thread itself, except `pending` (tracer) — the tracer reads everything,
+//! with the thread stopped.
+
+/// General registers in the processor's encoding order: rax rcx rdx rbx rsp rbp rsi rdi r8..r15.
+#[repr(C)]
+#[derive(Clone, Copy, Default, Debug)]
+pub struct Registers {
+    pub gpr: [u64; 16],
+    pub rip: u64,
+    pub rflags: u64,
+}
+
+pub const RAX: usize = 0;
+pub const RCX: usize = 1;
+pub const RDX: usize = 2;
+pub const RBX: usize = 3;
+pub const RSP: usize = 4;
+pub const RBP: usize = 5;
+pub const RSI: usize = 6;
+pub const RDI: usize = 7;
+pub const R8: usize = 8;
+pub const R9: usize = 9;
+pub const R10: usize = 10;
+pub const R11: usize = 11;
+
+/// One entry of the shadow call stack.
+#[repr(C)]
+#[derive(Clone, Copy, Default, Debug)]
+pub struct CallEntry {
+    /// Address of the instruction after the call.
+    pub return_address: u64,
+    /// The program's stack pointer after the push: the address of the slot that holds `return_address`.
+    pub sp: u64,
+}
+
+/// Where a thread is; the tracer decides by it how to treat an asynchronous signal.
+pub mod place {
+    /// In translated code or a stub: the program's registers are in the processor's.
+    pub const CODE: u32 = 0;
+    /// In the runtime: the program's registers are in `regs` (as far as saved).
+    pub const RUNTIME: u32 = 1;
+    /// In a system call of the program: registers are the program's, `regs.rip` is the address after its `syscall`.
+    pub const SYSCALL: u32 = 2;
+}
+
+/// An xsave area.
+#[repr(C, align(64))]
+pub struct VectorState(pub [u8; 4096]);
+
+#[repr(C, align(64))]
+pub struct ThreadContext {
+    /// Address of this structure; fs:[0].
+    pub self_ptr: u64,
+    /// Spill slots of translated code; slot k at fs:[8 + 8 k].
+    pub scratch: [u64; 8],
+    /// The program's own segment bases.
+    pub guest_fs: u64,
+    pub guest_gs: u64,
+    /// Shadow call stack: address of the topmost entry; `call_base` is that of the empty stack.
+    pub call_top: u64,
+    pub call_base: u64,
+    pub call_limit: u64,
+    /// The program's stack pointer while the runtime runs on its own stack.
+    pub guest_rsp: u64,
+    /// Top of the runtime's stack, 16-aligned.
+    pub runtime_rsp: u64,
+    /// Program address to continue at, for the dispatcher.
+    pub target: u64,
+    /// Written by the tracer: a signal waits, come to a safe point as soon as you leave the runtime.
+    pub pending: u32,
+    /// One of [`place`].
+    pub place: u32,
+    /// Kernel thread id, and memcheck's thread number (1 = main).
+    pub tid: u32,
+    pub number: u32,
+    /// The stack that the thread runs on: [stack_low, stack_high) of the mapping or heap block around the stack pointer.
+    pub stack_low: u64,
+    pub stack_high: u64,
+    /// The program's registers, saved on the slow ways into the runtime.
+    pub regs: Registers,
+    /// Vector state saved on the slow ways (xsave area).
+    pub xsave: VectorState,
+    /// Nesting of VALGRIND_DISABLE_ERROR_REPORTING.
+    pub errors_disabled: u32,
+    /// 1 while this thread lives in a vfork-like child that shares its parent's memory.
+    pub vfork_child: u32,
+    /// Words for the runtime's crates that have per-thread state (heap caches and so on), by [`local`].
+    pub locals: [u64; 32],
+}
+
+/// Owners of `ThreadContext::locals`.
+pub mod local {
+    /// heap: pointer to the thread cache
+    pub const HEAP: usize = 0;
+    /// runtime: pointer to the shadow registers of dirty mode
+    pub const DIRTY: usize = 1;
+    /// kernel: state between the two halves of a system call (4 words)
+    pub const SYSCALL: usize = 2;
+    /// runtime: clear_child_tid, robust list and so on
+    pub const THREAD: usize = 8;
+}
+
+/// Byte offsets used by emitted code.
+pub mod offset {
+    use super::ThreadContext;
+    use core::mem::offset_of;
+    pub const SCRATCH: i32 = offset_of!(ThreadContext, scratch) as i32;
+    pub const GUEST_FS: i32 = offset_of!(ThreadContext, guest_fs) as i32;
+    pub const GUEST_GS: i32 = offset_of!(ThreadContext, guest_gs) as i32;
+    pub const CALL_TOP: i32 = offset_of!(ThreadContext, call_top) as i32;
+    pub const GUEST_RSP: i32 = offset_of!(ThreadContext, guest_rsp) as i32;
+    pub const RUNTIME_RSP: i32 = offset_of!(ThreadContext, runtime_rsp) as i32;
+    pub const TARGET: i32 = offset_of!(ThreadContext, target) as i32;
+    pub const PENDING: i32 = offset_of!(ThreadContext, pending) as i32;
+    pub const PLACE: i32 = offset_of!(ThreadContext, place) as i32;
+    pub const REGS: i32 = offset_of!(ThreadContext, regs) as i32;
+    pub const XSAVE: i32 = offset_of!(ThreadContext, xsave) as i32;
+}
+
+const _: () = assert!(offset::XSAVE % 64 == 0, "xsave needs 64-byte alignment");
+const _: () = assert!(core::mem::size_of::<ThreadContext>() <= 0x4000);

@@ -1,0 +1,236 @@
+//! What the runtime tells the tracer.
+//!
+//! The runtime executes the `int3` at `Config::trap` with rax = [`Trap`], rdi and rsi = arguments, and waits. The tracer sees a
+//! SIGTRAP stop with rip = trap + 1, does its part, may write rax as the answer, and lets the thread go on.
+
+/// Trap codes. Arguments in parentheses: rdi, rsi, rdx.
+#[repr(u32)]
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub enum Trap {
+    /// Start-up is complete: all of `Config` is valid. The program begins next.
+    Ready = 1,
+    /// An executable mapping appeared (start, end): the tracer looks at the mapping list, names the object and
+    /// answers by [`Redirect`] entries written to (rdx = address of array, r10 = capacity); rax = their number.
+    Mapped = 2,
+    /// A range with code went away (start, end).
+    Unmapped = 3,
+    /// A new distinct error (address of an [`ErrorEvent`]).
+    Error = 4,
+    /// The same error again, only counted (address of a [`Repeat`]); sent in batches at exit.
+    Repeats = 5,
+    /// A thread's registers are consistent and it waits for its pending signals (program state in ctx.regs).
+    SafePoint = 6,
+    /// The program calls rt_sigreturn (program state in ctx.regs).
+    SigReturn = 7,
+    /// The process is about to end by exit_group (status, address of [`ExitReport`]): leak check and summaries, then go on.
+    Exit = 8,
+    /// execve is about to be called (address of path, argv).
+    Exec = 9,
+    /// execve failed: undo what `Exec` did.
+    ExecFailed = 10,
+    /// Client request text (address, length, flags: 1 = with backtrace).
+    Print = 11,
+    /// Client request: leak check now (mode, address of [`ExitReport`]).
+    LeakCheck = 12,
+    /// The runtime cannot go on (address of text, length).
+    Internal = 13,
+    /// The program set a signal's action (signal, handler, flags).
+    Action = 14,
+    /// Diagnostic text for -v (address, length).
+    Note = 15,
+    /// A thread was created and runs (ctx address); sent by the new thread.
+    ThreadStart = 16,
+    /// rax = errors reported so far
+    CountErrors = 17,
+}
+
+/// Kinds of errors.
+#[repr(u32)]
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub enum Kind {
+    InvalidRead = 1,
+    InvalidWrite = 2,
+    InvalidJump = 3,
+    Cond = 4,
+    Value = 5,
+    /// Syscall argument register undefined; `name` is the parameter.
+    ParamRegister = 6,
+    /// Syscall memory; `flag` 0 = uninitialised, 1 = unaddressable.
+    ParamMemory = 7,
+    /// Client check; `flag` as above.
+    User = 8,
+    InvalidFree = 9,
+    MismatchedFree = 10,
+    /// `args` = destination, source, length; `flag` 1 = length is printed; `name` the function.
+    Overlap = 11,
+    /// `name` = "malloc(size)" form; `args[0]` the value.
+    Fishy = 12,
+    Mempool = 13,
+    ReallocZero = 14,
+    /// `args` = alignment, size; `name` the function.
+    BadAlign = 15,
+    /// Signal frame or the like; `name` says what.
+    Core = 16,
+}
+
+/// How an address relates to what the runtime knows.
+#[repr(u32)]
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub enum Place {
+    /// Nothing known here; the tracer looks at mappings and symbols.
+    Unknown = 0,
+    /// `block` describes the heap block around or next to it.
+    LiveBlock = 1,
+    FreedBlock = 2,
+    /// On the stack of thread `place_thread`.
+    Stack = 3,
+    /// `place_distance` bytes below the stack pointer of thread `place_thread`.
+    BelowStack = 4,
+    /// A block that the client named; `name2` has the name.
+    ClientBlock = 5,
+}
+
+/// Families of allocation functions, for mismatch checks.
+#[repr(u32)]
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub enum Family {
+    Malloc = 1,
+    New = 2,
+    NewArray = 3,
+    /// Marked by a client request.
+    Custom = 4,
+}
+
+/// A heap block as the reports need it. Stacks are depot ids (0 = none).
+#[repr(C)]
+#[derive(Clone, Copy, Default, Debug)]
+pub struct Block {
+    pub addr: u64,
+    pub size: u64,
+    pub family: u32,
+    pub alloc_thread: u32,
+    pub alloc_stack: u32,
+    pub free_stack: u32,
+}
+
+pub const MAX_FRAMES: usize = 512;
+pub const NAME_LEN: usize = 96;
+
+/// One error, complete. Lives in runtime memory; read by the tracer at the trap.
+#[repr(C)]
+#[derive(Clone, Copy)]
+pub struct ErrorEvent {
+    pub kind: u32,
+    pub flag: u32,
+    /// Access size in bytes.
+    pub size: u64,
+    /// The address in question (access, free, parameter memory); `has_addr` 0 = none.
+    pub addr: u64,
+    pub has_addr: u32,
+    pub thread: u32,
+    pub args: [u64; 4],
+    pub place: u32,
+    pub place_thread: u32,
+    pub place_distance: u64,
+    pub block: Block,
+    /// Origin of the undefined value: depot id of its stack, and kind (0 none, 1 heap, 2 stack, 3 client, 4 unknown).
+    pub origin_stack: u32,
+    pub origin_kind: u32,
+    /// NUL-terminated.
+    pub name: [u8; NAME_LEN],
+    pub name2: [u8; NAME_LEN],
+    /// stack[0] is the instruction itself, the others are return addresses.
+    pub stack_len: u32,
+    /// Stack pointer at the error.
+    pub sp: u64,
+    pub stack: [u64; MAX_FRAMES],
+}
+
+impl ErrorEvent {
+    pub const fn new(kind: Kind) -> Self {
+        ErrorEvent {
+            kind: kind as u32,
+            flag: 0,
+            size: 0,
+            addr: 0,
+            has_addr: 0,
+            thread: 0,
+            args: [0; 4],
+            place: 0,
+            place_thread: 0,
+            place_distance: 0,
+            block: Block { addr: 0, size: 0, family: 0, alloc_thread: 0, alloc_stack: 0, free_stack: 0 },
+            origin_stack: 0,
+            origin_kind: 0,
+            name: [0; NAME_LEN],
+            name2: [0; NAME_LEN],
+            stack_len: 0,
+            sp: 0,
+            stack: [0; MAX_FRAMES],
+        }
+    }
+
+    /// Set `name` (cut to fit).
+    pub fn set_name(&mut self, text: &str) {
+        let n = text.len().min(NAME_LEN - 1);
+        self.name[..n].copy_from_slice(&text.as_bytes()[..n]);
+        self.name[n] = 0;
+    }
+}
+
+/// A repeat of an error that the tracer already knows by its serial number (answer of the `Error` trap).
+#[repr(C)]
+#[derive(Clone, Copy, Default, Debug)]
+pub struct Repeat {
+    pub serial: u64,
+    pub count: u64,
+}
+
+/// One live heap block for the leak search.
+#[repr(C)]
+#[derive(Clone, Copy, Default, Debug)]
+pub struct LiveBlock {
+    pub addr: u64,
+    pub size: u64,
+    pub stack: u32,
+    pub family: u32,
+}
+
+/// What the tracer needs for summaries and the leak search. Blocks are sorted by address.
+#[repr(C)]
+#[derive(Clone, Copy, Default, Debug)]
+pub struct ExitReport {
+    pub blocks: u64,
+    pub block_count: u64,
+    pub allocs: u64,
+    pub frees: u64,
+    pub bytes_allocated: u64,
+    pub bytes_in_use: u64,
+    /// 0 when no allocator of the program was recognised.
+    pub allocator_seen: u64,
+    /// [`Repeat`] array.
+    pub repeats: u64,
+    pub repeat_count: u64,
+}
+
+/// The tracer's answer to `Mapped`: the function at `addr` is to be replaced.
+#[repr(C)]
+#[derive(Clone, Copy, Default, Debug)]
+pub struct Redirect {
+    pub addr: u64,
+    /// [`crate::replace::Func`] as u32.
+    pub func: u32,
+    /// 1 = `addr` is an IFUNC resolver: it returns the magic address of `func`.
+    pub resolver: u32,
+}
+
+/// Header of a stack in the depot: at DEPOT_START + 8 * id.
+#[repr(C)]
+#[derive(Clone, Copy, Default, Debug)]
+pub struct DepotHeader {
+    /// Next id in the hash chain.
+    pub next: u32,
+    /// Number of frames that follow, 8 bytes each; the first is an instruction, the others return addresses.
+    pub len: u32,
+    pub hash: u64,
+}

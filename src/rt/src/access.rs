@@ -1,0 +1,48 @@
+//! May the program touch this range? The slow side of every check.
+//!
+//! `V != 0` says "undefined or not addressable"; this module decides which. A byte is not addressable when its A bit is set, or
+//! when it lies on the current thread's stack below the stack pointer minus the red zone. Unmapped memory is not known here: the
+//! access itself faults (or the kernel answers EFAULT).
+
+use crate::shadow;
+use memcheck_abi::context::ThreadContext;
+use memcheck_abi::layout::{PROGRAM_END, RED_ZONE};
+
+/// What is wrong with a range, at its first bad byte.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub enum Bad {
+    Unaddressable(u64),
+    Undefined(u64),
+}
+
+/// Is this one byte addressable, as far as shadow and stack pointer tell? `sp` is the program's stack pointer.
+#[inline]
+pub fn addressable(ctx: &ThreadContext, sp: u64, addr: u64) -> bool {
+    addr < PROGRAM_END && shadow::a_clear(addr) && !below_stack(ctx, sp, addr)
+}
+
+/// Is `addr` on the thread's current stack, but below what it may use?
+#[inline]
+pub fn below_stack(ctx: &ThreadContext, sp: u64, addr: u64) -> bool {
+    addr >= ctx.stack_low && addr < sp.wrapping_sub(RED_ZONE) && sp <= ctx.stack_high && sp >= ctx.stack_low && shadow::v(addr) == shadow::UNDEFINED
+}
+
+/// First byte of the range that is not addressable.
+pub fn first_unaddressable(ctx: &ThreadContext, sp: u64, addr: u64, len: u64) -> Option<u64> {
+    let end = addr.saturating_add(len);
+    let mut at = addr;
+    while at < end {
+        at = shadow::first_nonzero_v(at, end - at)?;
+        if !addressable(ctx, sp, at) {
+            return Some(at);
+        }
+        at += 1;
+    }
+    None
+}
+
+/// First bad byte of a range that is going to be read by the kernel or a replaced function.
+pub fn first_bad(ctx: &ThreadContext, sp: u64, addr: u64, len: u64) -> Option<Bad> {
+    let at = shadow::first_nonzero_v(addr, len)?;
+    Some(if addressable(ctx, sp, at) { Bad::Undefined(at) } else { Bad::Unaddressable(at) })
+}

@@ -1,0 +1,72 @@
+//! The runtime's own memory: a global allocator over a reserved range.
+//!
+//! Size classes of powers of two from 16 bytes to 64 KiB with free lists, larger requests rounded up to pages and kept on a list
+//! per power of two. Never returns memory to the kernel; never touches the program's heap.
+#![allow(unsafe_code, reason = "implements GlobalAlloc over raw memory")]
+
+use crate::sync::Lock;
+use crate::sys;
+use core::alloc::{GlobalAlloc, Layout};
+use memcheck_abi::layout::{ARENA_END, ARENA_START};
+
+/// Free lists by power of two (index = log2 of the size).
+struct State {
+    next: u64,
+    mapped: u64,
+    free: [u64; 48],
+}
+
+pub struct Arena(Lock<State>);
+
+impl Arena {
+    pub const fn new() -> Self {
+        Arena(Lock::new(State { next: ARENA_START, mapped: ARENA_START, free: [0; 48] }))
+    }
+}
+
+impl Default for Arena {
+    fn default() -> Self {
+        Self::new()
+    }
+}
+
+fn class_of(layout: Layout) -> u32 {
+    layout.size().max(layout.align()).max(16).next_power_of_two().trailing_zeros()
+}
+
+// SAFETY: blocks are disjoint, aligned to their power-of-two size up to a page (ARENA_START is page-aligned), and live until freed.
+unsafe impl GlobalAlloc for Arena {
+    unsafe fn alloc(&self, layout: Layout) -> *mut u8 {
+        let class = class_of(layout);
+        let size = 1u64 << class;
+        let mut state = self.0.lock();
+        let head = state.free[class as usize];
+        if head != 0 {
+            // SAFETY: a free block's first word links to the next.
+            state.free[class as usize] = unsafe { *(head as *const u64) };
+            return head as *mut u8;
+        }
+        let at = state.next.next_multiple_of(size.min(4096));
+        let end = at + size;
+        if end > ARENA_END {
+            return core::ptr::null_mut();
+        }
+        if end > state.mapped {
+            let len = (end - state.mapped).next_multiple_of(1 << 22);
+            if !sys::map_fixed(state.mapped, len, sys::PROT_READ | sys::PROT_WRITE) {
+                return core::ptr::null_mut();
+            }
+            state.mapped += len;
+        }
+        state.next = end;
+        at as *mut u8
+    }
+
+    unsafe fn dealloc(&self, p: *mut u8, layout: Layout) {
+        let class = class_of(layout) as usize;
+        let mut state = self.0.lock();
+        // SAFETY: the block is at least 16 bytes and no longer used.
+        unsafe { *(p as *mut u64) = state.free[class] };
+        state.free[class] = p as u64;
+    }
+}

@@ -1,0 +1,108 @@
+//! Stacks stored once and known by a small number.
+//!
+//! ```text
+//! DEPOT_START + 8 * id:  { next: u32, len: u32, hash: u64 }  frame frame frame ...
+//! ```
+//! A hash table of 2^20 chain heads lies at the start. Inserting is one compare-and-swap on a chain head; entries never move or
+//! go away, so readers (this side and the tracer) need no lock. Id 0 is "no stack". When the depot is full (64 GiB) id 0 is given.
+#![allow(unsafe_code, reason = "the depot is raw shared memory")]
+
+use crate::sys;
+use core::sync::atomic::{AtomicU32, AtomicU64, Ordering};
+use memcheck_abi::event::DepotHeader;
+use memcheck_abi::layout::{DEPOT_END, DEPOT_START};
+
+const BUCKETS: u64 = 1 << 20;
+/// Words used by the table itself.
+const TABLE_WORDS: u64 = BUCKETS / 2;
+const HEADER_WORDS: u64 = core::mem::size_of::<DepotHeader>() as u64 / 8;
+
+static NEXT_WORD: AtomicU64 = AtomicU64::new(TABLE_WORDS);
+
+/// Reserve the depot's address range. Once.
+pub fn init() -> bool {
+    sys::map_fixed(DEPOT_START, DEPOT_END - DEPOT_START, sys::PROT_READ | sys::PROT_WRITE)
+}
+
+/// A hash of the frames, never 0.
+#[inline]
+fn hash(frames: &[u64]) -> u64 {
+    let mut h = 0x9e37_79b9_7f4a_7c15u64 ^ frames.len() as u64;
+    for &f in frames {
+        h = (h ^ f).wrapping_mul(0xff51_afd7_ed55_8ccd);
+        h ^= h >> 32;
+    }
+    h | 1
+}
+
+/// The id of this stack; stores it at first sight. 0 if empty or the depot is full.
+#[inline]
+pub fn intern(frames: &[u64]) -> u32 {
+    if frames.is_empty() {
+        return 0;
+    }
+    let h = hash(frames);
+    // SAFETY: the table lies at the start of the depot, which is mapped; u32 cells, aligned.
+    let head = unsafe { &*((DEPOT_START + 4 * (h >> 40 & (BUCKETS - 1))) as *const AtomicU32) };
+    let first = head.load(Ordering::Acquire);
+    match find(first, 0, h, frames) {
+        Some(id) => id,
+        None => insert(head, first, h, frames),
+    }
+}
+
+/// Search the chain from `id` up to (not including) `stop`.
+#[inline]
+fn find(mut id: u32, stop: u32, h: u64, frames: &[u64]) -> Option<u32> {
+    while id != stop && id != 0 {
+        // SAFETY: ids come from the table, so a complete entry lies there (released by the compare-and-swap).
+        unsafe {
+            let header = &*((DEPOT_START + 8 * u64::from(id)) as *const DepotHeader);
+            if header.hash == h && get(id) == frames {
+                return Some(id);
+            }
+            id = header.next;
+        }
+    }
+    None
+}
+
+#[cold]
+fn insert(head: &AtomicU32, mut first: u32, h: u64, frames: &[u64]) -> u32 {
+    let words = HEADER_WORDS + frames.len() as u64;
+    let at = NEXT_WORD.fetch_add(words, Ordering::Relaxed);
+    if at + words > (DEPOT_END - DEPOT_START) / 8 || at + words > u64::from(u32::MAX) {
+        return 0;
+    }
+    let id = at as u32;
+    let base = DEPOT_START + 8 * at;
+    loop {
+        // SAFETY: [at, at + words) was just taken by this thread alone.
+        unsafe {
+            *(base as *mut DepotHeader) = DepotHeader { next: first, len: frames.len() as u32, hash: h };
+            core::ptr::copy_nonoverlapping(frames.as_ptr(), (base + 8 * HEADER_WORDS) as *mut u64, frames.len());
+        }
+        match head.compare_exchange(first, id, Ordering::AcqRel, Ordering::Acquire) {
+            Ok(_) => return id,
+            Err(now) => {
+                if let Some(found) = find(now, first, h, frames) {
+                    return found;
+                }
+                first = now;
+            }
+        }
+    }
+}
+
+/// The frames of a stack.
+pub fn get(id: u32) -> &'static [u64] {
+    if id == 0 {
+        return &[];
+    }
+    let base = DEPOT_START + 8 * u64::from(id);
+    // SAFETY: ids are only made by `insert`, after the entry was written.
+    unsafe {
+        let header = &*(base as *const DepotHeader);
+        core::slice::from_raw_parts((base + 8 * HEADER_WORDS) as *const u64, header.len as usize)
+    }
+}

@@ -1,0 +1,216 @@
+//! V and A shadow: set, copy and search ranges.
+//!
+//! V: one byte per program byte at `addr + V_DISTANCE`. A set bit is an undefined bit; 0 = addressable and defined.
+//! A: one bit per program byte, 1 = not addressable; only meaningful where V != 0 (heap, red zones, client-marked memory).
+//! Memory never touched has V = 0 and A = 0: defined and addressable, which is right for file mappings, bss and fresh pages.
+//!
+//! Ranges must lie in the program's space (`layout::in_program`); the functions clip silently what does not, so that a wild
+//! length can not make the runtime fault.
+#![allow(unsafe_code, reason = "shadow memory is reached by address arithmetic")]
+
+use crate::sys;
+use memcheck_abi::layout::{A_BASE, PROGRAM_END, V_DISTANCE};
+
+pub const DEFINED: u8 = 0;
+pub const UNDEFINED: u8 = 0xff;
+
+/// Ranges at least this long are cleared by giving the pages back.
+const DISCARD_FROM: u64 = 1 << 20;
+
+fn clip(addr: u64, len: u64) -> u64 {
+    if addr >= PROGRAM_END { 0 } else { len.min(PROGRAM_END - addr) }
+}
+
+fn v_ptr(addr: u64) -> *mut u8 {
+    (addr.wrapping_add(V_DISTANCE)) as *mut u8
+}
+
+/// V byte of one address.
+#[inline]
+pub fn v(addr: u64) -> u8 {
+    if addr >= PROGRAM_END {
+        return UNDEFINED;
+    }
+    // SAFETY: the whole V range is mapped.
+    unsafe { *v_ptr(addr) }
+}
+
+#[inline]
+pub fn set_v(addr: u64, value: u8) {
+    if addr < PROGRAM_END {
+        // SAFETY: the whole V range is mapped.
+        unsafe { *v_ptr(addr) = value }
+    }
+}
+
+/// Set every V byte of a range to `value`.
+#[inline]
+pub fn fill_v(addr: u64, len: u64, value: u8) {
+    let len = clip(addr, len);
+    if value == 0 && len >= DISCARD_FROM {
+        let first = (addr + V_DISTANCE).next_multiple_of(4096);
+        let end = (addr + V_DISTANCE + len) & !4095;
+        // SAFETY: inside the V range, clipped; zero pages are what was asked for.
+        unsafe {
+            core::ptr::write_bytes(v_ptr(addr), 0, (first - addr - V_DISTANCE) as usize);
+            sys::discard(first, end - first);
+            core::ptr::write_bytes(end as *mut u8, 0, (addr + V_DISTANCE + len - end) as usize);
+        }
+        return;
+    }
+    // SAFETY: inside the V range, clipped.
+    unsafe { core::ptr::write_bytes(v_ptr(addr), value, len as usize) }
+}
+
+/// Copy V bytes from `from` to `to`; the ranges may overlap.
+#[inline]
+pub fn copy_v(to: u64, from: u64, len: u64) {
+    let len = clip(to, clip(from, len));
+    // SAFETY: both inside the V range, clipped.
+    unsafe { core::ptr::copy(v_ptr(from), v_ptr(to), len as usize) }
+}
+
+/// Read V bytes.
+pub fn read_v(addr: u64, out: &mut [u8]) {
+    let n = clip(addr, out.len() as u64) as usize;
+    // SAFETY: inside the V range, clipped; `out` is ours.
+    unsafe { core::ptr::copy_nonoverlapping(v_ptr(addr), out.as_mut_ptr(), n) }
+    out[n..].fill(UNDEFINED);
+}
+
+/// Write V bytes.
+pub fn write_v(addr: u64, bytes: &[u8]) {
+    let n = clip(addr, bytes.len() as u64) as usize;
+    // SAFETY: inside the V range, clipped.
+    unsafe { core::ptr::copy_nonoverlapping(bytes.as_ptr(), v_ptr(addr), n) }
+}
+
+/// First address in the range whose V byte is not zero.
+#[inline]
+pub fn first_nonzero_v(addr: u64, len: u64) -> Option<u64> {
+    let n = clip(addr, len);
+    let found = first_nonzero(addr.wrapping_add(V_DISTANCE), n);
+    match found {
+        Some(at) => Some(at - V_DISTANCE),
+        None if n < len => Some(addr + n),
+        None => None,
+    }
+}
+
+fn first_nonzero(start: u64, len: u64) -> Option<u64> {
+    let end = start + len;
+    let mut at = start;
+    // SAFETY: every read below stays inside [start, end), which the caller has mapped; words are read unaligned.
+    unsafe {
+        while at + 32 <= end {
+            let p = at as *const u64;
+            let any = p.read_unaligned() | p.add(1).read_unaligned() | p.add(2).read_unaligned() | p.add(3).read_unaligned();
+            if any != 0 {
+                break;
+            }
+            at += 32;
+        }
+        while at + 8 <= end {
+            let word = (at as *const u64).read_unaligned();
+            if word != 0 {
+                return Some(at + u64::from(word.trailing_zeros()) / 8);
+            }
+            at += 8;
+        }
+        while at < end {
+            if *(at as *const u8) != 0 {
+                return Some(at);
+            }
+            at += 1;
+        }
+    }
+    None
+}
+
+fn a_ptr(addr: u64) -> *mut u8 {
+    (A_BASE + addr / 8) as *mut u8
+}
+
+/// Is the A bit of this address clear? (Says nothing about mappings or the stack pointer, see `access`.)
+#[inline]
+pub fn a_clear(addr: u64) -> bool {
+    // SAFETY: the A range covers the program's space.
+    addr < PROGRAM_END && unsafe { *a_ptr(addr) } >> (addr & 7) & 1 == 0
+}
+
+/// Set (`true` = not addressable) or clear the A bits of a range.
+#[inline]
+pub fn set_a(addr: u64, len: u64, noaccess: bool) {
+    let len = clip(addr, len);
+    if len == 0 {
+        return;
+    }
+    let (mut at, end) = (addr, addr + len);
+    let byte = if noaccess { 0xff } else { 0 };
+    // SAFETY: all inside the A range, clipped. Bytes at the ends are shared with neighbours only inside one allocation unit.
+    unsafe {
+        if at & 7 != 0 || end - at < 8 {
+            let stop = end.min((at & !7) + 8);
+            set_bits(a_ptr(at), at & 7, stop - at, noaccess);
+            at = stop;
+        }
+        let whole = (end - at) / 8;
+        if byte == 0 && whole >= DISCARD_FROM {
+            zero_large(a_ptr(at) as u64, whole);
+        } else {
+            core::ptr::write_bytes(a_ptr(at), byte, whole as usize);
+        }
+        at += whole * 8;
+        if at < end {
+            set_bits(a_ptr(at), 0, end - at, noaccess);
+        }
+    }
+}
+
+/// # Safety
+/// `p` is inside the A range; `first + count <= 8`.
+unsafe fn set_bits(p: *mut u8, first: u64, count: u64, value: bool) {
+    let mask = (((1u32 << count) - 1) << first) as u8;
+    // SAFETY: the caller's promise.
+    unsafe {
+        if value { *p |= mask } else { *p &= !mask }
+    }
+}
+
+/// # Safety
+/// The range is shadow memory.
+unsafe fn zero_large(start: u64, len: u64) {
+    let first = start.next_multiple_of(4096);
+    let end = (start + len) & !4095;
+    // SAFETY: the caller's promise; `len` is far more than two pages.
+    unsafe {
+        core::ptr::write_bytes(start as *mut u8, 0, (first - start) as usize);
+        sys::discard(first, end - first);
+        core::ptr::write_bytes(end as *mut u8, 0, (start + len - end) as usize);
+    }
+}
+
+/// The three states a client or the heap asks for.
+pub fn make_noaccess(addr: u64, len: u64) {
+    set_a(addr, len, true);
+    fill_v(addr, len, UNDEFINED);
+}
+
+pub fn make_undefined(addr: u64, len: u64) {
+    set_a(addr, len, false);
+    fill_v(addr, len, UNDEFINED);
+}
+
+pub fn make_defined(addr: u64, len: u64) {
+    set_a(addr, len, false);
+    fill_v(addr, len, DEFINED);
+}
+
+/// Reserve all shadow. Once, before the program runs. False if the address space cannot be had.
+pub fn reserve() -> bool {
+    let rw = sys::PROT_READ | sys::PROT_WRITE;
+    let page = |a: u64| a & !4095;
+    sys::map_fixed(page(V_DISTANCE), PROGRAM_END + 8192, rw)
+        && sys::map_fixed(A_BASE, PROGRAM_END / 8, rw)
+        && sys::map_fixed(page(memcheck_abi::layout::ORIGIN_DISTANCE), PROGRAM_END + 8192, rw)
+}
