@@ -1,0 +1,269 @@
+//! Lines and inlined functions, from DWARF 2 to 5.
+//!
+//! addr2line keeps the index of units, functions and line rows, each parsed when first needed. Added here: feeding it
+//! sections from wherever they are (plain, compressed, dwz, split), and three facts it does not tell: the plain name of
+//! an inlined function, the line a function begins at, and a line for the code to which a compiler gave line 0
+//! ("no particular place"): the last real line before it in the same function.
+//!
+//! Split DWARF: a unit's skeleton names a `.dwo` file; a `.dwp` beside the object or debug file packs all of them.
+
+use std::borrow::Cow;
+use std::cell::OnceCell;
+use std::ffi::OsStr;
+use std::os::unix::ffi::OsStrExt;
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+
+use addr2line::{Context, Location, LookupContinuation, LookupResult, SplitDwarfLoad};
+use gimli::{
+    AbbreviationsCacheStrategy, AttributeValue, DebugInfoOffset, DebuggingInformationEntry, DwarfPackage,
+    EndianSlice, LittleEndian, SectionId, UnitOffset, UnitRef,
+};
+
+use crate::demangle::text;
+use crate::elf::Elf;
+use crate::image;
+
+/// A piece of a section that stays mapped (see `image`).
+pub(crate) type Bytes = EndianSlice<'static, LittleEndian>;
+pub(crate) type Entry = DebuggingInformationEntry<Bytes>;
+
+/// DWARF of one object.
+pub(crate) struct Dwarf {
+    pub sections: Arc<gimli::Dwarf<Bytes>>,
+    context: Context<Bytes>,
+    package: Option<DwarfPackage<Bytes>>,
+    /// Where the units begin, in .debug_info and in the dwz file's; sorted.
+    unit_offsets: OnceCell<[Vec<usize>; 2]>,
+}
+
+/// One line of a stack, as DWARF tells it. Names are unescaped.
+#[derive(Default, Debug)]
+pub(crate) struct Place {
+    /// As written in the source, without namespaces and parameters.
+    pub name: Option<String>,
+    /// Mangled name, if the language has one.
+    pub linkage_name: Option<String>,
+    pub path: Option<String>,
+    pub line: Option<u32>,
+    pub column: Option<u32>,
+    /// Line of the declaration of the function.
+    pub declared: Option<u32>,
+}
+
+impl Dwarf {
+    /// Read the index of `elf` (found at `path`); `alt` is its dwz companion. `None` if there is none or it is damaged
+    /// beyond use.
+    pub fn load(elf: &Elf<'static>, path: &Path, alt: Option<&Elf<'static>>) -> Option<Dwarf> {
+        let mut dwarf = gimli::Dwarf::load(|id| section(elf, id.name())).ok()?;
+        if let Some(alt) = alt {
+            dwarf.load_sup(|id| section(alt, id.name())).ok()?;
+        }
+        dwarf.populate_abbreviations_cache(AbbreviationsCacheStrategy::Duplicates);
+        let sections = Arc::new(dwarf);
+        let context = Context::from_arc_dwarf(sections.clone()).ok()?;
+        Some(Dwarf { sections, context, package: open_package(path), unit_offsets: OnceCell::new() })
+    }
+
+    /// The places `vaddr` belongs to, innermost first; the last is the function itself, the others are inlined in it.
+    /// `function_start` helps with code that has no line of its own. Empty if nothing is known.
+    pub fn places(&self, vaddr: u64, function_start: Option<u64>) -> Vec<Place> {
+        let mut places = Vec::new();
+        let Ok(mut frames) = self.finish(self.context.find_frames(vaddr)) else { return places };
+        // Inlining deeper than this is damage.
+        const DEEPEST: usize = 1000;
+        while let Ok(Some(frame)) = frames.next() {
+            let mut place = Place::default();
+            place.set_location(frame.location);
+            if let Some(offset) = frame.dw_die_offset {
+                self.describe_function(vaddr, offset, &mut place);
+            }
+            if place.name.is_none() && place.linkage_name.is_none() {
+                place.linkage_name = frame.function.map(|function| text(function.name.slice()).into_owned());
+            }
+            places.push(place);
+            if places.len() > DEEPEST {
+                break;
+            }
+        }
+        if let Some(innermost) = places.first_mut()
+            && innermost.line.is_none()
+            && let Some(start) = function_start
+        {
+            self.borrow_previous_line(start, vaddr, innermost);
+        }
+        places
+    }
+
+    /// Line of the row that covers `vaddr`.
+    pub fn line_at(&self, vaddr: u64) -> Option<u32> {
+        self.context.find_location(vaddr).ok()??.line
+    }
+
+    /// Call `use_unit` with the unit that covers `vaddr` (of the .dwo file if it is split).
+    pub fn with_unit<T>(&self, vaddr: u64, use_unit: impl FnOnce(UnitRef<'_, Bytes>) -> Option<T>) -> Option<T> {
+        use_unit(self.finish(self.context.find_dwarf_and_unit(vaddr))?)
+    }
+
+    /// Call `visit` with the entry at `offset` and the ones it refers to as its origin or specification, until it
+    /// returns false.
+    pub fn follow(
+        &self,
+        unit: UnitRef<'_, Bytes>,
+        offset: UnitOffset,
+        visit: &mut dyn FnMut(UnitRef<'_, Bytes>, &Entry) -> bool,
+    ) -> Option<()> {
+        const LONGEST_CHAIN: usize = 16;
+        self.follow_limited(unit, offset, visit, LONGEST_CHAIN)
+    }
+
+    fn follow_limited(
+        &self,
+        unit: UnitRef<'_, Bytes>,
+        offset: UnitOffset,
+        visit: &mut dyn FnMut(UnitRef<'_, Bytes>, &Entry) -> bool,
+        links_left: usize,
+    ) -> Option<()> {
+        let entry = unit.unit.entry(offset).ok()?;
+        if !visit(unit, &entry) || links_left == 0 {
+            return Some(());
+        }
+        let next = entry
+            .attr_value(gimli::DW_AT_abstract_origin)
+            .or_else(|| entry.attr_value(gimli::DW_AT_specification))?;
+        self.resolve(unit, next, &mut |unit, offset| self.follow_limited(unit, offset, visit, links_left - 1))
+    }
+
+    /// Call `then` with the entry that a reference attribute points to, in whichever unit or file that is.
+    pub fn resolve<T>(
+        &self,
+        unit: UnitRef<'_, Bytes>,
+        reference: AttributeValue<Bytes>,
+        then: &mut dyn FnMut(UnitRef<'_, Bytes>, UnitOffset) -> Option<T>,
+    ) -> Option<T> {
+        let (dwarf, offset, offsets) = match reference {
+            AttributeValue::UnitRef(offset) => return then(unit, offset),
+            // A .dwo file has one unit (and types), so a reference across units cannot be meant for it.
+            AttributeValue::DebugInfoRef(offset) => {
+                let is_alt = self.sections.sup().is_some_and(|sup| std::ptr::eq(sup, unit.dwarf));
+                (unit.dwarf, offset, usize::from(is_alt))
+            }
+            AttributeValue::DebugInfoRefSup(offset) => (self.sections.sup()?, offset, 1),
+            _ => return None,
+        };
+        let starts = &self.unit_offsets.get_or_init(|| self.list_units())[offsets];
+        let index = starts.partition_point(|&start| start <= offset.0).checked_sub(1)?;
+        let header = dwarf.unit_header(DebugInfoOffset(*starts.get(index)?)).ok()?;
+        let other = dwarf.unit(header).ok()?;
+        let within = offset.to_unit_offset(&other.header)?;
+        then(UnitRef::new(dwarf, &other), within)
+    }
+
+    fn list_units(&self) -> [Vec<usize>; 2] {
+        let list = |dwarf: &gimli::Dwarf<Bytes>| {
+            let mut starts = Vec::new();
+            let mut units = dwarf.units();
+            while let Ok(Some(header)) = units.next() {
+                starts.extend(header.debug_info_offset().map(|offset| offset.0));
+            }
+            starts
+        };
+        [list(&self.sections), self.sections.sup().map(list).unwrap_or_default()]
+    }
+
+    /// Names and declaration of the function whose entry is at `offset` of the unit that covers `vaddr`.
+    fn describe_function(&self, vaddr: u64, offset: UnitOffset, place: &mut Place) {
+        self.with_unit(vaddr, |unit| {
+            self.follow(unit, offset, &mut |unit, entry| {
+                let string = |name| {
+                    let value = unit.attr_string(entry.attr_value(name)?).ok()?;
+                    Some(text(value.slice()).into_owned())
+                };
+                place.name = place.name.take().or_else(|| string(gimli::DW_AT_name));
+                place.linkage_name = place
+                    .linkage_name
+                    .take()
+                    .or_else(|| string(gimli::DW_AT_linkage_name))
+                    .or_else(|| string(gimli::DW_AT_MIPS_linkage_name));
+                place.declared = place.declared.or_else(|| {
+                    let line = entry.attr_value(gimli::DW_AT_decl_line)?.udata_value()?;
+                    u32::try_from(line).ok()
+                });
+                place.name.is_none() || place.linkage_name.is_none() || place.declared.is_none()
+            })
+        });
+    }
+
+    /// Line 0 means that the instruction belongs to no line; the nearest one before it is the best guess there is.
+    fn borrow_previous_line(&self, function_start: u64, vaddr: u64, place: &mut Place) {
+        // Bounded, because a symbol table can claim functions of any size.
+        const MAX_ROWS: usize = 100_000;
+        if function_start >= vaddr {
+            return;
+        }
+        let Ok(rows) = self.context.find_location_range(function_start, vaddr) else { return };
+        let previous = rows.take(MAX_ROWS).filter(|(_, _, location)| location.line.is_some()).last();
+        if let Some((_, _, location)) = previous {
+            place.set_location(Some(location));
+        }
+    }
+
+    /// Drive an addr2line lookup to its end, giving it the split files that it asks for.
+    fn finish<L: LookupContinuation<Buf = Bytes>>(&self, mut lookup: LookupResult<L>) -> L::Output {
+        loop {
+            match lookup {
+                LookupResult::Output(output) => return output,
+                LookupResult::Load { load, continuation } => {
+                    lookup = continuation.resume(self.load_split(&load));
+                }
+            }
+        }
+    }
+
+    fn load_split(&self, load: &SplitDwarfLoad<Bytes>) -> Option<Arc<gimli::Dwarf<Bytes>>> {
+        if let Some(package) = &self.package
+            && let Ok(Some(unit)) = package.find_cu(load.dwo_id, &load.parent)
+        {
+            return Some(Arc::new(unit));
+        }
+        let path = |bytes: Option<Bytes>| bytes.map(|bytes| PathBuf::from(OsStr::from_bytes(bytes.slice())));
+        let path = path(load.comp_dir).unwrap_or_default().join(path(load.path)?);
+        let elf = Elf::parse(image::open(&path).ok()?.bytes).ok()?;
+        let mut dwarf = gimli::Dwarf::load(|id| split_section(&elf, id)).ok()?;
+        let header = dwarf.units().next().ok()??;
+        let id = dwarf.unit(header).ok()?.dwo_id;
+        dwarf.make_dwo(&load.parent);
+        (id == Some(load.dwo_id)).then(|| Arc::new(dwarf))
+    }
+}
+
+impl Place {
+    fn set_location(&mut self, location: Option<Location<'_>>) {
+        let Some(location) = location else { return };
+        self.path = location.file.filter(|file| !file.is_empty()).map(str::to_owned);
+        self.line = location.line;
+        self.column = location.column.filter(|&column| column != 0);
+    }
+}
+
+/// The `.dwp` of an object or of its debug file: the same name with `.dwp` after it.
+fn open_package(path: &Path) -> Option<DwarfPackage<Bytes>> {
+    let mut name = path.as_os_str().to_owned();
+    name.push(".dwp");
+    let elf = Elf::parse(image::open(Path::new(&name)).ok()?.bytes).ok()?;
+    DwarfPackage::load(|id| split_section(&elf, id), EndianSlice::new(&[], LittleEndian)).ok()
+}
+
+/// Sections that are missing or damaged are empty: each is useful without the others.
+fn section(elf: &Elf<'static>, name: &str) -> Result<Bytes, gimli::Error> {
+    let data: &'static [u8] = match elf.inflated(name) {
+        Some(Cow::Borrowed(data)) => data,
+        Some(Cow::Owned(data)) => data.leak(),
+        None => &[],
+    };
+    Ok(EndianSlice::new(data, LittleEndian))
+}
+
+fn split_section(elf: &Elf<'static>, id: SectionId) -> Result<Bytes, gimli::Error> {
+    id.dwo_name().map_or(Ok(EndianSlice::new(&[], LittleEndian)), |name| section(elf, name))
+}
