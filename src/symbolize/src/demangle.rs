@@ -13,7 +13,9 @@ const MAX_NAME_BYTES: usize = 64 << 10;
 
 /// The readable form of a mangled name, escaped for printing; the escaped name itself if it is not mangled.
 pub(crate) fn demangle(raw: &str) -> String {
-    let readable = (raw.len() <= MAX_NAME_BYTES).then(|| rust(raw).or_else(|| cpp(raw))).flatten();
+    let readable = (raw.len() <= MAX_NAME_BYTES)
+        .then(|| rust(raw).or_else(|| cpp(raw)))
+        .flatten();
     match readable {
         Some(name) => escape(&name).into_owned(),
         None => escape(raw).into_owned(),
@@ -24,7 +26,8 @@ pub(crate) fn demangle(raw: &str) -> String {
 /// reorder text become `\u{..}`.
 pub(crate) fn escape(text: &str) -> Cow<'_, str> {
     let is_unsafe = |c: char| {
-        c.is_control() || matches!(c, '\u{200e}' | '\u{200f}' | '\u{2028}'..='\u{202e}' | '\u{2066}'..='\u{2069}')
+        c.is_control()
+            || matches!(c, '\u{200e}' | '\u{200f}' | '\u{2028}'..='\u{202e}' | '\u{2066}'..='\u{2069}')
     };
     if !text.chars().any(is_unsafe) {
         return Cow::Borrowed(text);
@@ -56,10 +59,17 @@ fn rust(raw: &str) -> Option<String> {
 
 /// Legacy Rust names are C++ names whose last part is `h` and 16 hexadecimal digits; all others are taken for C++.
 fn is_legacy_rust(raw: &str) -> bool {
-    let name = raw.split('.').next().unwrap_or(raw);
-    let hash = name.strip_suffix('E').and_then(|name| name.len().checked_sub(19).and_then(|at| name.get(at..)));
-    let digits = hash.and_then(|hash| hash.strip_prefix("17h"));
-    raw.starts_with("_ZN") && digits.is_some_and(|digits| digits.bytes().all(|b| b.is_ascii_hexdigit()))
+    const HASH_DIGITS: usize = 16;
+    let Some(at) = raw.rfind("17h").filter(|_| raw.starts_with("_ZN")) else {
+        return false;
+    };
+    let hash = &raw.as_bytes()[at + 3..];
+    let (Some(digits), Some(b'E')) = (hash.get(..HASH_DIGITS), hash.get(HASH_DIGITS)) else {
+        return false;
+    };
+    // What follows is a suffix of the compiler's (`.llvm.123`).
+    matches!(hash.get(HASH_DIGITS + 1), None | Some(b'.'))
+        && digits.iter().all(u8::is_ascii_hexdigit)
 }
 
 fn cpp(raw: &str) -> Option<String> {
@@ -103,10 +113,28 @@ mod tests {
             ("main", "main"),
             ("_ZN2ns1S1fEPi", "ns::S::f(int*)"),
             ("_Znwm", "operator new(unsigned long)"),
-            ("_ZdlPvmSt11align_val_t", "operator delete(void*, unsigned long, std::align_val_t)"),
+            (
+                "_ZdlPvmSt11align_val_t",
+                "operator delete(void*, unsigned long, std::align_val_t)",
+            ),
             ("_ZN2ns1S1fEPi.part.0", "ns::S::f(int*) [clone .part.0]"),
-            ("_ZNSs4swapERSs@@GLIBCXX_3.4", "std::string::swap(std::string&)"),
-            ("_ZN4core3fmt9Formatter3pad17h0123456789abcdefE", "core::fmt::Formatter::pad"),
+            (
+                "_ZNSs4swapERSs@@GLIBCXX_3.4",
+                "std::string::swap(std::string&)",
+            ),
+            (
+                "_ZN4core3fmt9Formatter3pad17h0123456789abcdefE",
+                "core::fmt::Formatter::pad",
+            ),
+            (
+                "_ZN4core3ptr48drop_in_place$LT$alloc..vec..Vec$LT$bool$GT$$GT$17h19186832f7d658e6E",
+                "core::ptr::drop_in_place<alloc::vec::Vec<bool>>",
+            ),
+            ("_ZN4test17h0123456789abcdefE.llvm.77", "test"),
+            (
+                "_ZN3a17h0123456789abcdef3fooEv",
+                "_ZN3a17h0123456789abcdef3fooEv",
+            ),
             ("_RNvCs1234_7mycrate3foo", "mycrate::foo"),
             ("_Znonsense", "_Znonsense"),
             ("_Z", "_Z"),
@@ -124,7 +152,10 @@ mod tests {
         // Each St6vectorI..E level mentions the previous one twice.
         let mut bomb = String::from("_Z1f");
         bomb.push_str("St4pairIii");
-        for level in ["S_", "S0_", "S1_", "S2_", "S3_", "S4_", "S5_", "S6_", "S7_", "S8_", "S9_", "SA_", "SB_"] {
+        for level in [
+            "S_", "S0_", "S1_", "S2_", "S3_", "S4_", "S5_", "S6_", "S7_", "S8_", "S9_", "SA_",
+            "SB_",
+        ] {
             bomb.push_str(&format!("ES_I{level}{level}"));
         }
         bomb.push('E');

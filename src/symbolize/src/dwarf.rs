@@ -16,8 +16,8 @@ use std::sync::Arc;
 
 use addr2line::{Context, Location, LookupContinuation, LookupResult, SplitDwarfLoad};
 use gimli::{
-    AbbreviationsCacheStrategy, AttributeValue, DebugInfoOffset, DebuggingInformationEntry, DwarfPackage,
-    EndianSlice, LittleEndian, SectionId, UnitOffset, UnitRef,
+    AbbreviationsCacheStrategy, AttributeValue, DebugInfoOffset, DebuggingInformationEntry,
+    DwarfPackage, EndianSlice, LittleEndian, SectionId, UnitOffset, UnitRef,
 };
 
 use crate::demangle::text;
@@ -55,21 +55,28 @@ impl Dwarf {
     /// Read the index of `elf` (found at `path`); `alt` is its dwz companion. `None` if there is none or it is damaged
     /// beyond use.
     pub fn load(elf: &Elf<'static>, path: &Path, alt: Option<&Elf<'static>>) -> Option<Dwarf> {
-        let mut dwarf = gimli::Dwarf::load(|id| section(elf, id.name())).ok()?;
+        let mut dwarf = gimli::Dwarf::load(|id| index_section(elf, id)).ok()?;
         if let Some(alt) = alt {
-            dwarf.load_sup(|id| section(alt, id.name())).ok()?;
+            dwarf.load_sup(|id| index_section(alt, id)).ok()?;
         }
         dwarf.populate_abbreviations_cache(AbbreviationsCacheStrategy::Duplicates);
         let sections = Arc::new(dwarf);
         let context = Context::from_arc_dwarf(sections.clone()).ok()?;
-        Some(Dwarf { sections, context, package: open_package(path), unit_offsets: OnceCell::new() })
+        Some(Dwarf {
+            sections,
+            context,
+            package: open_package(path),
+            unit_offsets: OnceCell::new(),
+        })
     }
 
     /// The places `vaddr` belongs to, innermost first; the last is the function itself, the others are inlined in it.
     /// `function_start` helps with code that has no line of its own. Empty if nothing is known.
     pub fn places(&self, vaddr: u64, function_start: Option<u64>) -> Vec<Place> {
         let mut places = Vec::new();
-        let Ok(mut frames) = self.finish(self.context.find_frames(vaddr)) else { return places };
+        let Ok(mut frames) = self.finish(self.context.find_frames(vaddr)) else {
+            return places;
+        };
         // Inlining deeper than this is damage.
         const DEEPEST: usize = 1000;
         while let Ok(Some(frame)) = frames.next() {
@@ -79,7 +86,9 @@ impl Dwarf {
                 self.describe_function(vaddr, offset, &mut place);
             }
             if place.name.is_none() && place.linkage_name.is_none() {
-                place.linkage_name = frame.function.map(|function| text(function.name.slice()).into_owned());
+                place.linkage_name = frame
+                    .function
+                    .map(|function| text(function.name.slice()).into_owned());
             }
             places.push(place);
             if places.len() > DEEPEST {
@@ -101,7 +110,11 @@ impl Dwarf {
     }
 
     /// Call `use_unit` with the unit that covers `vaddr` (of the .dwo file if it is split).
-    pub fn with_unit<T>(&self, vaddr: u64, use_unit: impl FnOnce(UnitRef<'_, Bytes>) -> Option<T>) -> Option<T> {
+    pub fn with_unit<T>(
+        &self,
+        vaddr: u64,
+        use_unit: impl FnOnce(UnitRef<'_, Bytes>) -> Option<T>,
+    ) -> Option<T> {
         use_unit(self.finish(self.context.find_dwarf_and_unit(vaddr))?)
     }
 
@@ -131,7 +144,9 @@ impl Dwarf {
         let next = entry
             .attr_value(gimli::DW_AT_abstract_origin)
             .or_else(|| entry.attr_value(gimli::DW_AT_specification))?;
-        self.resolve(unit, next, &mut |unit, offset| self.follow_limited(unit, offset, visit, links_left - 1))
+        self.resolve(unit, next, &mut |unit, offset| {
+            self.follow_limited(unit, offset, visit, links_left - 1)
+        })
     }
 
     /// Call `then` with the entry that a reference attribute points to, in whichever unit or file that is.
@@ -145,15 +160,22 @@ impl Dwarf {
             AttributeValue::UnitRef(offset) => return then(unit, offset),
             // A .dwo file has one unit (and types), so a reference across units cannot be meant for it.
             AttributeValue::DebugInfoRef(offset) => {
-                let is_alt = self.sections.sup().is_some_and(|sup| std::ptr::eq(sup, unit.dwarf));
+                let is_alt = self
+                    .sections
+                    .sup()
+                    .is_some_and(|sup| std::ptr::eq(sup, unit.dwarf));
                 (unit.dwarf, offset, usize::from(is_alt))
             }
             AttributeValue::DebugInfoRefSup(offset) => (self.sections.sup()?, offset, 1),
             _ => return None,
         };
         let starts = &self.unit_offsets.get_or_init(|| self.list_units())[offsets];
-        let index = starts.partition_point(|&start| start <= offset.0).checked_sub(1)?;
-        let header = dwarf.unit_header(DebugInfoOffset(*starts.get(index)?)).ok()?;
+        let index = starts
+            .partition_point(|&start| start <= offset.0)
+            .checked_sub(1)?;
+        let header = dwarf
+            .unit_header(DebugInfoOffset(*starts.get(index)?))
+            .ok()?;
         let other = dwarf.unit(header).ok()?;
         let within = offset.to_unit_offset(&other.header)?;
         then(UnitRef::new(dwarf, &other), within)
@@ -168,7 +190,10 @@ impl Dwarf {
             }
             starts
         };
-        [list(&self.sections), self.sections.sup().map(list).unwrap_or_default()]
+        [
+            list(&self.sections),
+            self.sections.sup().map(list).unwrap_or_default(),
+        ]
     }
 
     /// Names and declaration of the function whose entry is at `offset` of the unit that covers `vaddr`.
@@ -201,8 +226,13 @@ impl Dwarf {
         if function_start >= vaddr {
             return;
         }
-        let Ok(rows) = self.context.find_location_range(function_start, vaddr) else { return };
-        let previous = rows.take(MAX_ROWS).filter(|(_, _, location)| location.line.is_some()).last();
+        let Ok(rows) = self.context.find_location_range(function_start, vaddr) else {
+            return;
+        };
+        let previous = rows
+            .take(MAX_ROWS)
+            .filter(|(_, _, location)| location.line.is_some())
+            .last();
         if let Some((_, _, location)) = previous {
             place.set_location(Some(location));
         }
@@ -226,8 +256,12 @@ impl Dwarf {
         {
             return Some(Arc::new(unit));
         }
-        let path = |bytes: Option<Bytes>| bytes.map(|bytes| PathBuf::from(OsStr::from_bytes(bytes.slice())));
-        let path = path(load.comp_dir).unwrap_or_default().join(path(load.path)?);
+        let path = |bytes: Option<Bytes>| {
+            bytes.map(|bytes| PathBuf::from(OsStr::from_bytes(bytes.slice())))
+        };
+        let path = path(load.comp_dir)
+            .unwrap_or_default()
+            .join(path(load.path)?);
         let elf = Elf::parse(image::open(&path).ok()?.bytes).ok()?;
         let mut dwarf = gimli::Dwarf::load(|id| split_section(&elf, id)).ok()?;
         let header = dwarf.units().next().ok()??;
@@ -240,7 +274,10 @@ impl Dwarf {
 impl Place {
     fn set_location(&mut self, location: Option<Location<'_>>) {
         let Some(location) = location else { return };
-        self.path = location.file.filter(|file| !file.is_empty()).map(str::to_owned);
+        self.path = location
+            .file
+            .filter(|file| !file.is_empty())
+            .map(str::to_owned);
         self.line = location.line;
         self.column = location.column.filter(|&column| column != 0);
     }
@@ -251,7 +288,24 @@ fn open_package(path: &Path) -> Option<DwarfPackage<Bytes>> {
     let mut name = path.as_os_str().to_owned();
     name.push(".dwp");
     let elf = Elf::parse(image::open(Path::new(&name)).ok()?.bytes).ok()?;
-    DwarfPackage::load(|id| split_section(&elf, id), EndianSlice::new(&[], LittleEndian)).ok()
+    DwarfPackage::load(
+        |id| split_section(&elf, id),
+        EndianSlice::new(&[], LittleEndian),
+    )
+    .ok()
+}
+
+/// The sections that frames need. The others can be large, and inflating them is most of the cost of a first lookup.
+fn index_section(elf: &Elf<'static>, id: SectionId) -> Result<Bytes, gimli::Error> {
+    match id {
+        SectionId::DebugLoc
+        | SectionId::DebugLocLists
+        | SectionId::DebugMacinfo
+        | SectionId::DebugMacro
+        | SectionId::DebugNames
+        | SectionId::DebugTypes => Ok(EndianSlice::new(&[], LittleEndian)),
+        _ => section(elf, id.name()),
+    }
 }
 
 /// Sections that are missing or damaged are empty: each is useful without the others.
@@ -265,5 +319,8 @@ fn section(elf: &Elf<'static>, name: &str) -> Result<Bytes, gimli::Error> {
 }
 
 fn split_section(elf: &Elf<'static>, id: SectionId) -> Result<Bytes, gimli::Error> {
-    id.dwo_name().map_or(Ok(EndianSlice::new(&[], LittleEndian)), |name| section(elf, name))
+    id.dwo_name()
+        .map_or(Ok(EndianSlice::new(&[], LittleEndian)), |name| {
+            section(elf, name)
+        })
 }

@@ -1,4 +1,7 @@
-#![allow(unsafe_code, reason = "mapping a file is unsafe in memmap2: the file may change under the map")]
+#![allow(
+    unsafe_code,
+    reason = "mapping a file is unsafe in memmap2: the file may change under the map"
+)]
 //! Object files in memory: mapped whole, and then never unmapped.
 //!
 //! Names must stay printable after the program unloaded a library (the stacks that leak reports show may be hours
