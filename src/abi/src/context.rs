@@ -55,7 +55,7 @@ pub struct ThreadContext {
     /// Address of this structure; fs:[0].
     pub self_ptr: u64,
     /// Spill slots of translated code; slot k at fs:[8 + 8 k].
-    pub scratch: [u64; 8],
+    pub scratch: [u64; 16],
     /// The program's own segment bases.
     pub guest_fs: u64,
     pub guest_gs: u64,
@@ -116,6 +116,8 @@ pub mod offset {
     pub const TARGET: i32 = offset_of!(ThreadContext, target) as i32;
     pub const PENDING: i32 = offset_of!(ThreadContext, pending) as i32;
     pub const PLACE: i32 = offset_of!(ThreadContext, place) as i32;
+    pub const STACK_LOW: i32 = offset_of!(ThreadContext, stack_low) as i32;
+    pub const STACK_HIGH: i32 = offset_of!(ThreadContext, stack_high) as i32;
     pub const REGS: i32 = offset_of!(ThreadContext, regs) as i32;
     pub const XSAVE: i32 = offset_of!(ThreadContext, xsave) as i32;
 }

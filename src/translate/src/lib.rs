@@ -1,1 +1,184 @@
+//! The translator: program code in, annotated code out. Bytes to bytes; no unsafe code, no process.
+//!
+//! ```text
+//! decode   a region: straight-line code from one entry, past not-taken branches           decode.rs
+//! plan     which flags live at each instruction, what the stack pointer does               plan.rs
+//! emit     each instruction with its checks, cold stubs behind them                        clean.rs stack.rs control.rs
+//! ```
+//! The program's instructions run in their own registers. A check of an n-byte access is one compare of its n shadow bytes,
+//! addressed through gs with the program's own operand, and a branch that is not taken:
+//!
+//! ```text
+//!     cmp dword gs:[rdi+8], 0     ; V bytes
+//!     jne stub                    ; cold: address, size, where to go on; then the runtime's slow check
+//!     mov eax, [rdi+8]            ; the program's own instruction
+//! ```
+//! Where arithmetic flags are live the compare is replaced by a load to rcx and `jrcxz` (rcx spilled to the thread context).
+//!
+//! A region has two entries: the *indirect* one restores rcx from its spill slot and falls into the *body*, which is the target
+//! of linked direct branches. Direct branches leave through a patchable rel32 that first points at a cold link stub.
 #![no_std]
+extern crate alloc;
+
+pub mod clean;
+pub mod control;
+pub mod decode;
+pub mod emit;
+pub mod plan;
+pub mod relocate;
+pub mod stack;
+
+use alloc::vec::Vec;
+use iced_x86::InstructionInfoFactory;
+
+/// Addresses of the runtime's routines that translated code jumps to. All within a rel32 of the code cache.
+#[derive(Clone, Copy, Default, Debug)]
+pub struct Stubs {
+    /// ctx.target = program address, rcx spilled in slot 0: find or make the translation and go there.
+    pub dispatch: u64,
+    /// rax spilled in slot 1, rax = address of a [`LinkData`]: translate, patch, go.
+    pub link: u64,
+    /// Slow check: rax in slot 1, address in 2, host address to continue at in 3, descriptor ([`check_descriptor`]) in 4.
+    pub check: u64,
+    /// Call runtime helper number slot 4: rax in slot 1, continue address in slot 3, regs.rip = program address.
+    pub helper: u64,
+    /// System call: regs.rip = address after it; rcx = host address to continue at.
+    pub syscall: u64,
+    /// Replaced function: regs.rip = its entry, eax... slot 4 = function number; returns to the program's caller.
+    pub replace: u64,
+    /// `ret` whose shadow call stack entry does not match: rcx spilled in slot 0, continue address in slot 3.
+    pub ret_mismatch: u64,
+    /// Paint released stack: rcx spilled in slot 0; slot 2 = old stack pointer; continue address in slot 3.
+    pub release: u64,
+    /// The stack pointer was changed in an unusual way: as `release`.
+    pub stack_moved: u64,
+}
+
+/// Helper numbers (slot 4 low 8 bits; the rest is an argument).
+pub mod helper {
+    /// Emulate the instruction at regs.rip (cpuid, fs/gs base instructions, ...).
+    pub const EMULATE: u32 = 1;
+    /// Check and shadow a repeated string instruction before it runs. Argument: [`string_argument`].
+    pub const STRING: u32 = 2;
+    /// A client request.
+    pub const CLIENT_REQUEST: u32 = 3;
+    /// Code in a writable page: has it changed since it was translated? Argument unused; slot 2 = region's check record.
+    pub const CODE_CHECK: u32 = 4;
+}
+
+/// Spill slots of the thread context.
+pub mod slot {
+    pub const RCX: i32 = 0;
+    pub const RAX: i32 = 1;
+    pub const ADDRESS: i32 = 2;
+    pub const CONTINUE: i32 = 3;
+    pub const ARGUMENT: i32 = 4;
+    pub const FLAGS: i32 = 5;
+}
+
+/// Kinds of a checked access.
+pub const LOAD: u32 = 0;
+pub const STORE: u32 = 1;
+pub const MODIFY: u32 = 2;
+
+/// What slot 4 holds for `Stubs::check`: size in bits 0..16, kind in 16..18.
+pub const fn check_descriptor(size: u32, kind: u32) -> u32 {
+    size | kind << 16
+}
+
+/// Data behind a link stub, read by the runtime: program target, host address of the rel32 to patch.
+pub const LINK_DATA_SIZE: usize = 16;
+
+#[derive(Clone, Copy, Debug)]
+pub struct Options {
+    /// Check definedness of loads (V), not only heap addressability.
+    pub undef: bool,
+}
+
+/// What the translator asks about the program.
+pub trait Program {
+    /// Bytes of code from `pc` on (up to the end of its mapping, at least one instruction if there is one), or none if it
+    /// cannot be executed.
+    fn code(&self, pc: u64) -> Option<&[u8]>;
+    /// A replaced function starts here (number of the function), and whether it is an IFUNC resolver.
+    fn redirect(&self, pc: u64) -> Option<(u32, bool)>;
+    /// Host address of the body of the translation of `pc`.
+    fn translated(&self, pc: u64) -> Option<u64>;
+    /// The page of `pc` is writable: the code may change under us.
+    fn is_writable(&self, pc: u64) -> bool;
+}
+
+/// One program instruction in a region: enough to map a host address back to program state.
+#[derive(Clone, Copy, Default, Debug)]
+pub struct InsnInfo {
+    /// Offset of its first host byte from the region's start.
+    pub host: u32,
+    /// Offset of the program instruction from the region's program address (may be negative after followed jumps).
+    pub pc: i32,
+    /// Register that is spilled while the host offset (from the region's start) is in `spill`: in slot 6, or with bit 7 in
+    /// slot 0; 0xff = none.
+    pub spilled: u8,
+    pub len: u8,
+    pub spill: (u32, u32),
+    /// Offset of the copied program instruction itself; a fault there is the program's own.
+    pub own: u32,
+}
+
+/// A patchable exit.
+#[derive(Clone, Copy, Debug)]
+pub struct Exit {
+    /// Offset of the rel32 in the code.
+    pub patch: u32,
+    /// Offset of the link stub it points to until linked; u32::MAX if it was linked at once.
+    pub stub: u32,
+    pub target: u64,
+}
+
+/// A translated region.
+pub struct Region {
+    pub code: Vec<u8>,
+    /// Offset of the body entry (the indirect entry is at 0).
+    pub body: u32,
+    pub info: Vec<InsnInfo>,
+    pub exits: Vec<Exit>,
+    /// Program address range translated: [start, end).
+    pub start: u64,
+    pub end: u64,
+    /// Offset where the cold stubs begin.
+    pub cold: u32,
+}
+
+/// Translates regions; keeps its working memory between calls.
+pub struct Translator {
+    pub(crate) items: Vec<decode::Item>,
+    pub(crate) factory: InstructionInfoFactory,
+    pub stubs: Stubs,
+    pub options: Options,
+}
+
+impl Translator {
+    pub fn new(stubs: Stubs, options: Options) -> Translator {
+        Translator { items: Vec::with_capacity(64), factory: InstructionInfoFactory::new(), stubs, options }
+    }
+
+    /// Translate the region at `pc`, to be placed at host address `at`. None if there is no executable code at `pc`.
+    pub fn translate(&mut self, program: &dyn Program, pc: u64, at: u64) -> Option<Region> {
+        if let Some((func, resolver)) = program.redirect(pc) {
+            return Some(control::redirected(self, pc, at, func, resolver));
+        }
+        let mut items = core::mem::take(&mut self.items);
+        let tail = decode::region(program, pc, &mut items);
+        let region = tail.map(|tail| {
+            plan::plan(program, &mut items, &mut self.factory, tail);
+            clean::emit_region(self, program, &items, tail, at)
+        });
+        self.items = items;
+        region
+    }
+}
+
+/// Number of a 64-bit (or smaller) general register, None for others.
+pub(crate) fn gpr(reg: iced_x86::Register) -> Option<u8> {
+    let full = reg.full_register();
+    full.is_gpr64().then(|| full.number() as u8)
+}

@@ -1,0 +1,448 @@
+//! Clean mode: every register is fully defined, so an instruction needs only the checks of its memory operands.
+
+use crate::decode::{Flow, Item, Tail, flow};
+use crate::emit::{Asm, CC_NE, Mem, RAX, RCX, RSP, Seg};
+use crate::{Exit, InsnInfo, LOAD, MODIFY, Program, Region, STORE, Translator, check_descriptor, control, gpr, helper, relocate, slot, stack};
+use alloc::vec::Vec;
+use iced_x86::{Code, Instruction, InstructionInfoFactory, Mnemonic, OpAccess, OpKind, Register};
+use memcheck_abi::context::offset;
+
+/// Spill slot for the register that carries a rewritten address.
+const SLOT_ADDRESS_REGISTER: i32 = 6;
+
+pub const fn spill(k: i32) -> Mem {
+    Mem::ctx(offset::SCRATCH + 8 * k)
+}
+
+pub const fn rip_slot() -> Mem {
+    Mem::ctx(offset::REGS + 16 * 8)
+}
+
+/// Code that is emitted behind the region because it is seldom run.
+pub enum Cold {
+    Check { patches: Vec<usize>, restore_rcx: bool, mem: Mem, size: u32, kind: u32, back: usize },
+    Exit { patch: usize, target: u64 },
+    ReturnMismatch { patch: usize, back: usize },
+}
+
+pub struct Emitter<'a> {
+    pub asm: Asm,
+    pub t: &'a mut Translator,
+    pub program: &'a dyn Program,
+    pub cold: Vec<Cold>,
+    pub exits: Vec<Exit>,
+    pub info: Vec<InsnInfo>,
+    /// Copy of the item being emitted.
+    pub item: Item,
+}
+
+pub fn emit_region(t: &mut Translator, program: &dyn Program, items: &[Item], tail: Tail, at: u64) -> Region {
+    let first = items.first().map_or(0, |i| i.pc);
+    let start = match tail {
+        Tail::Invalid(pc) if items.is_empty() => pc,
+        _ => first,
+    };
+    let placeholder = Item { insn: Instruction::default(), raw: [0; 15], pc: start, len: 0, flags_live: true, deferred: false, released: 0, client_request: false };
+    let mut e = Emitter { asm: Asm::new(at), t, program, cold: Vec::new(), exits: Vec::new(), info: Vec::with_capacity(items.len() + 1), item: placeholder };
+    e.asm.load(RCX, &spill(slot::RCX));
+    let body = e.asm.offset();
+    if program.is_writable(start) {
+        control::code_check(&mut e, start);
+    }
+    let mut end = start + 1;
+    for item in items {
+        e.begin(item, start);
+        e.instruction();
+        end = item.pc + u64::from(item.len);
+    }
+    match tail {
+        Tail::Control => {}
+        Tail::Next(pc) => {
+            let last = Item { pc, len: 0, ..e.item };
+            e.begin(&last, start);
+            e.exit_jmp(pc);
+        }
+        Tail::Invalid(pc) => {
+            let last = Item { pc, len: 1, ..e.item };
+            e.begin(&last, start);
+            e.mark_own();
+            e.asm.bytes(&[0x0f, 0x0b]);
+            end = end.max(pc + 1);
+        }
+    }
+    e.finish(body, start, end)
+}
+
+impl Emitter<'_> {
+    fn begin(&mut self, item: &Item, start: u64) {
+        self.item = *item;
+        let host = self.asm.offset() as u32;
+        let pc = item.pc.wrapping_sub(start) as i32;
+        self.info.push(InsnInfo { host, pc, spilled: 0xff, len: item.len, spill: (0, 0), own: host });
+    }
+
+    /// The program's own instruction starts here.
+    pub fn mark_own(&mut self) {
+        let here = self.asm.offset() as u32;
+        if let Some(i) = self.info.last_mut() {
+            i.own = here;
+        }
+    }
+
+    pub fn finish(mut self, body: usize, start: u64, end: u64) -> Region {
+        let cold = self.asm.offset() as u32;
+        for stub in core::mem::take(&mut self.cold) {
+            self.cold_stub(stub);
+        }
+        Region { code: self.asm.buf, body: body as u32, info: self.info, exits: self.exits, start, end, cold }
+    }
+
+    fn cold_stub(&mut self, stub: Cold) {
+        match stub {
+            Cold::Check { patches, restore_rcx, mem, size, kind, back } => {
+                for p in patches {
+                    self.asm.patch_here(p);
+                }
+                if restore_rcx {
+                    self.asm.load(RCX, &spill(slot::RCX));
+                }
+                self.asm.store(&spill(slot::RAX), RAX);
+                self.asm.lea(RAX, &mem);
+                self.asm.store(&spill(slot::ADDRESS), RAX);
+                self.asm.store_imm(&spill(slot::ARGUMENT), 8, check_descriptor(size, kind) as i32);
+                let back = self.asm.base + back as u64;
+                self.asm.lea_host(RAX, back);
+                self.asm.store(&spill(slot::CONTINUE), RAX);
+                self.asm.jmp(self.t.stubs.check);
+            }
+            Cold::Exit { patch, target } => {
+                self.asm.patch_here(patch);
+                let at = self.asm.offset() as u32;
+                self.exits.push(Exit { patch: patch as u32, stub: at, target });
+                self.asm.store(&spill(slot::RAX), RAX);
+                let data = self.asm.lea_forward(RAX);
+                self.asm.jmp(self.t.stubs.link);
+                self.asm.patch_here(data);
+                self.asm.u64(target);
+                let patch_addr = self.asm.base + patch as u64;
+                self.asm.u64(patch_addr);
+            }
+            Cold::ReturnMismatch { patch, back } => {
+                self.asm.patch_here(patch);
+                let back = self.asm.base + back as u64;
+                self.asm.lea_host(RCX, back);
+                self.asm.store(&spill(slot::CONTINUE), RCX);
+                self.asm.jmp(self.t.stubs.ret_mismatch);
+            }
+        }
+    }
+
+    fn instruction(&mut self) {
+        let insn = self.item.insn;
+        if self.item.client_request {
+            return control::client_request(self);
+        }
+        if control::is_emulated(&insn) {
+            return control::emulate(self);
+        }
+        match flow(&insn) {
+            Flow::Straight => {}
+            _ => return control::transfer(self),
+        }
+        if stack::handles(&insn) {
+            return stack::instruction(self);
+        }
+        if insn.is_string_instruction() {
+            return self.string();
+        }
+        self.ordinary();
+        if stack::writes_rsp(&insn) {
+            stack::after_move(self);
+        }
+    }
+
+    /// An instruction whose only special part can be one explicit memory operand.
+    pub fn ordinary(&mut self) {
+        let insn = self.item.insn;
+        let moves_stack = stack::writes_rsp(&insn);
+        let Some(access) = memory_access(&mut self.t.factory, &insn) else {
+            if moves_stack {
+                self.asm.store(&spill(slot::ADDRESS), RSP);
+            }
+            return self.copy_raw();
+        };
+        let size = insn.memory_size().size() as u32;
+        self.with_operand(|e, mem, rewritten| {
+            if let Some(kind) = access {
+                e.check(&mem, size, kind);
+            }
+            if moves_stack {
+                e.asm.store(&spill(slot::ADDRESS), RSP);
+            }
+            e.mark_own();
+            if rewritten { e.rewrite(&mem) } else { e.copy_raw_here() }
+        });
+    }
+
+    pub fn copy_raw(&mut self) {
+        self.mark_own();
+        self.copy_raw_here();
+    }
+
+    fn copy_raw_here(&mut self) {
+        let n = self.item.len as usize;
+        let raw = self.item.raw;
+        self.asm.bytes(&raw[..n]);
+    }
+
+    /// The program's instruction with its memory operand written as `mem`.
+    fn rewrite(&mut self, mem: &Mem) {
+        let n = self.item.len as usize;
+        let raw = self.item.raw;
+        let done = if is_moffs(self.item.insn.code()) { self.rewrite_moffs(mem) } else { relocate::emit_with_mem(&mut self.asm, &raw[..n], mem) };
+        if !done {
+            self.asm.bytes(&[0x0f, 0x0b]);
+        }
+    }
+
+    fn rewrite_moffs(&mut self, mem: &Mem) -> bool {
+        let (prefix, wide, opcode) = match self.item.insn.code() {
+            Code::Mov_AL_moffs8 => (None, false, 0x8a),
+            Code::Mov_AX_moffs16 => (Some(0x66), false, 0x8b),
+            Code::Mov_EAX_moffs32 => (None, false, 0x8b),
+            Code::Mov_RAX_moffs64 => (None, true, 0x8b),
+            Code::Mov_moffs8_AL => (None, false, 0x88),
+            Code::Mov_moffs16_AX => (Some(0x66), false, 0x89),
+            Code::Mov_moffs32_EAX => (None, false, 0x89),
+            Code::Mov_moffs64_RAX => (None, true, 0x89),
+            _ => return false,
+        };
+        self.asm.op_mem(prefix, wide, &[opcode], RAX, mem);
+        true
+    }
+
+    /// Make the memory operand of the current instruction reachable and hand it to `f` (with "must be rewritten").
+    pub fn with_operand(&mut self, f: impl FnOnce(&mut Self, Mem, bool)) {
+        let insn = self.item.insn;
+        let (base, index) = (insn.memory_base(), insn.memory_index());
+        let segment = insn.segment_prefix();
+        let foreign = matches!(segment, Register::FS | Register::GS);
+        if index.is_vector_register() {
+            return self.copy_raw();
+        }
+        if insn.is_ip_rel_memory_operand() && !foreign {
+            let target = insn.ip_rel_memory_address();
+            if let Ok(disp) = i32::try_from(target) {
+                let mem = Mem { seg: Seg::None, base: None, index: None, disp, addr32: false };
+                return f(self, mem, true);
+            }
+            return self.with_scratch(|e, r| e.asm.mov_const(r, target), |_, r| Mem::base(r, 0), f);
+        }
+        let addr32 = base.is_gpr32() || index.is_gpr32();
+        let displacement = insn.memory_displacement64();
+        let narrow = i64::from(displacement as i32) as u64 == displacement || addr32;
+        let scale = insn.memory_index_scale().trailing_zeros() as u8;
+        let mem = Mem {
+            seg: Seg::None,
+            base: gpr(base),
+            index: gpr(index).map(|r| (r, scale)),
+            disp: displacement as i32,
+            addr32,
+        };
+        if !foreign {
+            if !narrow {
+                return self.with_scratch(|e, r| e.asm.mov_const(r, displacement), |_, r| Mem::base(r, 0), f);
+            }
+            return f(self, mem, false);
+        }
+        let field = if segment == Register::FS { offset::GUEST_FS } else { offset::GUEST_GS };
+        let load_base = move |e: &mut Self, r: u8| e.asm.load(r, &Mem::ctx(field));
+        if insn.is_ip_rel_memory_operand() || !narrow || addr32 || mem.base.is_some() && mem.index.is_some() {
+            // General form: the whole address in the scratch register.
+            let rip = insn.is_ip_rel_memory_operand().then(|| insn.ip_rel_memory_address());
+            return self.with_scratch(
+                move |e, r| {
+                    match rip {
+                        Some(target) => e.asm.mov_const(r, target),
+                        None if !narrow => e.asm.mov_const(r, displacement),
+                        None => e.asm.lea(r, &mem),
+                    }
+                    // r += segment base, without touching flags: keep the sum's other part in a slot.
+                    let other = if r == RAX { 2 } else { RAX };
+                    e.asm.store(&spill(7), other);
+                    e.asm.load(other, &Mem::ctx(field));
+                    e.asm.lea(r, &Mem { seg: Seg::None, base: Some(r), index: Some((other, 0)), disp: 0, addr32: false });
+                    e.asm.load(other, &spill(7));
+                },
+                |_, r| Mem::base(r, 0),
+                f,
+            );
+        }
+        let build = move |_: &Self, r: u8| match mem.base {
+            Some(b) => Mem { base: Some(b), index: Some((r, 0)), ..mem },
+            None => Mem { base: Some(r), ..mem },
+        };
+        self.with_scratch(load_base, build, f);
+    }
+
+    /// Run `f` with a memory operand built on a scratch register, which is spilled around it.
+    fn with_scratch(&mut self, load: impl FnOnce(&mut Self, u8), build: impl FnOnce(&Self, u8) -> Mem, f: impl FnOnce(&mut Self, Mem, bool)) {
+        let r = self.scratch_register();
+        self.asm.store(&spill(SLOT_ADDRESS_REGISTER), r);
+        let from = self.asm.offset() as u32;
+        load(self, r);
+        let mem = build(self, r);
+        f(self, mem, true);
+        let to = self.asm.offset() as u32;
+        self.asm.load(r, &spill(SLOT_ADDRESS_REGISTER));
+        if let Some(i) = self.info.last_mut() {
+            (i.spilled, i.spill) = (r, (from, to));
+        }
+    }
+
+    /// A low register that the current instruction does not touch at all. rcx last: checks spill it to their own slot.
+    fn scratch_register(&mut self) -> u8 {
+        let insn = self.item.insn;
+        let used = self.t.factory.info(&insn);
+        let mut mask = 0u32;
+        for r in used.used_registers() {
+            if let Some(n) = gpr(r.register()) {
+                mask |= 1 << n;
+            }
+        }
+        [2u8, 6, 7, 0, 3, 1].into_iter().find(|r| mask & 1 << r == 0).unwrap_or(5)
+    }
+
+    /// Check an access of `size` bytes at `mem`.
+    pub fn check(&mut self, mem: &Mem, size: u32, kind: u32) {
+        if size == 0 {
+            return;
+        }
+        let on_stack = mem.base == Some(RSP) && mem.index.is_none() && mem.disp >= -128 && !mem.addr32;
+        if on_stack && kind == STORE && size <= 64 {
+            return self.define(mem, size);
+        }
+        if on_stack && kind == LOAD && !self.t.options.undef {
+            return;
+        }
+        let pieces = pieces(size);
+        if pieces.is_empty() {
+            let p = self.asm.jmp_forward();
+            let back = self.asm.offset();
+            self.cold.push(Cold::Check { patches: alloc::vec![p], restore_rcx: false, mem: *mem, size, kind, back });
+        } else if self.item.flags_live {
+            self.check_keeping_flags(mem, size, kind, &pieces);
+        } else if pieces.len() >= 3 {
+            self.check_wide(mem, size, kind, &pieces);
+        } else {
+            let mut patches = Vec::with_capacity(2);
+            for &(at, n) in &pieces {
+                self.asm.cmp_zero(&mem.shadow(at), n);
+                patches.push(self.asm.jcc_forward(CC_NE));
+            }
+            let back = self.asm.offset();
+            self.cold.push(Cold::Check { patches, restore_rcx: false, mem: *mem, size, kind, back });
+        }
+    }
+
+    /// Several words: or them together in a register.
+    fn check_wide(&mut self, mem: &Mem, size: u32, kind: u32, pieces: &[(i32, u32)]) {
+        let r = [RCX, 2, RAX].into_iter().find(|&r| !mem.uses(r)).unwrap_or(6);
+        self.asm.store(&spill(slot::RCX), r);
+        let (first, rest) = (pieces[0], &pieces[1..]);
+        self.asm.load_zx(r, &mem.shadow(first.0), first.1);
+        for &(at, n) in rest {
+            let opcode: &[u8] = if n == 1 { &[0x0a] } else { &[0x0b] };
+            let prefix = (n == 2).then_some(0x66);
+            self.asm.op_mem(prefix, n == 8, opcode, r, &mem.shadow(at));
+        }
+        self.asm.load(r, &spill(slot::RCX));
+        let patches = alloc::vec![self.asm.jcc_forward(CC_NE)];
+        let back = self.asm.offset();
+        self.cold.push(Cold::Check { patches, restore_rcx: false, mem: *mem, size, kind, back });
+    }
+
+    fn check_keeping_flags(&mut self, mem: &Mem, size: u32, kind: u32, pieces: &[(i32, u32)]) {
+        self.asm.store(&spill(slot::RCX), RCX);
+        let mut patches = Vec::with_capacity(2);
+        for (i, &(at, n)) in pieces.iter().enumerate() {
+            if i > 0 && mem.uses(RCX) {
+                self.asm.load(RCX, &spill(slot::RCX));
+            }
+            self.asm.load_zx(RCX, &mem.shadow(at), n);
+            let clean = self.asm.jrcxz_forward();
+            patches.push(self.asm.jmp_forward());
+            self.asm.patch8_here(clean);
+        }
+        self.asm.load(RCX, &spill(slot::RCX));
+        let back = self.asm.offset();
+        self.cold.push(Cold::Check { patches, restore_rcx: true, mem: *mem, size, kind, back });
+    }
+
+    /// Mark bytes defined without asking.
+    pub fn define(&mut self, mem: &Mem, size: u32) {
+        for (at, n) in pieces(size) {
+            self.asm.store_imm(&mem.shadow(at), n, 0);
+        }
+    }
+
+    /// String instructions: the runtime checks and moves the shadow of the whole operation first.
+    fn string(&mut self) {
+        let insn = self.item.insn;
+        let Some(argument) = control::string_argument(&insn) else { return self.copy_raw() };
+        control::call_helper(self, helper::STRING | argument << 8);
+        self.copy_raw();
+    }
+
+    /// Leave the region for a program address.
+    pub fn exit_jmp(&mut self, target: u64) {
+        self.asm.align_for_patch(1);
+        let patch = self.asm.jmp_forward();
+        self.cold.push(Cold::Exit { patch, target });
+    }
+
+    pub fn exit_jcc(&mut self, cc: u8, target: u64) {
+        self.asm.align_for_patch(2);
+        let patch = self.asm.jcc_forward(cc);
+        self.cold.push(Cold::Exit { patch, target });
+    }
+}
+
+/// Cut a size into words that one compare can take; empty for sizes that the slow check does whole.
+pub fn pieces(size: u32) -> Vec<(i32, u32)> {
+    let mut out = Vec::with_capacity(8);
+    if size > 64 {
+        return out;
+    }
+    let mut at = 0;
+    while at < size {
+        let n = [8, 4, 2, 1].into_iter().find(|n| at + n <= size).unwrap_or(1);
+        out.push((at as i32, n));
+        at += n;
+    }
+    out
+}
+
+fn is_moffs(code: Code) -> bool {
+    matches!(
+        code,
+        Code::Mov_AL_moffs8 | Code::Mov_AX_moffs16 | Code::Mov_EAX_moffs32 | Code::Mov_RAX_moffs64
+            | Code::Mov_moffs8_AL | Code::Mov_moffs16_AX | Code::Mov_moffs32_EAX | Code::Mov_moffs64_RAX
+    )
+}
+
+/// Explicit memory operand: None if there is none; Some(None) if it is not accessed (lea, nop, prefetch) or needs no check.
+fn memory_access(factory: &mut InstructionInfoFactory, insn: &Instruction) -> Option<Option<u32>> {
+    let at = (0..insn.op_count()).find(|&i| insn.op_kind(i) == OpKind::Memory)?;
+    // A bit offset in a register reaches beyond the named operand.
+    let bits = matches!(insn.mnemonic(), Mnemonic::Bt | Mnemonic::Bts | Mnemonic::Btr | Mnemonic::Btc);
+    if bits && insn.op1_kind() == OpKind::Register {
+        return Some(None);
+    }
+    Some(match factory.info(insn).op_access(at) {
+        OpAccess::Read => Some(LOAD),
+        OpAccess::Write | OpAccess::CondWrite => Some(STORE),
+        OpAccess::ReadWrite | OpAccess::ReadCondWrite => Some(MODIFY),
+        _ => None,
+    })
+}

@@ -1,0 +1,291 @@
+//! Control transfers, calls into the runtime, and instructions that it emulates.
+
+use crate::decode::REQUEST_KIND;
+use crate::clean::{Cold, Emitter, rip_slot, spill};
+use crate::emit::{Asm, CC_NE, Mem, RAX, RCX, RSP, Seg};
+use crate::{InsnInfo, LOAD, Region, Translator, gpr, helper, slot, stack};
+use alloc::vec::Vec;
+use iced_x86::{ConditionCode, FlowControl, Instruction, Mnemonic, OpKind};
+use memcheck_abi::context::offset;
+use memcheck_abi::layout::TABLE_DISPLACEMENT;
+
+/// Instructions that the runtime carries out itself: they would show or change what is ours.
+pub fn is_emulated(insn: &Instruction) -> bool {
+    matches!(insn.mnemonic(), Mnemonic::Cpuid | Mnemonic::Rdfsbase | Mnemonic::Rdgsbase | Mnemonic::Wrfsbase | Mnemonic::Wrgsbase | Mnemonic::Xbegin)
+        || insn.mnemonic() == Mnemonic::Mov && insn.op0_kind() == OpKind::Register && insn.op0_register().is_segment_register()
+}
+
+pub fn emulate(e: &mut Emitter) {
+    let insn = e.item.insn;
+    if insn.mnemonic() == Mnemonic::Xbegin {
+        // Always the abort path: instrumentation would abort the transaction anyway. Status 0: no retry advised.
+        e.asm.mov_const(RAX, 0);
+        return e.exit_jmp(insn.near_branch_target());
+    }
+    e.mark_own();
+    call_helper(e, helper::EMULATE);
+}
+
+pub fn client_request(e: &mut Emitter) {
+    e.mark_own();
+    call_helper(e, helper::CLIENT_REQUEST | u32::from(e.item.raw[REQUEST_KIND]) << 8);
+}
+
+/// Code of a writable page: ask whether it is still what was translated.
+pub fn code_check(e: &mut Emitter, start: u64) {
+    e.item.pc = start;
+    call_helper(e, helper::CODE_CHECK);
+}
+
+/// Call runtime helper `argument`; all registers survive, except what the helper changes on purpose.
+pub fn call_helper(e: &mut Emitter, argument: u32) {
+    let pc = e.item.pc;
+    e.asm.store_const(&rip_slot(), pc);
+    e.asm.store_imm(&spill(slot::ARGUMENT), 8, argument as i32);
+    e.asm.store(&spill(slot::RAX), RAX);
+    let back = e.asm.lea_forward(RAX);
+    e.asm.store(&spill(slot::CONTINUE), RAX);
+    e.asm.jmp(e.t.stubs.helper);
+    e.asm.patch_here(back);
+}
+
+/// What the STRING helper needs: bits 0-3 operation, 4-7 log2 size, 8 rep, 9 repne, 10 address size 32.
+pub fn string_argument(insn: &Instruction) -> Option<u32> {
+    let (operation, size) = match insn.mnemonic() {
+        Mnemonic::Movsb => (0, 0),
+        Mnemonic::Movsw => (0, 1),
+        Mnemonic::Movsd => (0, 2),
+        Mnemonic::Movsq => (0, 3),
+        Mnemonic::Stosb => (1, 0),
+        Mnemonic::Stosw => (1, 1),
+        Mnemonic::Stosd => (1, 2),
+        Mnemonic::Stosq => (1, 3),
+        Mnemonic::Lodsb => (2, 0),
+        Mnemonic::Lodsw => (2, 1),
+        Mnemonic::Lodsd => (2, 2),
+        Mnemonic::Lodsq => (2, 3),
+        Mnemonic::Cmpsb => (3, 0),
+        Mnemonic::Cmpsw => (3, 1),
+        Mnemonic::Cmpsd => (3, 2),
+        Mnemonic::Cmpsq => (3, 3),
+        Mnemonic::Scasb => (4, 0),
+        Mnemonic::Scasw => (4, 1),
+        Mnemonic::Scasd => (4, 2),
+        Mnemonic::Scasq => (4, 3),
+        _ => return None,
+    };
+    let addr32 = matches!(insn.op0_kind(), OpKind::MemoryESEDI | OpKind::MemorySegESI) || matches!(insn.op1_kind(), OpKind::MemoryESEDI | OpKind::MemorySegESI);
+    let rep = u32::from(insn.has_rep_prefix()) << 8;
+    let repne = u32::from(insn.has_repne_prefix()) << 9;
+    Some(operation | size << 4 | rep | repne | u32::from(addr32) << 10)
+}
+
+pub fn transfer(e: &mut Emitter) {
+    let insn = e.item.insn;
+    match insn.mnemonic() {
+        Mnemonic::Syscall => return syscall(e),
+        Mnemonic::Loop | Mnemonic::Loope | Mnemonic::Loopne | Mnemonic::Jrcxz | Mnemonic::Jecxz => return short_branch(e),
+        _ => {}
+    }
+    match insn.flow_control() {
+        FlowControl::ConditionalBranch if insn.condition_code() != ConditionCode::None => {
+            let cc = condition(insn.condition_code());
+            e.exit_jcc(cc, insn.near_branch_target());
+        }
+        FlowControl::UnconditionalBranch if insn.op0_kind() == OpKind::NearBranch64 => e.exit_jmp(insn.near_branch_target()),
+        FlowControl::IndirectBranch if insn.is_jmp_near_indirect() => {
+            load_target(e);
+            branch_to_target(e);
+        }
+        FlowControl::Call if insn.is_call_near() => call_direct(e, insn.near_branch_target()),
+        FlowControl::IndirectCall if insn.is_call_near_indirect() => call_indirect(e),
+        FlowControl::Return if insn.mnemonic() == Mnemonic::Ret => ret(e),
+        // Faults, far transfers: the processor decides.
+        _ => {
+            e.copy_raw();
+            let next = e.item.pc + u64::from(e.item.len);
+            e.exit_jmp(next);
+        }
+    }
+}
+
+fn condition(cc: ConditionCode) -> u8 {
+    match cc {
+        ConditionCode::o => 0,
+        ConditionCode::no => 1,
+        ConditionCode::b => 2,
+        ConditionCode::ae => 3,
+        ConditionCode::e => 4,
+        ConditionCode::ne => 5,
+        ConditionCode::be => 6,
+        ConditionCode::a => 7,
+        ConditionCode::s => 8,
+        ConditionCode::ns => 9,
+        ConditionCode::p => 10,
+        ConditionCode::np => 11,
+        ConditionCode::l => 12,
+        ConditionCode::ge => 13,
+        ConditionCode::le => 14,
+        _ => 15,
+    }
+}
+
+/// loop, loope, loopne, jrcxz, jecxz exist with 8-bit displacements only: branch around two jumps.
+fn short_branch(e: &mut Emitter) {
+    let target = e.item.insn.near_branch_target();
+    let n = e.item.len as usize;
+    let raw = e.item.raw;
+    e.mark_own();
+    e.asm.bytes(&raw[..n - 1]);
+    e.asm.buf.push(2);
+    let not_taken_short = e.asm.offset();
+    e.asm.bytes(&[0xeb, 0]);
+    e.exit_jmp(target);
+    let distance = e.asm.offset() - (not_taken_short + 2);
+    e.asm.buf[not_taken_short + 1] = distance as u8;
+}
+
+fn syscall(e: &mut Emitter) {
+    let next = e.item.pc + u64::from(e.item.len);
+    e.mark_own();
+    e.asm.store_const(&rip_slot(), next);
+    let back = e.asm.lea_forward(RCX);
+    e.asm.jmp(e.t.stubs.syscall);
+    e.asm.patch_here(back);
+    e.asm.mov_const(RCX, next);
+    e.exit_jmp(next);
+}
+
+const fn table(reg: u8) -> Mem {
+    Mem { seg: Seg::Gs, base: None, index: Some((reg, 3)), disp: TABLE_DISPLACEMENT as i32, addr32: false }
+}
+
+/// Evaluate the operand of an indirect branch into ctx.target and rcx; rcx is spilled.
+fn load_target(e: &mut Emitter) {
+    let insn = e.item.insn;
+    if insn.op0_kind() == OpKind::Register {
+        e.mark_own();
+        e.asm.store(&spill(slot::RCX), RCX);
+        let r = gpr(insn.op0_register()).unwrap_or(RCX);
+        e.asm.store(&Mem::ctx(offset::TARGET), r);
+        if r != RCX {
+            e.asm.mov(RCX, r);
+        }
+        return;
+    }
+    let size = insn.memory_size().size() as u32;
+    e.with_operand(|e, mem, _| {
+        e.check(&mem, size, LOAD);
+        e.asm.store(&spill(slot::RCX), RCX);
+        e.mark_own();
+        e.asm.load(RCX, &mem);
+        e.asm.store(&Mem::ctx(offset::TARGET), RCX);
+    });
+    e.asm.load(RCX, &Mem::ctx(offset::TARGET));
+}
+
+/// Go to the translation of the program address in rcx and ctx.target; the program's rcx is in its spill slot.
+fn branch_to_target(e: &mut Emitter) {
+    e.asm.load(RCX, &table(RCX));
+    let miss = e.asm.jrcxz_forward();
+    e.asm.jmp_reg(RCX);
+    e.asm.patch8_here(miss);
+    e.asm.jmp(e.t.stubs.dispatch);
+}
+
+/// Push the return address on the program's stack.
+fn push_return(e: &mut Emitter, address: u64) {
+    e.asm.store_imm(&Mem { seg: Seg::Gs, ..Mem::base(RSP, -8) }, 8, 0);
+    e.mark_own();
+    e.asm.push_imm(address as i32);
+    if i64::from(address as i32) as u64 != address {
+        e.asm.store_imm(&Mem::base(RSP, 4), 4, (address >> 32) as i32);
+    }
+}
+
+/// Push on the shadow call stack; rcx is spilled and free.
+fn push_call_entry(e: &mut Emitter, address: u64) {
+    e.asm.load(RCX, &Mem::ctx(offset::CALL_TOP));
+    e.asm.store_const(&Mem::base(RCX, 16), address);
+    e.asm.store(&Mem::base(RCX, 24), RSP);
+    e.asm.lea(RCX, &Mem::base(RCX, 16));
+    e.asm.store(&Mem::ctx(offset::CALL_TOP), RCX);
+}
+
+fn call_direct(e: &mut Emitter, target: u64) {
+    let next = e.item.pc + u64::from(e.item.len);
+    push_return(e, next);
+    e.asm.store(&spill(slot::RCX), RCX);
+    push_call_entry(e, next);
+    e.asm.load(RCX, &spill(slot::RCX));
+    e.exit_jmp(target);
+}
+
+fn call_indirect(e: &mut Emitter) {
+    let next = e.item.pc + u64::from(e.item.len);
+    load_target(e);
+    e.asm.load(RCX, &spill(slot::RCX));
+    push_return(e, next);
+    e.asm.store(&spill(slot::RCX), RCX);
+    push_call_entry(e, next);
+    e.asm.load(RCX, &Mem::ctx(offset::TARGET));
+    branch_to_target(e);
+}
+
+fn ret(e: &mut Emitter) {
+    let insn = e.item.insn;
+    let released = e.item.released.max(8);
+    stack::before_ret(e, released);
+    e.asm.store(&spill(slot::RCX), RCX);
+    e.asm.load(RCX, &Mem::ctx(offset::CALL_TOP));
+    let mismatch = if !e.item.flags_live {
+        e.asm.op_mem(None, true, &[0x3b], RSP, &Mem::base(RCX, 8));
+        e.asm.jcc_forward(CC_NE)
+    } else {
+        e.asm.load(RCX, &Mem::base(RCX, 8));
+        e.asm.bytes(&[0x48, 0xf7, 0xd1]);
+        e.asm.lea(RCX, &Mem { seg: Seg::None, base: Some(RCX), index: None, disp: 1, addr32: false });
+        e.asm.lea(RCX, &Mem { seg: Seg::None, base: Some(RSP), index: Some((RCX, 0)), disp: 0, addr32: false });
+        let matched = e.asm.jrcxz_forward();
+        let p = e.asm.jmp_forward();
+        e.asm.patch8_here(matched);
+        e.asm.load(RCX, &Mem::ctx(offset::CALL_TOP));
+        p
+    };
+    e.asm.lea(RCX, &Mem::base(RCX, -16));
+    e.asm.store(&Mem::ctx(offset::CALL_TOP), RCX);
+    let back = e.asm.offset();
+    e.cold.push(Cold::ReturnMismatch { patch: mismatch, back });
+    spilled_from_here(e);
+    e.mark_own();
+    e.asm.buf.push(0x58 | RCX);
+    if insn.op_count() > 0 {
+        let extra = insn.immediate16() as i32;
+        e.asm.lea(RSP, &Mem::base(RSP, extra));
+    }
+    e.asm.store(&Mem::ctx(offset::TARGET), RCX);
+    branch_to_target(e);
+}
+
+/// From here to the end of the region rcx lives in slot 0.
+fn spilled_from_here(e: &mut Emitter) {
+    let here = e.asm.offset() as u32;
+    if let Some(i) = e.info.last_mut() {
+        (i.spilled, i.spill) = (0x80 | RCX, (here, u32::MAX));
+    }
+}
+
+/// The region of a replaced function: call the replacement, return to the caller. For an IFUNC resolver: return the pseudo
+/// entry point of the function instead.
+pub fn redirected(t: &mut Translator, pc: u64, at: u64, func: u32, resolver: bool) -> Region {
+    let mut asm = Asm::new(at);
+    asm.load(RCX, &spill(slot::RCX));
+    let body = asm.offset() as u32;
+    let host = asm.offset() as u32;
+    asm.store_const(&rip_slot(), pc);
+    asm.store_imm(&spill(slot::ARGUMENT), 8, (func | u32::from(resolver) << 16) as i32);
+    asm.jmp(t.stubs.replace);
+    let info = alloc::vec![InsnInfo { host, pc: 0, spilled: 0xff, len: 1, spill: (0, 0), own: host }];
+    let cold = asm.offset() as u32;
+    Region { code: asm.buf, body, info, exits: Vec::new(), start: pc, end: pc + 1, cold }
+}

@@ -1,0 +1,113 @@
+//! Where a region begins and ends.
+//!
+//! A region starts at one address and runs straight on, past conditional branches that are not taken, until code flow surely goes
+//! elsewhere, a limit is reached, or the next instruction already has a translation of its own.
+
+use crate::Program;
+use alloc::vec::Vec;
+use iced_x86::{Code, Decoder, DecoderOptions, FlowControl, Instruction, Mnemonic};
+
+/// Longest region, in instructions and in conditional branches.
+const MAX_INSTRUCTIONS: usize = 60;
+const MAX_BRANCHES: usize = 4;
+
+/// One instruction of the program with what `plan` finds out about it.
+#[derive(Clone, Copy)]
+pub struct Item {
+    pub insn: Instruction,
+    pub raw: [u8; 15],
+    pub pc: u64,
+    pub len: u8,
+    /// Arithmetic flags that are live just before it.
+    pub flags_live: bool,
+    /// The stack release of this instruction is painted later, by the `ret` of the region.
+    pub deferred: bool,
+    /// For `ret`: bytes released by the region's tail, its own 8 included.
+    pub released: u32,
+    /// A client request preamble (19 bytes) starts here.
+    pub client_request: bool,
+}
+
+/// How a region ends.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub enum Tail {
+    /// The last instruction transfers control itself.
+    Control,
+    /// Go on at this address.
+    Next(u64),
+    /// The bytes at this address are no instruction: let the processor say so.
+    Invalid(u64),
+}
+
+/// The preamble of a client request: rotations of rdi by 3, 13, 61, 51.
+const PREAMBLE: [u8; 16] = [0x48, 0xc1, 0xc7, 0x03, 0x48, 0xc1, 0xc7, 0x0d, 0x48, 0xc1, 0xc7, 0x3d, 0x48, 0xc1, 0xc7, 0x33];
+pub const REQUEST_LEN: usize = 19;
+/// Where `Item::raw` keeps the last byte of a client request, which tells its kind (db request, c9 original function, d2 call).
+pub const REQUEST_KIND: usize = 14;
+
+fn is_request(code: &[u8]) -> bool {
+    code.len() >= REQUEST_LEN && code[..16] == PREAMBLE && code[16] == 0x48 && code[17] == 0x87 && matches!(code[18], 0xdb | 0xc9 | 0xd2)
+}
+
+/// Decode the region at `pc` into `items`. None if nothing can be executed there.
+pub fn region(program: &dyn Program, pc: u64, items: &mut Vec<Item>) -> Option<Tail> {
+    items.clear();
+    let code = program.code(pc)?;
+    if code.is_empty() {
+        return None;
+    }
+    let mut decoder = Decoder::with_ip(64, code, pc, DecoderOptions::NONE);
+    let mut branches = 0;
+    loop {
+        let at = decoder.ip();
+        let position = decoder.position();
+        if !items.is_empty() && (items.len() >= MAX_INSTRUCTIONS || program.translated(at).is_some() || program.redirect(at).is_some()) {
+            return Some(Tail::Next(at));
+        }
+        if position >= code.len() {
+            return Some(Tail::Next(at));
+        }
+        let request = code[position] == 0x48 && is_request(&code[position..]);
+        let insn = decoder.decode();
+        if insn.is_invalid() {
+            return Some(if decoder.position() >= code.len() && !items.is_empty() { Tail::Next(at) } else { Tail::Invalid(at) });
+        }
+        let mut item = Item { insn, raw: [0; 15], pc: at, len: insn.len() as u8, flags_live: true, deferred: false, released: 0, client_request: request };
+        item.raw[..insn.len()].copy_from_slice(&code[position..position + insn.len()]);
+        if request {
+            item.len = REQUEST_LEN as u8;
+            item.raw[REQUEST_KIND] = code[position + REQUEST_LEN - 1];
+            items.push(item);
+            return Some(Tail::Next(at + REQUEST_LEN as u64));
+        }
+        items.push(item);
+        match flow(&insn) {
+            Flow::Straight => {}
+            Flow::Branch => {
+                branches += 1;
+                if branches >= MAX_BRANCHES {
+                    return Some(Tail::Next(decoder.ip()));
+                }
+            }
+            Flow::End => return Some(Tail::Control),
+        }
+    }
+}
+
+/// What an instruction does to control flow, as far as regions care.
+pub enum Flow {
+    Straight,
+    Branch,
+    End,
+}
+
+pub fn flow(insn: &Instruction) -> Flow {
+    match insn.flow_control() {
+        FlowControl::ConditionalBranch => Flow::Branch,
+        FlowControl::Next => Flow::Straight,
+        // The processor raises its own fault there; nothing follows.
+        FlowControl::Exception if insn.mnemonic() != Mnemonic::Into => Flow::End,
+        FlowControl::Interrupt if insn.code() == Code::Int_imm8 => Flow::End,
+        _ => Flow::End,
+    }
+}

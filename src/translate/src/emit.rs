@@ -1,0 +1,299 @@
+//! A small x86-64 assembler: only the encodings that the translator itself needs.
+//!
+//! Code is appended to a growing buffer whose final address is known, so that relative operands are computed at once.
+
+use alloc::vec::Vec;
+
+/// Segment of a memory operand: fs is the thread context, gs the V shadow.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub enum Seg {
+    None,
+    Fs,
+    Gs,
+}
+
+/// A memory operand; registers by their number (rax = 0 … r15 = 15).
+#[derive(Clone, Copy, Debug)]
+pub struct Mem {
+    pub seg: Seg,
+    pub base: Option<u8>,
+    /// Register and log2 of the scale.
+    pub index: Option<(u8, u8)>,
+    pub disp: i32,
+    /// 32-bit address computation (prefix 67).
+    pub addr32: bool,
+}
+
+impl Mem {
+    /// A slot of the thread context.
+    pub const fn ctx(disp: i32) -> Mem {
+        Mem { seg: Seg::Fs, base: None, index: None, disp, addr32: false }
+    }
+
+    pub const fn base(reg: u8, disp: i32) -> Mem {
+        Mem { seg: Seg::None, base: Some(reg), index: None, disp, addr32: false }
+    }
+
+    /// The V shadow of this operand, `offset` bytes further on.
+    pub const fn shadow(self, offset: i32) -> Mem {
+        Mem { seg: Seg::Gs, disp: self.disp.wrapping_add(offset), ..self }
+    }
+
+    pub fn uses(&self, reg: u8) -> bool {
+        self.base == Some(reg) || matches!(self.index, Some((r, _)) if r == reg)
+    }
+}
+
+pub const RAX: u8 = 0;
+pub const RCX: u8 = 1;
+pub const RSP: u8 = 4;
+pub const RBP: u8 = 5;
+
+/// Condition codes as in the opcode's low four bits.
+pub const CC_NE: u8 = 5;
+
+pub struct Asm {
+    pub buf: Vec<u8>,
+    /// Address of `buf[0]` when it runs.
+    pub base: u64,
+}
+
+impl Asm {
+    pub fn new(base: u64) -> Asm {
+        Asm { buf: Vec::with_capacity(1024), base }
+    }
+
+    pub fn here(&self) -> u64 {
+        self.base + self.buf.len() as u64
+    }
+
+    pub fn offset(&self) -> usize {
+        self.buf.len()
+    }
+
+    pub fn bytes(&mut self, b: &[u8]) {
+        self.buf.extend_from_slice(b);
+    }
+
+    pub fn u32(&mut self, v: u32) {
+        self.bytes(&v.to_le_bytes());
+    }
+
+    pub fn u64(&mut self, v: u64) {
+        self.bytes(&v.to_le_bytes());
+    }
+
+    /// ModRM, SIB and displacement of a memory operand with register field `reg`.
+    fn modrm_mem(&mut self, reg: u8, m: &Mem) {
+        let field = (reg & 7) << 3;
+        let Some(base) = m.base else {
+            let index = m.index.map_or(0x20, |(r, s)| s << 6 | (r & 7) << 3);
+            self.bytes(&[field | 4, index | 5]);
+            self.u32(m.disp as u32);
+            return;
+        };
+        let sib = m.index.is_some() || base & 7 == 4;
+        let small = i8::try_from(m.disp).is_ok();
+        let mode = if m.disp == 0 && base & 7 != 5 { 0x00 } else if small { 0x40 } else { 0x80 };
+        self.buf.push(mode | field | if sib { 4 } else { base & 7 });
+        if sib {
+            let index = m.index.map_or(0x20, |(r, s)| s << 6 | (r & 7) << 3);
+            self.buf.push(index | base & 7);
+        }
+        match mode {
+            0x40 => self.buf.push(m.disp as u8),
+            0x80 => self.u32(m.disp as u32),
+            _ => {}
+        }
+    }
+
+    fn seg_prefix(&mut self, m: &Mem) {
+        match m.seg {
+            Seg::None => {}
+            Seg::Fs => self.buf.push(0x64),
+            Seg::Gs => self.buf.push(0x65),
+        }
+        if m.addr32 {
+            self.buf.push(0x67);
+        }
+    }
+
+    /// One instruction with a memory operand: optional mandatory prefix, REX, opcode bytes, ModRM.
+    pub fn op_mem(&mut self, prefix: Option<u8>, wide: bool, opcode: &[u8], reg: u8, m: &Mem) {
+        self.seg_prefix(m);
+        if let Some(p) = prefix {
+            self.buf.push(p);
+        }
+        let x = m.index.map_or(0, |(r, _)| r >> 3);
+        let rex = u8::from(wide) << 3 | (reg >> 3) << 2 | x << 1 | m.base.map_or(0, |b| b >> 3);
+        if rex != 0 {
+            self.buf.push(0x40 | rex);
+        }
+        self.bytes(opcode);
+        self.modrm_mem(reg, m);
+    }
+
+    /// mov reg64, [m]
+    pub fn load(&mut self, reg: u8, m: &Mem) {
+        self.op_mem(None, true, &[0x8b], reg, m);
+    }
+
+    /// mov [m], reg64
+    pub fn store(&mut self, m: &Mem, reg: u8) {
+        self.op_mem(None, true, &[0x89], reg, m);
+    }
+
+    /// Zero-extending load of 1, 2, 4 or 8 bytes.
+    pub fn load_zx(&mut self, reg: u8, m: &Mem, size: u32) {
+        match size {
+            1 => self.op_mem(None, false, &[0x0f, 0xb6], reg, m),
+            2 => self.op_mem(None, false, &[0x0f, 0xb7], reg, m),
+            4 => self.op_mem(None, false, &[0x8b], reg, m),
+            _ => self.load(reg, m),
+        }
+    }
+
+    /// lea reg64, [m] (no segment)
+    pub fn lea(&mut self, reg: u8, m: &Mem) {
+        let m = Mem { seg: Seg::None, ..*m };
+        self.op_mem(None, true, &[0x8d], reg, &m);
+    }
+
+    /// lea reg64, [rip + distance to a host address]
+    pub fn lea_host(&mut self, reg: u8, target: u64) {
+        self.bytes(&[0x48 | (reg >> 3) << 2, 0x8d, (reg & 7) << 3 | 5]);
+        let rel = target.wrapping_sub(self.here() + 4);
+        self.u32(rel as u32);
+    }
+
+    /// lea reg64, [rip + ?]; returns the position of the rel32 for `patch_here`.
+    pub fn lea_forward(&mut self, reg: u8) -> usize {
+        self.bytes(&[0x48 | (reg >> 3) << 2, 0x8d, (reg & 7) << 3 | 5, 0, 0, 0, 0]);
+        self.offset() - 4
+    }
+
+    /// cmp size [m], 0
+    pub fn cmp_zero(&mut self, m: &Mem, size: u32) {
+        match size {
+            1 => self.op_mem(None, false, &[0x80], 7, m),
+            2 => self.op_mem(Some(0x66), false, &[0x83], 7, m),
+            4 => self.op_mem(None, false, &[0x83], 7, m),
+            _ => self.op_mem(None, true, &[0x83], 7, m),
+        }
+        self.buf.push(0);
+    }
+
+    /// mov size [m], value (value sign-extended from 32 bits)
+    pub fn store_imm(&mut self, m: &Mem, size: u32, value: i32) {
+        match size {
+            1 => {
+                self.op_mem(None, false, &[0xc6], 0, m);
+                self.buf.push(value as u8);
+            }
+            2 => {
+                self.op_mem(Some(0x66), false, &[0xc7], 0, m);
+                self.bytes(&(value as u16).to_le_bytes());
+            }
+            4 => {
+                self.op_mem(None, false, &[0xc7], 0, m);
+                self.u32(value as u32);
+            }
+            _ => {
+                self.op_mem(None, true, &[0xc7], 0, m);
+                self.u32(value as u32);
+            }
+        }
+    }
+
+    /// Store a 64-bit constant without needing a register.
+    pub fn store_const(&mut self, m: &Mem, value: u64) {
+        if i64::from(value as i32) as u64 == value {
+            self.store_imm(m, 8, value as i32);
+        } else {
+            self.store_imm(m, 4, value as i32);
+            let high = Mem { disp: m.disp + 4, ..*m };
+            self.store_imm(&high, 4, (value >> 32) as i32);
+        }
+    }
+
+    /// mov reg64, imm64
+    pub fn mov_const(&mut self, reg: u8, value: u64) {
+        if value <= u64::from(u32::MAX) {
+            if reg >= 8 {
+                self.buf.push(0x41);
+            }
+            self.buf.push(0xb8 | reg & 7);
+            self.u32(value as u32);
+        } else {
+            self.bytes(&[0x48 | reg >> 3, 0xb8 | reg & 7]);
+            self.u64(value);
+        }
+    }
+
+    /// mov dst64, src64
+    pub fn mov(&mut self, dst: u8, src: u8) {
+        self.bytes(&[0x48 | (src >> 3) << 2 | dst >> 3, 0x89, 0xc0 | (src & 7) << 3 | dst & 7]);
+    }
+
+    /// push imm32 (sign-extended)
+    pub fn push_imm(&mut self, value: i32) {
+        self.buf.push(0x68);
+        self.u32(value as u32);
+    }
+
+    /// jmp to a host address within reach
+    pub fn jmp(&mut self, target: u64) {
+        self.buf.push(0xe9);
+        let rel = target.wrapping_sub(self.here() + 4);
+        self.u32(rel as u32);
+    }
+
+    pub fn jmp_reg(&mut self, reg: u8) {
+        if reg >= 8 {
+            self.buf.push(0x41);
+        }
+        self.bytes(&[0xff, 0xe0 | reg & 7]);
+    }
+
+    /// jcc rel32, target filled in later; returns the position of the rel32.
+    pub fn jcc_forward(&mut self, cc: u8) -> usize {
+        self.bytes(&[0x0f, 0x80 | cc, 0, 0, 0, 0]);
+        self.offset() - 4
+    }
+
+    /// jmp rel32, filled in later.
+    pub fn jmp_forward(&mut self) -> usize {
+        self.bytes(&[0xe9, 0, 0, 0, 0]);
+        self.offset() - 4
+    }
+
+    /// jrcxz rel8, filled in later.
+    pub fn jrcxz_forward(&mut self) -> usize {
+        self.bytes(&[0xe3, 0]);
+        self.offset() - 1
+    }
+
+    /// Let the rel32 at `at` point here.
+    pub fn patch_here(&mut self, at: usize) {
+        self.patch_to(at, self.offset());
+    }
+
+    pub fn patch_to(&mut self, at: usize, target: usize) {
+        let rel = (target as i64 - (at as i64 + 4)) as i32;
+        self.buf[at..at + 4].copy_from_slice(&rel.to_le_bytes());
+    }
+
+    /// Let the rel8 at `at` point here.
+    pub fn patch8_here(&mut self, at: usize) {
+        let rel = self.offset() as i64 - (at as i64 + 1);
+        debug_assert!((-128..128).contains(&rel), "short jump out of reach");
+        self.buf[at] = rel as u8;
+    }
+
+    /// Pad with nops so that the 4 bytes `lead` bytes further on do not cross a cache line: they can then be patched in one store.
+    pub fn align_for_patch(&mut self, lead: usize) {
+        while (self.here() + lead as u64) % 64 > 60 {
+            self.buf.push(0x90);
+        }
+    }
+}

@@ -1,0 +1,132 @@
+//! What must be known about a region before it is emitted: which flags live, and what its tail does to the stack pointer.
+
+use crate::Program;
+use crate::decode::{Item, Tail};
+use alloc::vec::Vec;
+use iced_x86::{Decoder, DecoderOptions, FlowControl, Instruction, InstructionInfoFactory, Mnemonic, OpKind, Register, RflagsBits};
+
+/// The arithmetic flags.
+pub const ARITHMETIC: u32 = RflagsBits::OF | RflagsBits::SF | RflagsBits::ZF | RflagsBits::AF | RflagsBits::CF | RflagsBits::PF;
+
+/// Instructions looked at behind an exit to see whether flags are dead there.
+const LOOKAHEAD: usize = 6;
+
+pub fn plan(program: &dyn Program, items: &mut Vec<Item>, _factory: &mut InstructionInfoFactory, tail: Tail) {
+    flags(program, items, tail);
+    releases(items);
+}
+
+/// Flags that the instruction surely overwrites.
+fn killed(insn: &Instruction) -> u32 {
+    let mut set = insn.rflags_written() | insn.rflags_cleared() | insn.rflags_set() | insn.rflags_undefined() & RflagsBits::AF;
+    let shift = matches!(
+        insn.mnemonic(),
+        Mnemonic::Shl | Mnemonic::Shr | Mnemonic::Sar | Mnemonic::Sal | Mnemonic::Rol | Mnemonic::Ror | Mnemonic::Rcl | Mnemonic::Rcr | Mnemonic::Shld | Mnemonic::Shrd
+    );
+    if shift {
+        let last = insn.op_count() - 1;
+        let by_register = insn.op_kind(last) == OpKind::Register;
+        let mask = if insn.op0_kind() == OpKind::Register && insn.op0_register().is_gpr64() || insn.memory_size().size() == 8 { 63 } else { 31 };
+        if by_register || insn.immediate8() & mask == 0 {
+            set = 0;
+        }
+    }
+    if insn.has_rep_prefix() || insn.has_repne_prefix() {
+        set = 0;
+    }
+    set & ARITHMETIC
+}
+
+fn flags(program: &dyn Program, items: &mut [Item], tail: Tail) {
+    let mut live = match tail {
+        Tail::Next(pc) => live_at(program, pc),
+        Tail::Invalid(_) => ARITHMETIC,
+        Tail::Control => match items.last() {
+            Some(last) => live_after(program, &last.insn),
+            None => ARITHMETIC,
+        },
+    };
+    for item in items.iter_mut().rev() {
+        let insn = &item.insn;
+        if insn.flow_control() == FlowControl::ConditionalBranch {
+            live |= live_at(program, insn.near_branch_target());
+        }
+        if item.client_request {
+            live = ARITHMETIC;
+        }
+        live = live & !killed(insn) | insn.rflags_read() & ARITHMETIC;
+        item.flags_live = live != 0;
+    }
+}
+
+/// Flags live after the control transfer that ends a region.
+fn live_after(program: &dyn Program, insn: &Instruction) -> u32 {
+    match insn.flow_control() {
+        FlowControl::UnconditionalBranch | FlowControl::Call if insn.op0_kind() == OpKind::NearBranch64 => live_at(program, insn.near_branch_target()),
+        _ => ARITHMETIC,
+    }
+}
+
+/// Flags that may be read at `pc` before they are written: looks at a few instructions, and gives up with "all".
+fn live_at(program: &dyn Program, pc: u64) -> u32 {
+    let Some(code) = program.code(pc) else { return ARITHMETIC };
+    let mut decoder = Decoder::with_ip(64, code, pc, DecoderOptions::NONE);
+    let (mut read, mut dead) = (0, 0);
+    for _ in 0..LOOKAHEAD {
+        let insn = decoder.decode();
+        if insn.is_invalid() || insn.flow_control() != FlowControl::Next {
+            break;
+        }
+        read |= insn.rflags_read() & ARITHMETIC & !dead;
+        dead |= killed(&insn);
+        if dead == ARITHMETIC {
+            return read;
+        }
+    }
+    ARITHMETIC & !dead | read
+}
+
+/// Bytes that an instruction releases at the top of the stack, if that is a constant.
+pub fn released(insn: &Instruction) -> Option<u32> {
+    match insn.mnemonic() {
+        Mnemonic::Pop | Mnemonic::Popfq if insn.op_count() == 0 || insn.op0_register() != Register::RSP => Some(insn.stack_pointer_increment() as u32),
+        Mnemonic::Add if insn.op0_register() == Register::RSP && insn.op1_kind() != OpKind::Register && insn.op1_kind() != OpKind::Memory => {
+            u32::try_from(insn.immediate(1)).ok().filter(|&n| n < 1 << 20)
+        }
+        _ => None,
+    }
+}
+
+/// In front of a `ret`, let the ret paint what pops and additions have released: one batch, and the caller's red zone is dead there.
+fn releases(items: &mut [Item]) {
+    let Some((last, before)) = items.split_last_mut() else { return };
+    if last.insn.mnemonic() != Mnemonic::Ret {
+        return;
+    }
+    let mut total = 8;
+    // If plain stack arithmetic wrote the flags last, nobody waits for them behind the `ret`.
+    let writer = before.iter().rev().find(|i| i.insn.rflags_modified() & ARITHMETIC != 0);
+    if writer.is_some_and(|w| w.insn.mnemonic() == Mnemonic::Add && released(&w.insn).is_some()) {
+        last.flags_live = false;
+    }
+    for item in before.iter_mut().rev() {
+        if let Some(n) = released(&item.insn) {
+            total += n;
+            item.deferred = true;
+        } else if !harmless(&item.insn) {
+            break;
+        }
+    }
+    last.released = total;
+}
+
+/// May stand between a release and the `ret` without mattering: neither uses the stack pointer nor leaves.
+fn harmless(insn: &Instruction) -> bool {
+    insn.flow_control() == FlowControl::Next
+        && insn.stack_pointer_increment() == 0
+        && (0..insn.op_count()).all(|i| match insn.op_kind(i) {
+            OpKind::Register => insn.op_register(i).full_register() != Register::RSP,
+            OpKind::Memory => insn.memory_base() != Register::RSP,
+            _ => true,
+        })
+}

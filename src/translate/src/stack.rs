@@ -1,0 +1,185 @@
+//! Instructions that move the stack pointer, and the shadow of the stack.
+//!
+//! Invariant: below the stack pointer minus the red zone everything has V = FF. Growing marks nothing; what is released is
+//! painted. In front of `ret` the caller's red zone is dead too, so the tail of a function is painted in one batch, up to
+//! the stack pointer itself:
+//!
+//! ```text
+//!                    sp before the tail         sp after ret
+//! ... FF FF FF FF FF | locals, saved registers, ra | caller's frame
+//!                     <------- painted FF --------->
+//! ```
+
+use crate::clean::{Emitter, spill};
+use crate::emit::{Mem, RCX, RSP, Seg};
+use crate::{LOAD, STORE, slot};
+use iced_x86::{Instruction, Mnemonic, OpKind, Register};
+use memcheck_abi::layout::RED_ZONE;
+
+/// Growth by a constant of at least this many bytes is painted explicitly: it may reach fresh, never painted memory.
+const LARGE_FRAME: u64 = 4096;
+/// Releases up to this size are painted by single stores.
+const INLINE_RELEASE: u32 = 128;
+
+/// Descriptor of `Stubs::release` (slot 4): paint [slot 2 - shift, rsp + extra - shift).
+pub const fn release_argument(extra: u32, before_ret: bool) -> u32 {
+    extra << 8 | before_ret as u32
+}
+
+pub fn writes_rsp(insn: &Instruction) -> bool {
+    insn.op0_kind() == OpKind::Register && insn.op0_register().full_register() == Register::RSP && insn.op_count() > 0
+        && !matches!(insn.mnemonic(), Mnemonic::Cmp | Mnemonic::Test | Mnemonic::Push | Mnemonic::Bt)
+        || insn.mnemonic() == Mnemonic::Xchg && insn.op1_kind() == OpKind::Register && insn.op1_register().full_register() == Register::RSP
+}
+
+pub fn handles(insn: &Instruction) -> bool {
+    matches!(insn.mnemonic(), Mnemonic::Push | Mnemonic::Pop | Mnemonic::Pushfq | Mnemonic::Popfq | Mnemonic::Leave)
+        || constant_move(insn).is_some()
+}
+
+/// `add/sub/and rsp, imm` and `lea rsp, [rsp + disp]`: the change in bytes (0 for `and`, which only shrinks).
+fn constant_move(insn: &Instruction) -> Option<i64> {
+    if insn.op_count() != 2 || insn.op0_kind() != OpKind::Register || insn.op0_register() != Register::RSP {
+        return None;
+    }
+    let immediate = !matches!(insn.op1_kind(), OpKind::Register | OpKind::Memory);
+    match insn.mnemonic() {
+        Mnemonic::Add if immediate => Some(insn.immediate(1) as i64),
+        Mnemonic::Sub if immediate => Some((insn.immediate(1) as i64).wrapping_neg()),
+        Mnemonic::And if immediate && insn.immediate(1) as i64 >= -(LARGE_FRAME as i64) => Some(0),
+        Mnemonic::Lea if insn.memory_base() == Register::RSP && insn.memory_index() == Register::None && insn.segment_prefix() == Register::None => {
+            Some(insn.memory_displacement64() as i64)
+        }
+        _ => None,
+    }
+}
+
+pub fn instruction(e: &mut Emitter) {
+    let insn = e.item.insn;
+    match insn.mnemonic() {
+        Mnemonic::Push | Mnemonic::Pushfq => push(e, &insn),
+        Mnemonic::Pop | Mnemonic::Popfq => pop(e, &insn),
+        Mnemonic::Leave => leave(e),
+        _ => constant(e, &insn),
+    }
+}
+
+fn push(e: &mut Emitter, insn: &Instruction) {
+    let bytes = -insn.stack_pointer_increment();
+    let slot = Mem::base(RSP, -bytes);
+    if insn.op_count() > 0 && insn.op0_kind() == OpKind::Memory {
+        e.define(&slot, bytes as u32);
+        return e.ordinary();
+    }
+    e.define(&slot, bytes as u32);
+    e.copy_raw();
+}
+
+fn pop(e: &mut Emitter, insn: &Instruction) {
+    let bytes = insn.stack_pointer_increment() as u32;
+    if insn.op_count() > 0 && insn.op0_kind() == OpKind::Register && insn.op0_register().full_register() == Register::RSP {
+        e.asm.store(&spill(slot::ADDRESS), RSP);
+        e.copy_raw();
+        return after_move(e);
+    }
+    e.check(&Mem::base(RSP, 0), bytes, LOAD);
+    if insn.op_count() > 0 && insn.op0_kind() == OpKind::Memory {
+        pop_to_memory(e, bytes);
+    } else {
+        e.copy_raw();
+    }
+    if !e.item.deferred {
+        let red_zone = -(RED_ZONE as i32) - bytes as i32;
+        paint(e, red_zone, bytes);
+    }
+}
+
+/// The address of `pop [mem]` is computed after the stack pointer moved.
+fn pop_to_memory(e: &mut Emitter, bytes: u32) {
+    e.with_operand(|e, mem, rewritten| {
+        let after = if mem.base == Some(RSP) { Mem { disp: mem.disp + bytes as i32, ..mem } } else { mem };
+        e.check(&after, bytes, STORE);
+        e.mark_own();
+        if rewritten {
+            e.asm.op_mem(None, false, &[0x8f], 0, &mem);
+        } else {
+            e.copy_raw();
+        }
+    });
+}
+
+fn leave(e: &mut Emitter) {
+    e.asm.store(&spill(slot::ADDRESS), RSP);
+    e.copy_raw();
+    call_release(e, release_argument(0, false));
+}
+
+fn constant(e: &mut Emitter, insn: &Instruction) {
+    let change = constant_move(insn).unwrap_or(0);
+    if change < 0 && change.unsigned_abs() >= LARGE_FRAME {
+        e.asm.store(&spill(slot::ADDRESS), RSP);
+        e.copy_raw();
+        return after_move(e);
+    }
+    e.copy_raw();
+    if change > 0 && !e.item.deferred {
+        let Ok(bytes) = i32::try_from(change) else { return };
+        if bytes as u32 <= INLINE_RELEASE {
+            paint(e, -(RED_ZONE as i32) - bytes, bytes as u32);
+        } else {
+            spill_old_sp(e, -bytes);
+            call_release(e, release_argument(0, false));
+        }
+    }
+}
+
+/// Slot 2 = rsp + disp.
+fn spill_old_sp(e: &mut Emitter, disp: i32) {
+    e.asm.store(&spill(slot::RCX), RCX);
+    e.asm.lea(RCX, &Mem::base(RSP, disp));
+    e.asm.store(&spill(slot::ADDRESS), RCX);
+    e.asm.load(RCX, &spill(slot::RCX));
+}
+
+/// Paint `bytes` bytes from rsp + `from` on as released.
+fn paint(e: &mut Emitter, from: i32, bytes: u32) {
+    let mut at = 0;
+    while at < bytes as i32 {
+        let left = bytes as i32 - at;
+        let n = if left >= 8 { 8 } else if left >= 4 { 4 } else if left >= 2 { 2 } else { 1 };
+        let mem = Mem { seg: Seg::Gs, ..Mem::base(RSP, from + at) };
+        e.asm.store_imm(&mem, n as u32, -1);
+        at += n;
+    }
+}
+
+/// In front of `ret` (stack pointer at the return address): paint what the tail of the function released.
+pub fn before_ret(e: &mut Emitter, released: u32) {
+    let from = 8 - released as i32;
+    if released <= INLINE_RELEASE {
+        paint(e, from, released);
+    } else {
+        spill_old_sp(e, from);
+        call_release(e, release_argument(8, true));
+    }
+}
+
+fn call_release(e: &mut Emitter, argument: u32) {
+    let target = e.t.stubs.release;
+    call_stack_routine(e, argument, target);
+}
+
+/// The stack pointer was changed by an instruction that may do anything; slot 2 holds its old value.
+pub fn after_move(e: &mut Emitter) {
+    let target = e.t.stubs.stack_moved;
+    call_stack_routine(e, 0, target);
+}
+
+fn call_stack_routine(e: &mut Emitter, argument: u32, routine: u64) {
+    e.asm.store(&spill(slot::RCX), RCX);
+    e.asm.store_imm(&spill(slot::ARGUMENT), 8, argument as i32);
+    let back = e.asm.lea_forward(RCX);
+    e.asm.store(&spill(slot::CONTINUE), RCX);
+    e.asm.jmp(routine);
+    e.asm.patch_here(back);
+}
