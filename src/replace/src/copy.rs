@@ -1,0 +1,283 @@
+//! Copying and filling: data and V shadow together.
+//!
+//! ```text
+//! V(src) | V(dst) == 0      the usual case: move the data, the shadow is right already
+//! otherwise                 report what is not addressable, move the data, then V (and origin words of undefined bytes)
+//! ```
+//! Unaddressable source bytes count as defined; unaddressable destination bytes keep V and A.
+//!
+//! Data moves before shadow: if the data faults, the shadow is as if the call had not happened, and the program may repair the
+//! mapping and run the function again from its start. Where running it again would read what it has written (overlapping moves,
+//! appending), the destination is probed first, so that the fault comes before the first byte.
+#![allow(unsafe_code, reason = "moves bytes by address")]
+
+use crate::call::{Call, here, tracks_origins};
+use crate::raw::{all_zero, any, fill_bytes, get, load16, move_bytes, or, probe_write, put, small_or};
+use crate::scan::shadowed;
+use core::sync::atomic::{Ordering, compiler_fence};
+use memcheck_abi::context::ThreadContext;
+use memcheck_abi::layout::{A_BASE, ORIGIN_DISTANCE, PROGRAM_END, RED_ZONE, V_DISTANCE, in_program};
+use memcheck_rt::{access, shadow};
+
+/// Long ranges are handled in pieces of this size, so that the data is still in the cache when it moves.
+const CHUNK: u64 = 4096;
+
+/// Copy `n` bytes, overlapping or not, with their shadow. `unit` is the access size to report.
+#[inline(always)]
+pub fn transfer(call: &mut Call, dst: u64, src: u64, n: u64, unit: u64) {
+    if n > 64 || (dst | src) >= PROGRAM_END || dst & 4095 > 4096 - 64 {
+        return transfer_long(call, dst, src, n, unit);
+    }
+    // SAFETY: the ranges begin in the program's space and are short, so their shadow is mapped (it has spare pages at its end).
+    let clean = unsafe { short_clean(src, n) & short_clean(dst, n) };
+    if clean {
+        // SAFETY: exactly the bytes that C reads and writes.
+        unsafe { move_bytes(dst, src, n) };
+    } else {
+        transfer_dirty(call, dst, src, n, unit);
+    }
+}
+
+/// Is V zero for these at most 64 bytes?
+///
+/// # Safety
+/// The V range is mapped.
+#[inline(always)]
+unsafe fn short_clean(addr: u64, n: u64) -> bool {
+    let v = addr.wrapping_add(V_DISTANCE);
+    // SAFETY: the caller's promise; all loads lie inside the range.
+    unsafe {
+        if n < 16 {
+            return small_or(v, n) == 0;
+        }
+        let mut x = or(load16(v), load16(v + n - 16));
+        if n > 32 {
+            x = or(x, or(load16(v + 16), load16(v + n - 32)));
+        }
+        !any(x)
+    }
+}
+
+/// Is V zero for the range? Memory without shadow counts as clean.
+#[inline]
+fn clean(addr: u64, n: u64) -> bool {
+    // SAFETY: V of the program's space is mapped.
+    !in_program(addr, n) || unsafe { all_zero(addr + V_DISTANCE, n) }
+}
+
+#[inline(never)]
+fn transfer_long(call: &mut Call, dst: u64, src: u64, n: u64, unit: u64) {
+    if n == 0 {
+        return;
+    }
+    shadowed(dst);
+    shadowed(src);
+    let forward = dst.wrapping_sub(src) >= n;
+    let overlapping = !forward || src.wrapping_sub(dst) < n;
+    if overlapping {
+        probe(dst, n);
+    }
+    let mut done = 0;
+    while done < n {
+        let len = CHUNK.min(n - done);
+        let offset = if forward { done } else { n - done - len };
+        let (to, from) = (dst.wrapping_add(offset), src.wrapping_add(offset));
+        if clean(from, len) && clean(to, len) {
+            // SAFETY: bytes that C reads and writes, in an order that is right for overlaps.
+            unsafe { move_bytes(to, from, len) };
+        } else {
+            transfer_dirty(call, to, from, len, unit);
+        }
+        done += len;
+    }
+}
+
+/// Let a fault of the coming write of `n` bytes happen now, before anything is written.
+#[inline]
+pub fn probe(dst: u64, n: u64) {
+    if (dst & 4095).saturating_add(n) > 4096 {
+        shadowed(dst);
+        // SAFETY: C writes all of it.
+        unsafe { probe_write(dst, n) };
+    }
+}
+
+/// Copy a range in which some shadow is not zero.
+#[cold]
+#[inline(never)]
+fn transfer_dirty(call: &mut Call, dst: u64, src: u64, n: u64, unit: u64) {
+    let bad_read = first_bad(src, n);
+    let bad_write = first_bad(dst, n);
+    if let Some(at) = bad_read {
+        call.bad_read(align_to_unit(at, src, unit), unit);
+    }
+    if let Some(at) = bad_write {
+        call.bad_write(align_to_unit(at, dst, unit), unit);
+    }
+    // SAFETY: the bytes that C reads and writes.
+    unsafe { move_bytes(dst, src, n) };
+    compiler_fence(Ordering::SeqCst);
+    if !in_program(dst, n) {
+        return;
+    }
+    if tracks_origins() {
+        move_origins(dst, src, n);
+    }
+    if bad_read.is_none() && bad_write.is_none() && in_program(src, n) {
+        // SAFETY: V of both ranges is mapped.
+        unsafe { move_bytes(dst + V_DISTANCE, src + V_DISTANCE, n) };
+    } else {
+        move_v_exactly(dst, src, n);
+    }
+}
+
+/// First unaddressable byte; `None` for memory without shadow.
+#[inline]
+fn first_bad(addr: u64, n: u64) -> Option<u64> {
+    let (ctx, sp) = here();
+    if suspicious(ctx, sp, addr, n) { access::first_unaddressable(ctx, sp, addr, n) } else { None }
+}
+
+/// The address of the unit of an array at `base` that holds byte `at`.
+fn align_to_unit(at: u64, base: u64, unit: u64) -> u64 {
+    at - (at - base) % unit
+}
+
+/// Byte by byte, for ranges with unaddressable bytes.
+fn move_v_exactly(dst: u64, src: u64, n: u64) {
+    let (ctx, sp) = here();
+    let forward = dst.wrapping_sub(src) >= n;
+    for k in 0..n {
+        let i = if forward { k } else { n - 1 - k };
+        let (to, from) = (dst + i, src.wrapping_add(i));
+        if access::addressable(ctx, sp, to) {
+            let known = from < PROGRAM_END && access::addressable(ctx, sp, from);
+            shadow::set_v(to, if known { shadow::v(from) } else { shadow::DEFINED });
+        }
+    }
+}
+
+/// Origin words go along with undefined bytes: the word of a destination's aligned 4 bytes is taken from the source byte that lands
+/// first in it. A word of 0 means "look at the place itself", which is no longer true after a move; the runtime's hook says what to
+/// write instead. Called before V moves.
+fn move_origins(dst: u64, src: u64, n: u64) {
+    if !in_program(src, n) || clean(src, n) {
+        return;
+    }
+    let words = (((dst + n - 1) & !3) - (dst & !3)) / 4 + 1;
+    let forward = dst.wrapping_sub(src) >= n;
+    let mut born = None;
+    for k in 0..words {
+        let word = (dst & !3) + 4 * if forward { k } else { words - 1 - k };
+        let from = src + word.saturating_sub(dst);
+        let len = (word + 4).min(dst + n) - word.max(dst);
+        // SAFETY: V and origin words of the program's space are mapped.
+        unsafe {
+            if small_or(from + V_DISTANCE, len) == 0 {
+                continue;
+            }
+            let mut tag = get::<u32>((from & !3) + ORIGIN_DISTANCE);
+            if tag == 0 {
+                tag = *born.get_or_insert_with(|| crate::call::origin_of(from));
+            }
+            put(word + ORIGIN_DISTANCE, tag);
+        }
+    }
+}
+
+/// May the range contain unaddressable bytes? (`false` is certain.)
+#[inline]
+fn suspicious(ctx: &ThreadContext, sp: u64, addr: u64, n: u64) -> bool {
+    if !in_program(addr, n.saturating_add(64)) {
+        return in_program(addr, n);
+    }
+    let below_stack = addr < sp.wrapping_sub(RED_ZONE) && addr + n > ctx.stack_low;
+    below_stack || n != 0 && a_any(addr, n)
+}
+
+/// Is any A bit of the range set?
+#[inline]
+fn a_any(addr: u64, n: u64) -> bool {
+    let (first, last) = (addr >> 3, (addr + n - 1) >> 3);
+    // SAFETY: A bits of the program's space are mapped, and the caller keeps 64 bytes away from its end.
+    unsafe {
+        if last - first < 8 {
+            let bits = get::<u64>(A_BASE + first) >> (addr & 7);
+            return if n < 64 { bits & ((1 << n) - 1) != 0 } else { bits != 0 };
+        }
+        let head = get::<u8>(A_BASE + first) >> (addr & 7);
+        let tail = get::<u8>(A_BASE + last) << (7 - ((addr + n - 1) & 7));
+        head | tail != 0 || !all_zero(A_BASE + first + 1, last - first - 1)
+    }
+}
+
+/// Set `n` bytes to a defined value. `unit` is the access size to report.
+#[inline(always)]
+pub fn fill(call: &mut Call, dst: u64, byte: u8, n: u64) {
+    if n > 64 || dst >= PROGRAM_END {
+        return fill_long(call, dst, byte, n);
+    }
+    // SAFETY: short and beginning in the program's space: shadow is mapped; the data is what C writes.
+    unsafe {
+        if short_clean(dst, n) {
+            fill_bytes(dst, byte, n);
+        } else {
+            fill_dirty(call, dst, n, 1, |to, len| fill_bytes(to, byte, len));
+        }
+    }
+}
+
+#[inline(never)]
+fn fill_long(call: &mut Call, dst: u64, byte: u8, n: u64) {
+    let mut done = 0;
+    while done < n {
+        let to = dst.wrapping_add(done);
+        shadowed(to);
+        let len = CHUNK.min(n - done);
+        if clean(to, len) {
+            // SAFETY: bytes that C writes.
+            unsafe { fill_bytes(to, byte, len) };
+        } else {
+            // SAFETY: bytes that C writes.
+            fill_dirty(call, to, len, 1, |to, len| unsafe { fill_bytes(to, byte, len) });
+        }
+        done += len;
+    }
+}
+
+/// Let `write` store defined data to a range in which some shadow is not zero.
+#[cold]
+#[inline(never)]
+pub fn fill_dirty(call: &mut Call, dst: u64, n: u64, unit: u64, write: impl FnOnce(u64, u64)) {
+    let bad = first_bad(dst, n);
+    if let Some(at) = bad {
+        call.bad_write(align_to_unit(at, dst, unit), unit);
+    }
+    write(dst, n);
+    compiler_fence(Ordering::SeqCst);
+    if bad.is_none() {
+        shadow::fill_v(dst, n, shadow::DEFINED);
+        return;
+    }
+    let (ctx, sp) = here();
+    for at in dst..dst + n {
+        if access::addressable(ctx, sp, at) {
+            shadow::set_v(at, shadow::DEFINED);
+        }
+    }
+}
+
+/// Set `count` wide characters.
+pub fn fill_wide(call: &mut Call, dst: u64, value: u32, count: u64) {
+    for i in 0..count {
+        let to = dst.wrapping_add(4 * i);
+        shadowed(to);
+        // SAFETY: what C writes.
+        let write = |to, _| unsafe { put::<u32>(to, value) };
+        if clean(to, 4) {
+            write(to, 4);
+        } else {
+            fill_dirty(call, to, 4, 4, write);
+        }
+    }
+}

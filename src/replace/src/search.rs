@@ -1,0 +1,257 @@
+//! Substrings and character sets: strstr, strcasestr, memmem, strspn, strcspn, strpbrk.
+//!
+//! Substring search first goes from one occurrence of the needle's first character to the next, which is what nearly all programs
+//! need. When the failed comparisons cost more than the way made, it goes on with the two-way algorithm (Crochemore and Perrin,
+//! 1991), which is linear in the worst case and needs no memory. The haystack is never measured as a whole: a program that
+//! searches again and again in one long string must not pay for its length each time.
+#![allow(unsafe_code, reason = "reads characters by address")]
+
+use crate::call::Call;
+use crate::raw::get;
+use crate::scan::{Exact, Fold, IgnoreCase, Needle, Nul, Unit, compare, find, unit_at};
+use crate::memory::UNBOUNDED;
+use core::arch::x86_64::{__m128i, _mm_or_si128};
+
+/// Either of two characters, and (in strings) the terminator.
+#[derive(Clone, Copy)]
+struct Start<const STRING: bool>(u8, u8);
+
+impl<const STRING: bool> Needle<u8> for Start<STRING> {
+    #[inline(always)]
+    fn lanes(self, data: __m128i) -> __m128i {
+        // SAFETY: SSE2 is part of the architecture.
+        unsafe {
+            let either = _mm_or_si128(u8::equal(data, self.0.splat()), u8::equal(data, self.1.splat()));
+            if STRING { _mm_or_si128(either, Needle::<u8>::lanes(Nul, data)) } else { either }
+        }
+    }
+    fn may_match(self, bits: u64, undefined: u64) -> bool {
+        let same = |c: u8| (bits ^ u64::from(c)) & !undefined == 0;
+        same(self.0) || same(self.1) || STRING && same(0)
+    }
+}
+
+/// The needle in the haystack: address, or 0. `len` is the haystack's length (of a string: no limit), the needle is not empty.
+fn search<F: Fold, const STRING: bool>(call: &mut Call, hay: u64, len: u64, needle: u64, n: u64) -> u64 {
+    let Some(last) = len.checked_sub(n) else { return 0 };
+    let (first, _) = unit_at::<u8>(call, needle);
+    let start = Start::<STRING>(F::unit(u64::from(first)) as u8, upper::<F>(first));
+    let (mut at, mut work) = (0, 0);
+    while at <= last {
+        at += find(call, hay.wrapping_add(at), last - at + 1, start);
+        if at > last {
+            return 0;
+        }
+        let found = hay.wrapping_add(at);
+        // SAFETY: `find` read this byte.
+        if STRING && unsafe { get::<u8>(found) } == 0 {
+            return 0;
+        }
+        let Some(difference) = compare::<u8, F, false>(call, found, needle, n, false) else { return found };
+        if STRING && difference.a == 0 {
+            return 0;
+        }
+        at += 1;
+        work += difference.at;
+        if work > 256 + 8 * at {
+            return two_way::<F, STRING>(call, hay.wrapping_add(at), len - at, needle, n);
+        }
+    }
+    0
+}
+
+fn upper<F: Fold>(c: u8) -> u8 {
+    if F::EXACT { c } else { c.to_ascii_uppercase() }
+}
+
+/// Where the needle is cut for the two-way algorithm: index of the last byte of the left part (-1 if empty) and the period.
+fn cut<F: Fold>(needle: u64, n: i64) -> (i64, i64) {
+    let (a, b) = (maximal_suffix::<F>(needle, n, false), maximal_suffix::<F>(needle, n, true));
+    if a.0 > b.0 { a } else { b }
+}
+
+/// The lexicographically largest suffix (by the reversed alphabet if `reversed`): index before it, and its period.
+fn maximal_suffix<F: Fold>(needle: u64, n: i64, reversed: bool) -> (i64, i64) {
+    let (mut start, mut j, mut k, mut period) = (-1, 0, 1, 1);
+    while j + k < n {
+        let (a, b) = (byte::<F>(needle, j + k), byte::<F>(needle, start + k));
+        if a == b {
+            if k == period {
+                j += period;
+                k = 1;
+            } else {
+                k += 1;
+            }
+        } else if (a < b) != reversed {
+            j += k;
+            k = 1;
+            period = j - start;
+        } else {
+            start = j;
+            j += 1;
+            (k, period) = (1, 1);
+        }
+    }
+    (start, period)
+}
+
+#[inline(always)]
+fn byte<F: Fold>(base: u64, i: i64) -> u8 {
+    // SAFETY: a byte of the needle, or of the haystack as far as it is known to reach.
+    F::unit(u64::from(unsafe { get::<u8>(base.wrapping_add(i as u64)) })) as u8
+}
+
+/// [`search`], linear in the worst case.
+fn two_way<F: Fold, const STRING: bool>(call: &mut Call, hay: u64, len: u64, needle: u64, n: u64) -> u64 {
+    let mut known = Known { hay, len, checked: 0, string: STRING };
+    let n = n as i64;
+    let (left, period) = cut::<F>(needle, n);
+    let periodic = period + left < n && (0..=left).all(|i| byte::<F>(needle, i) == byte::<F>(needle, i + period));
+    let shift = if periodic { period } else { (left + 1).max(n - left - 1) + 1 };
+    // The first `memory + 1` bytes of the needle are known to match at `at`.
+    let (mut at, mut memory) = (0i64, -1i64);
+    while known.reaches(call, (at + n) as u64) {
+        let place = hay.wrapping_add(at as u64);
+        let same = |i: i64| byte::<F>(needle, i) == byte::<F>(place, i);
+        let mut i = left.max(memory) + 1;
+        while i < n && same(i) {
+            i += 1;
+        }
+        if i < n {
+            at += i - left;
+            memory = -1;
+            continue;
+        }
+        i = left;
+        while i > memory && same(i) {
+            i -= 1;
+        }
+        if i <= memory {
+            return place;
+        }
+        at += shift;
+        memory = if periodic { n - period - 1 } else { -1 };
+    }
+    0
+}
+
+/// How much of a haystack has been seen.
+struct Known {
+    hay: u64,
+    len: u64,
+    checked: u64,
+    string: bool,
+}
+
+impl Known {
+    /// Does the haystack have at least `n` bytes? Looks (and checks) ahead by some kilobytes.
+    fn reaches(&mut self, call: &mut Call, n: u64) -> bool {
+        while self.checked < n && self.checked < self.len {
+            let from = self.hay.wrapping_add(self.checked);
+            let piece = (self.len - self.checked).min(4096);
+            let seen = if self.string { find::<u8, _>(call, from, piece, Nul) } else { examine(call, from, piece) };
+            self.checked += seen;
+            if seen < piece {
+                self.len = self.checked;
+            }
+        }
+        n <= self.checked
+    }
+}
+
+/// Read `n` bytes all of which matter.
+fn examine(call: &mut Call, addr: u64, n: u64) -> u64 {
+    for i in 0..n {
+        if unit_at::<u8>(call, addr.wrapping_add(i)).1 != 0 {
+            call.undefined(addr.wrapping_add(i));
+        }
+    }
+    n
+}
+
+fn in_string<F: Fold>(hay: u64, needle: u64) -> u64 {
+    let mut call = Call::new();
+    let n = find::<u8, _>(&mut call, needle, UNBOUNDED, Nul);
+    if n == 0 { hay } else { search::<F, true>(&mut call, hay, UNBOUNDED, needle, n) }
+}
+
+pub extern "C" fn strstr(hay: u64, needle: u64) -> u64 {
+    in_string::<Exact>(hay, needle)
+}
+
+pub extern "C" fn strcasestr(hay: u64, needle: u64) -> u64 {
+    in_string::<IgnoreCase>(hay, needle)
+}
+
+pub extern "C" fn memmem(hay: u64, len: u64, needle: u64, n: u64) -> u64 {
+    if n == 0 { hay } else { search::<Exact, false>(&mut Call::new(), hay, len, needle, n) }
+}
+
+/// A set of bytes, one bit each.
+struct Set([u64; 4]);
+
+impl Set {
+    /// The characters of a string.
+    fn of(call: &mut Call, s: u64) -> Set {
+        let mut set = Set([0; 4]);
+        let mut at = s;
+        loop {
+            let (c, undefined) = unit_at::<u8>(call, at);
+            if undefined != 0 {
+                call.undefined(at);
+            }
+            if c == 0 {
+                return set;
+            }
+            set.add(c);
+            at = at.wrapping_add(1);
+        }
+    }
+
+    fn add(&mut self, c: u8) {
+        self.0[usize::from(c >> 6)] |= 1 << (c & 63);
+    }
+
+    fn has(&self, c: u8) -> bool {
+        self.0[usize::from(c >> 6)] >> (c & 63) & 1 != 0
+    }
+}
+
+/// Number of characters at `s` before the first that is (`member`) or is not in the set.
+fn span(call: &mut Call, s: u64, set: &Set, member: bool) -> u64 {
+    let mut n = 0;
+    loop {
+        let at = s.wrapping_add(n);
+        let (c, undefined) = unit_at::<u8>(call, at);
+        if undefined != 0 {
+            call.undefined(at);
+        }
+        if set.has(c) == member {
+            return n;
+        }
+        n += 1;
+    }
+}
+
+/// strcspn: the terminator ends it as well.
+fn span_until(call: &mut Call, s: u64, stop: u64) -> u64 {
+    let mut set = Set::of(call, stop);
+    set.add(0);
+    span(call, s, &set, true)
+}
+
+pub extern "C" fn strspn(s: u64, accept: u64) -> u64 {
+    let mut call = Call::new();
+    let set = Set::of(&mut call, accept);
+    span(&mut call, s, &set, false)
+}
+
+pub extern "C" fn strcspn(s: u64, reject: u64) -> u64 {
+    span_until(&mut Call::new(), s, reject)
+}
+
+pub extern "C" fn strpbrk(s: u64, accept: u64) -> u64 {
+    let mut call = Call::new();
+    let at = s.wrapping_add(span_until(&mut call, s, accept));
+    if unit_at::<u8>(&mut call, at).0 == 0 { 0 } else { at }
+}
