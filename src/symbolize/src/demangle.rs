@@ -6,7 +6,7 @@
 use std::borrow::Cow;
 use std::fmt::{self, Write};
 
-use cpp_demangle::{DemangleOptions, ParseOptions, Symbol};
+use crate::cplusplus;
 
 /// Names longer than this are not demangled, and demangled names stop here.
 const MAX_NAME_BYTES: usize = 64 << 10;
@@ -14,7 +14,7 @@ const MAX_NAME_BYTES: usize = 64 << 10;
 /// The readable form of a mangled name, escaped for printing; the escaped name itself if it is not mangled.
 pub(crate) fn demangle(raw: &str) -> String {
     let readable = (raw.len() <= MAX_NAME_BYTES)
-        .then(|| rust(raw).or_else(|| cpp(raw)))
+        .then(|| rust(raw).or_else(|| cplusplus::demangle(raw)))
         .flatten();
     match readable {
         Some(name) => escape(&name).into_owned(),
@@ -72,21 +72,11 @@ fn is_legacy_rust(raw: &str) -> bool {
         && digits.iter().all(u8::is_ascii_hexdigit)
 }
 
-fn cpp(raw: &str) -> Option<String> {
-    if !raw.starts_with("_Z") {
-        return None;
-    }
-    // A version is the linker's, not part of the name.
-    let name = raw.split('@').next().unwrap_or(raw);
-    let symbol = Symbol::new_with_options(name, &ParseOptions::default()).ok()?;
-    Bounded::render(|out| symbol.structured_demangle(out, &DemangleOptions::new()))
-}
-
 /// A string that refuses to grow beyond the limit: substitutions let a short name double with every byte.
-struct Bounded(String);
+pub(crate) struct Bounded(String);
 
 impl Bounded {
-    fn render(print: impl FnOnce(&mut Bounded) -> fmt::Result) -> Option<String> {
+    pub fn render(print: impl FnOnce(&mut Bounded) -> fmt::Result) -> Option<String> {
         let mut out = Bounded(String::new());
         print(&mut out).ok()?;
         (!out.0.is_empty()).then_some(out.0)

@@ -8,13 +8,14 @@
 //!   └ debugfile  where the debug information is when it is not in the object
 //!   elf, image   headers and sections; mapped files
 //!   functions    entry points by name, for the redirect table; independent of the rest
-//!   demangle     readable and printable names
+//!   demangle     readable and printable names (cplusplus: the GNU spelling of C++ ones)
 //! ```
 //!
 //! The files read here are chosen by the traced program, and so are hostile until proven otherwise: nothing panics,
 //! loops or grows without bound on a damaged file; the answer gets poorer instead. "Not known" is an answer (`None`),
 //! not a failure. Nothing here knows what a finding is or how it is printed.
 
+mod cplusplus;
 mod debugfile;
 mod demangle;
 mod dwarf;
