@@ -17,7 +17,8 @@ use std::sync::Arc;
 use addr2line::{Context, Location, LookupContinuation, LookupResult, SplitDwarfLoad};
 use gimli::{
     AbbreviationsCacheStrategy, AttributeValue, DebugInfoOffset, DebuggingInformationEntry,
-    DwarfPackage, EndianSlice, LittleEndian, SectionId, UnitOffset, UnitRef,
+    DwarfPackage, DwoId, EndianSlice, LittleEndian, LocListIter, LocationLists, SectionId,
+    UnitOffset, UnitRef,
 };
 
 use crate::demangle::text;
@@ -35,6 +36,9 @@ pub(crate) struct Dwarf {
     package: Option<DwarfPackage<Bytes>>,
     /// Where the units begin, in .debug_info and in the dwz file's; sorted.
     unit_offsets: OnceCell<[Vec<usize>; 2]>,
+    /// The file, for sections that are read later.
+    file: &'static [u8],
+    locations: OnceCell<LocationLists<Bytes>>,
 }
 
 /// One line of a stack, as DWARF tells it. Names are unescaped.
@@ -67,6 +71,8 @@ impl Dwarf {
             context,
             package: open_package(path),
             unit_offsets: OnceCell::new(),
+            file: elf.bytes,
+            locations: OnceCell::new(),
         })
     }
 
@@ -194,6 +200,55 @@ impl Dwarf {
             list(&self.sections),
             self.sections.sup().map(list).unwrap_or_default(),
         ]
+    }
+
+    /// Call `use_unit` with the unit in the main file that stands for a split one.
+    pub fn with_skeleton<T>(
+        &self,
+        id: DwoId,
+        use_unit: impl FnOnce(UnitRef<'_, Bytes>) -> Option<T>,
+    ) -> Option<T> {
+        let mut headers = self.sections.units();
+        while let Ok(Some(header)) = headers.next() {
+            if let Ok(unit) = self.sections.unit(header)
+                && unit.dwo_id == Some(id)
+            {
+                return use_unit(UnitRef::new(&self.sections, &unit));
+            }
+        }
+        None
+    }
+
+    /// The list of places of a variable that moves. The lists of the main file are only read here.
+    pub fn locations(
+        &self,
+        unit: UnitRef<'_, Bytes>,
+        attribute: AttributeValue<Bytes>,
+    ) -> Option<LocListIter<Bytes>> {
+        if !std::ptr::eq(unit.dwarf, Arc::as_ptr(&self.sections)) {
+            return unit.attr_locations(attribute).ok()?;
+        }
+        let lists = self.locations.get_or_init(|| {
+            let elf = Elf::parse(self.file).ok();
+            let load = |id: SectionId| {
+                let found = elf.as_ref().and_then(|elf| section(elf, id.name()).ok());
+                found.unwrap_or(EndianSlice::new(&[], LittleEndian))
+            };
+            LocationLists::new(
+                load(SectionId::DebugLoc).into(),
+                load(SectionId::DebugLocLists).into(),
+            )
+        });
+        let offset = unit.attr_locations_offset(attribute).ok()??;
+        lists
+            .locations(
+                offset,
+                unit.encoding(),
+                unit.low_pc,
+                &unit.dwarf.debug_addr,
+                unit.addr_base,
+            )
+            .ok()
     }
 
     /// Names and declaration of the function whose entry is at `offset` of the unit that covers `vaddr`.

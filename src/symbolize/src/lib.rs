@@ -5,6 +5,7 @@
 //!   object       one ELF file: who answers what, and how names are put together
 //!   ├ symbols    symbol tables: the best name per address
 //!   ├ dwarf      lines and inlined functions
+//!   ├ variables  locals, members and elements by address (types: their sizes)
 //!   └ debugfile  where the debug information is when it is not in the object
 //!   elf, image   headers and sections; mapped files
 //!   functions    entry points by name, for the redirect table; independent of the rest
@@ -25,12 +26,15 @@ mod image;
 mod object;
 mod symbolizer;
 mod symbols;
+mod types;
+mod variables;
 
 use std::path::PathBuf;
 
 pub use elf::{ElfLayout, elf_layout};
 pub use functions::{FoundSymbol, find_functions};
 pub use symbolizer::{Module, Symbolizer};
+pub use variables::{FrameBase, Variable};
 
 /// What users can choose.
 #[derive(Debug, Clone, PartialEq, Eq)]

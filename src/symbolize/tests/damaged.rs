@@ -3,11 +3,11 @@
 
 mod common;
 
-use std::path::{Path, PathBuf};
+use std::path::Path;
 use std::time::{Duration, Instant};
 
 use common::{BIAS, compile, scratch};
-use memcheck_symbolize::{Options, Symbolizer, elf_layout, find_functions};
+use memcheck_symbolize::{FrameBase, Options, Symbolizer, elf_layout, find_functions};
 
 const SOURCE: &str = "\
 static inline __attribute__((always_inline)) int twice(int x) { return x + x; }
@@ -45,7 +45,7 @@ fn originals(dir: &Path) -> Vec<Vec<u8>> {
 }
 
 /// Ask everything about the file, at addresses that its sections and headers would use.
-fn exercise(path: &PathBuf) {
+fn exercise(path: &Path) {
     let _ = elf_layout(path);
     let found = find_functions(path, &|name| !name.is_empty()).unwrap_or_default();
     for inline in [true, false] {
@@ -61,11 +61,20 @@ fn exercise(path: &PathBuf) {
         let fixed = (0..0x5000)
             .step_by(0x123)
             .chain([0x40_1136, u64::MAX - BIAS, u64::MAX]);
+        for vaddr in [0x4020, 0x4044] {
+            symbolizer.global_variable(BIAS + vaddr);
+        }
         for vaddr in known.chain(fixed) {
             let addr = BIAS.wrapping_add(vaddr);
             assert!(!symbolizer.frames(addr).is_empty());
             symbolizer.data_symbol(addr);
             symbolizer.section(addr);
+            let base = FrameBase {
+                cfa: Some(addr),
+                rbp: Some(addr),
+                rsp: Some(addr),
+            };
+            symbolizer.local_variable(addr, base, addr.wrapping_sub(20));
         }
     }
 }

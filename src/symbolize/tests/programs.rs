@@ -176,6 +176,28 @@ fn every_way_to_store_debug_information_says_the_same() {
 }
 
 #[test]
+fn code_without_a_line_gets_the_line_before_it() {
+    let dir = scratch("zero");
+    std::fs::write(dir.join("plain.c"), PLAIN).expect("write");
+    if tool(&dir, "gcc", &["-S", "-g", "-O0", "plain.c"]).is_none() {
+        return;
+    }
+    // Line 10 (the call in `entry`) loses its number, as clang does with code that it moved.
+    let assembly = std::fs::read_to_string(dir.join("plain.s")).expect("assembly");
+    let changed = assembly.replace(".loc 1 10 ", ".loc 1 0 ");
+    assert_ne!(assembly, changed);
+    let Some(program) = compile(&dir, "changed.s", &changed, &[]) else {
+        return;
+    };
+    let mut lines: Vec<String> = stacks_of(&mut default_map(&program), &program, "entry").concat();
+    lines.dedup();
+    assert_eq!(
+        lines,
+        ["entry@plain.c:9", "entry@plain.c:11", "entry@plain.c:12"]
+    );
+}
+
+#[test]
 fn link_time_optimisation_keeps_inlined_names() {
     let dir = scratch("lto");
     std::fs::write(
