@@ -122,3 +122,6 @@ pub fn needs_original(func: Func, args: &[u64; 6]) -> bool {
         _ => false,
     }
 }
+
+#[cfg(test)]
+mod tests;
