@@ -1,0 +1,183 @@
+//! The three things that can happen to a block: it is born, it dies, it moves.
+
+use crate::cache::{self, Cache};
+use crate::classes::{self, MAX_SLOT};
+use crate::layout::{UNIT, address_of};
+use crate::record::{self, Head, Record, State};
+use crate::{central, client, map, paint, quarantine, settings, stacks};
+use memcheck_abi::context::ThreadContext;
+use memcheck_abi::event::{Family, Kind};
+use memcheck_abi::layout::HEAP_START;
+use memcheck_rt::report;
+
+/// A request that passed its checks.
+#[derive(Clone, Copy)]
+pub struct Ask {
+    pub size: u64,
+    /// A power of two.
+    pub align: u64,
+    pub family: Family,
+    /// calloc: zeros, defined.
+    pub zero: bool,
+    /// Depot id.
+    pub stack: u32,
+}
+
+/// Allocate. 0 when memory is exhausted.
+#[inline(always)]
+pub fn allocate(ctx: &mut ThreadContext, ask: Ask) -> u64 {
+    let Some(cache) = cache::current(ctx) else { return 0 };
+    if quarantine::is_over() {
+        quarantine::trim(cache);
+    }
+    let settings = settings::get();
+    let align = ask.align.max(settings.alignment);
+    let need = settings.front.saturating_add(ask.size).saturating_add(settings.back).saturating_add(align - 16);
+    let p = if need <= MAX_SLOT { small(cache, ctx.number, ask, align, need) } else { large(ctx.number, ask, align, need) };
+    if p != 0 {
+        cache.allocs.add(1);
+        cache.bytes.add(ask.size);
+        if let (Some(byte), false) = (settings.malloc_fill, ask.zero) {
+            paint::set_bytes(p, ask.size, byte);
+        }
+    }
+    p
+}
+
+#[inline(always)]
+fn small(cache: &mut Cache, thread: u32, ask: Ask, align: u64, need: u64) -> u64 {
+    let Some(record) = cache.pop(classes::of(need)) else { return 0 };
+    let usual = record.head().address();
+    let p = usual.next_multiple_of(align);
+    paint::open(p, ask.size);
+    if ask.zero {
+        paint::set_bytes(p, ask.size, 0);
+        paint::define(p, ask.size);
+    }
+    record.describe(ask.size, thread, ask.stack);
+    record.set_head(Head::new(p, State::Live, ask.family, if p == usual { 0 } else { record::ALIGNED }));
+    p
+}
+
+#[cold]
+#[inline(never)]
+fn large(thread: u32, ask: Ask, align: u64, need: u64) -> u64 {
+    if need > memcheck_abi::layout::HEAP_END - HEAP_START {
+        return 0;
+    }
+    let taken = central::lock().take_large(need.div_ceil(UNIT));
+    let Some(run) = taken else { return 0 };
+    let start = address_of(run.first);
+    let end = address_of(run.first + run.units);
+    let p = (start + settings::get().front).next_multiple_of(align);
+    let huge = ask.size >= paint::HUGE;
+    if run.painted && huge {
+        memcheck_rt::shadow::make_defined(p, ask.size);
+    } else if run.painted {
+        paint::open(p, ask.size);
+    } else {
+        paint::close_edges(start, end, p, ask.size);
+    }
+    if ask.zero {
+        if !run.zero {
+            paint::set_bytes(p, ask.size, 0);
+        }
+        if run.painted {
+            paint::define(p, ask.size);
+        }
+    } else if !run.painted && !huge {
+        paint::undefine(p, ask.size);
+    }
+    let record = record::at(start - HEAP_START, 0);
+    record.describe(ask.size, thread, ask.stack);
+    record.set_head(Head::new(p, State::Live, ask.family, if huge { record::HUGE } else { 0 }));
+    p
+}
+
+/// Free the block at `p`, or report why that is impossible. True if there was such a block.
+#[inline(always)]
+pub fn release(ctx: &mut ThreadContext, p: u64, family: Family) -> bool {
+    let Some(cache) = cache::current(ctx) else { return false };
+    cache.frees.add(1);
+    match map::live_at(p) {
+        Some(record) => retire(ctx, cache, record, family, None),
+        None => client::free_marked(ctx, p, family, 0),
+    }
+}
+
+/// Free a live block by a client request; the caller counted it.
+pub fn retire_at(ctx: &mut ThreadContext, p: u64, family: Family) {
+    if let (Some(record), Some(cache)) = (map::live_at(p), cache::current(ctx)) {
+        retire(ctx, cache, record, family, None);
+    }
+}
+
+/// Live → quarantined. `stack`: depot id of the free if it is known already.
+#[inline(always)]
+fn retire(ctx: &ThreadContext, cache: &mut Cache, record: &'static Record, family: Family, stack: Option<u32>) -> bool {
+    let head = record.head();
+    let (p, size) = (head.address(), record.size());
+    if head.family() != family as u32 {
+        mismatched(ctx, p);
+    }
+    if !record.retire(head) {
+        invalid(ctx, p);
+        return false;
+    }
+    record.set_free_stack(stack.unwrap_or_else(|| stacks::at_free(ctx)));
+    if let Some(byte) = settings::get().free_fill {
+        paint::set_bytes(p, size, byte);
+    }
+    if head.has(record::HUGE) {
+        paint::seal(p, size);
+    } else {
+        paint::close(p, size);
+    }
+    quarantine::add(cache, record, size);
+    true
+}
+
+/// realloc: always a fresh block, so that stale pointers are always caught. 0 on failure, the old block stays then.
+pub fn resize(ctx: &mut ThreadContext, p: u64, size: u64) -> u64 {
+    let Some(old) = map::live_at(p) else {
+        if let Some(cache) = cache::current(ctx) {
+            cache.frees.add(1);
+        }
+        invalid(ctx, p);
+        return 0;
+    };
+    let stack = stacks::at_realloc(ctx);
+    let old_size = old.size();
+    let ask = Ask { size, align: 16, family: Family::Malloc, zero: false, stack: if settings::get().alloc_stacks { stack } else { 0 } };
+    let fresh = allocate(ctx, ask);
+    if fresh == 0 {
+        return 0;
+    }
+    paint::copy(fresh, p, size.min(old_size));
+    if let Some(cache) = cache::current(ctx) {
+        cache.frees.add(1);
+        let stack = if settings::get().free_stacks { stack } else { 0 };
+        retire(ctx, cache, old, Family::Malloc, Some(stack));
+    }
+    fresh
+}
+
+#[cold]
+#[inline(never)]
+pub fn invalid(ctx: &ThreadContext, p: u64) {
+    report::raise(Kind::InvalidFree, ctx.regs.rip, ctx.guest_rsp, |e| {
+        e.addr = p;
+        e.has_addr = 1;
+    });
+}
+
+#[cold]
+#[inline(never)]
+pub fn mismatched(ctx: &ThreadContext, p: u64) {
+    if settings::get().mismatched {
+        report::raise(Kind::MismatchedFree, ctx.regs.rip, ctx.guest_rsp, |e| {
+            e.addr = p;
+            e.has_addr = 1;
+        });
+    }
+}

@@ -1,0 +1,248 @@
+//! The functions that stand in for the program's, as the C library declares them.
+//!
+//! Translated code calls them on the runtime's own stack with the program's arguments; `ctx.regs.rip` is the address of the replaced
+//! function and `ctx.guest_rsp` the program's stack pointer at its entry, so allocation stacks begin with a frame of its name.
+//!
+//! Two things are left to the caller, which knows the program: storing ENOMEM in its errno when [`fails_with_errno`] functions return 0,
+//! and taking the throwing path when [`throws`] functions return 0.
+#![allow(unsafe_code, reason = "two functions write results through the program's pointers")]
+
+use crate::block::{self, Ask};
+use crate::stacks;
+use memcheck_abi::context::ThreadContext;
+use memcheck_abi::event::{Family, Kind};
+use memcheck_abi::layout::in_program;
+use memcheck_abi::replace::Func;
+use memcheck_rt::{access, context, report, shadow, sys};
+
+const EINVAL: u64 = 22;
+const ENOMEM: u64 = 12;
+const PAGE: u64 = 4096;
+/// Alignment of blocks for which none was asked.
+const USUAL: u64 = 16;
+
+/// Address of the function that replaces `func`, `None` if it is not an allocation function.
+pub fn entry(func: Func) -> Option<usize> {
+    type F1 = extern "C" fn(u64) -> u64;
+    type F2 = extern "C" fn(u64, u64) -> u64;
+    type F3 = extern "C" fn(u64, u64, u64) -> u64;
+    Some(match func {
+        Func::malloc => malloc as F1 as usize,
+        Func::calloc => calloc as F2 as usize,
+        Func::realloc => realloc as F2 as usize,
+        Func::reallocarray => reallocarray as F3 as usize,
+        Func::free | Func::cfree | Func::free_sized | Func::free_aligned_sized => free as F1 as usize,
+        Func::memalign | Func::aligned_alloc => memalign as F2 as usize,
+        Func::posix_memalign => posix_memalign as F3 as usize,
+        Func::valloc => valloc as F1 as usize,
+        Func::pvalloc => pvalloc as F1 as usize,
+        Func::malloc_usable_size => malloc_usable_size as F1 as usize,
+        Func::mallinfo => mallinfo as F1 as usize,
+        Func::mallinfo2 => mallinfo2 as F1 as usize,
+        Func::mallopt => mallopt as F2 as usize,
+        Func::malloc_trim | Func::malloc_stats | Func::malloc_info => nothing as F1 as usize,
+        Func::_Znwm | Func::_ZnwmRKSt9nothrow_t => new as F1 as usize,
+        Func::_Znam | Func::_ZnamRKSt9nothrow_t => new_array as F1 as usize,
+        Func::_ZnwmSt11align_val_t | Func::_ZnwmSt11align_val_tRKSt9nothrow_t => new_aligned as F2 as usize,
+        Func::_ZnamSt11align_val_t | Func::_ZnamSt11align_val_tRKSt9nothrow_t => new_array_aligned as F2 as usize,
+        Func::_ZdlPv
+        | Func::_ZdlPvm
+        | Func::_ZdlPvRKSt9nothrow_t
+        | Func::_ZdlPvSt11align_val_t
+        | Func::_ZdlPvmSt11align_val_t
+        | Func::_ZdlPvSt11align_val_tRKSt9nothrow_t => delete as F1 as usize,
+        Func::_ZdaPv
+        | Func::_ZdaPvm
+        | Func::_ZdaPvRKSt9nothrow_t
+        | Func::_ZdaPvSt11align_val_t
+        | Func::_ZdaPvmSt11align_val_t
+        | Func::_ZdaPvSt11align_val_tRKSt9nothrow_t => delete_array as F1 as usize,
+        _ => return None,
+    })
+}
+
+/// Does a result of 0 mean that the program's errno becomes ENOMEM? (realloc and reallocarray: only if the new size is not 0.)
+pub const fn fails_with_errno(func: Func) -> bool {
+    matches!(
+        func,
+        Func::malloc
+            | Func::calloc
+            | Func::realloc
+            | Func::reallocarray
+            | Func::memalign
+            | Func::aligned_alloc
+            | Func::valloc
+            | Func::pvalloc
+    )
+}
+
+/// Does a result of 0 mean that `std::bad_alloc` must be thrown?
+pub const fn throws(func: Func) -> bool {
+    matches!(func, Func::_Znwm | Func::_Znam | Func::_ZnwmSt11align_val_t | Func::_ZnamSt11align_val_t)
+}
+
+/// A size with the top bit set can only be a negative number; reported under the name of the argument.
+#[inline(always)]
+fn is_fishy(ctx: &ThreadContext, name: &str, size: u64) -> bool {
+    let fishy = (size as i64) < 0;
+    if fishy {
+        report::raise(Kind::Fishy, ctx.regs.rip, ctx.guest_rsp, |e| {
+            e.set_name(name);
+            e.args[0] = size;
+        });
+    }
+    fishy
+}
+
+#[inline(always)]
+fn plain(name: &str, size: u64, align: u64, family: Family) -> u64 {
+    let ctx = context::current();
+    if is_fishy(ctx, name, size) {
+        return 0;
+    }
+    let stack = stacks::at_alloc(ctx);
+    block::allocate(ctx, Ask { size, align, family, zero: false, stack })
+}
+
+#[inline(always)]
+fn give_back(p: u64, family: Family) -> u64 {
+    if p != 0 {
+        block::release(context::current(), p, family);
+    }
+    0
+}
+
+/// The power of two that an alignment argument stands for; odd ones are rounded up.
+fn alignment(asked: u64) -> u64 {
+    asked.max(USUAL).checked_next_power_of_two().unwrap_or(1 << 63)
+}
+
+pub extern "C" fn malloc(size: u64) -> u64 {
+    plain("malloc(size)", size, USUAL, Family::Malloc)
+}
+
+pub extern "C" fn calloc(count: u64, size: u64) -> u64 {
+    let ctx = context::current();
+    if is_fishy(ctx, "calloc(nmemb)", count) || is_fishy(ctx, "calloc(size)", size) {
+        return 0;
+    }
+    let Some(size) = count.checked_mul(size).filter(|&s| (s as i64) >= 0) else { return 0 };
+    let stack = stacks::at_alloc(ctx);
+    block::allocate(ctx, Ask { size, align: USUAL, family: Family::Malloc, zero: true, stack })
+}
+
+pub extern "C" fn realloc(p: u64, size: u64) -> u64 {
+    if p == 0 {
+        return plain("realloc(size)", size, USUAL, Family::Malloc);
+    }
+    if size == 0 {
+        return give_back(p, Family::Malloc);
+    }
+    let ctx = context::current();
+    if is_fishy(ctx, "realloc(size)", size) {
+        return 0;
+    }
+    block::resize(ctx, p, size)
+}
+
+pub extern "C" fn reallocarray(p: u64, count: u64, size: u64) -> u64 {
+    match count.checked_mul(size) {
+        Some(bytes) => realloc(p, bytes),
+        None => 0,
+    }
+}
+
+pub extern "C" fn free(p: u64) -> u64 {
+    give_back(p, Family::Malloc)
+}
+
+pub extern "C" fn memalign(align: u64, size: u64) -> u64 {
+    plain("memalign(size)", size, alignment(align), Family::Malloc)
+}
+
+pub extern "C" fn valloc(size: u64) -> u64 {
+    plain("memalign(size)", size, PAGE, Family::Malloc)
+}
+
+pub extern "C" fn pvalloc(size: u64) -> u64 {
+    plain("memalign(size)", size.checked_next_multiple_of(PAGE).unwrap_or(size), PAGE, Family::Malloc)
+}
+
+pub extern "C" fn posix_memalign(out: u64, align: u64, size: u64) -> u64 {
+    if !align.is_power_of_two() || align < 8 {
+        return EINVAL;
+    }
+    let p = plain("memalign(size)", size, align.max(USUAL), Family::Malloc);
+    if p == 0 {
+        return ENOMEM;
+    }
+    store(out, &p.to_ne_bytes());
+    0
+}
+
+/// Write a result to program memory, which becomes defined; reports what the program may not write, and leaves out what is unmapped.
+fn store(to: u64, bytes: &[u8]) {
+    let ctx = context::current();
+    let len = bytes.len() as u64;
+    if let Some(bad) = access::first_unaddressable(ctx, ctx.guest_rsp, to, len) {
+        report::raise(Kind::InvalidWrite, ctx.regs.rip, ctx.guest_rsp, |e| {
+            e.size = len;
+            e.addr = bad;
+            e.has_addr = 1;
+        });
+    } else {
+        shadow::fill_v(to, len, shadow::DEFINED);
+    }
+    let on_stack = to >= ctx.stack_low && to < ctx.stack_high && ctx.stack_high - to >= len;
+    if in_program(to, len) && (on_stack || sys::is_mapped(to, len)) {
+        // SAFETY: mapped program memory; the program asked for these bytes to be written.
+        unsafe { core::ptr::copy_nonoverlapping(bytes.as_ptr(), to as *mut u8, bytes.len()) }
+    }
+}
+
+pub extern "C" fn malloc_usable_size(p: u64) -> u64 {
+    crate::map::live_at(p).map_or(0, |r| r.size())
+}
+
+/// `struct mallinfo` is ten ints, returned through a hidden pointer: zeros.
+pub extern "C" fn mallinfo(out: u64) -> u64 {
+    store(out, &[0; 40]);
+    out
+}
+
+pub extern "C" fn mallinfo2(out: u64) -> u64 {
+    store(out, &[0; 80]);
+    out
+}
+
+pub extern "C" fn mallopt(_: u64, _: u64) -> u64 {
+    1
+}
+
+pub extern "C" fn nothing(_: u64) -> u64 {
+    0
+}
+
+pub extern "C" fn new(size: u64) -> u64 {
+    plain("__builtin_new(size)", size, USUAL, Family::New)
+}
+
+pub extern "C" fn new_array(size: u64) -> u64 {
+    plain("__builtin_vec_new(size)", size, USUAL, Family::NewArray)
+}
+
+pub extern "C" fn new_aligned(size: u64, align: u64) -> u64 {
+    plain("__builtin_new_aligned(size)", size, alignment(align), Family::New)
+}
+
+pub extern "C" fn new_array_aligned(size: u64, align: u64) -> u64 {
+    plain("__builtin_vec_new_aligned(size)", size, alignment(align), Family::NewArray)
+}
+
+pub extern "C" fn delete(p: u64) -> u64 {
+    give_back(p, Family::New)
+}
+
+pub extern "C" fn delete_array(p: u64) -> u64 {
+    give_back(p, Family::NewArray)
+}

@@ -1,0 +1,153 @@
+//! Bytes and shadow of blocks.
+//!
+//! The invariant that everything here keeps:
+//!
+//! | memory | V | A |
+//! |---|---|---|
+//! | red zone, free, quarantined | FF | 1 |
+//! | block from malloc, new … | FF until written | 0 |
+//! | block from calloc | 0 | 0 |
+//!
+//! Blocks are small and this is the hot path, so short fills are a few overlapping stores instead of a call. Blocks begin at
+//! multiples of 16 and at least 16 bytes of red zone follow, so whole A bytes belong to one slot: no read-modify-write.
+//!
+//! Painting gigabytes would make them resident, so blocks of [`HUGE`] bytes and more are not painted: fresh ones count as defined,
+//! freed ones are made inaccessible for the processor instead.
+#![allow(unsafe_code, reason = "writes program memory and its shadow by address")]
+
+use memcheck_abi::layout::{A_BASE, v_of};
+use memcheck_rt::{shadow, sys};
+
+/// From this size on blocks are not painted.
+pub const HUGE: u64 = 1 << 30;
+const PAGE: u64 = 4096;
+
+/// Fill `[at, at + len)` with `byte`.
+///
+/// # Safety
+/// The range is mapped, writable and belongs to the caller.
+#[inline(always)]
+unsafe fn fill(at: u64, len: u64, byte: u8) {
+    let word = u64::from_ne_bytes([byte; 8]);
+    // SAFETY: every store lies inside the range (the overlapping ones end or begin at its ends); stores are unaligned.
+    unsafe {
+        match len {
+            0 => {}
+            1 => (at as *mut u8).write(byte),
+            2..4 => {
+                (at as *mut u16).write_unaligned(word as u16);
+                ((at + len - 2) as *mut u16).write_unaligned(word as u16);
+            }
+            4..8 => {
+                (at as *mut u32).write_unaligned(word as u32);
+                ((at + len - 4) as *mut u32).write_unaligned(word as u32);
+            }
+            8..=256 => {
+                let mut offset = 0;
+                while offset + 8 <= len {
+                    ((at + offset) as *mut u64).write_unaligned(word);
+                    offset += 8;
+                }
+                ((at + len - 8) as *mut u64).write_unaligned(word);
+            }
+            _ => core::ptr::write_bytes(at as *mut u8, byte, len as usize),
+        }
+    }
+}
+
+/// Make a block of a painted slot addressable; V stays FF.
+#[inline(always)]
+pub fn open(p: u64, size: u64) {
+    let a = A_BASE + p / 8;
+    // SAFETY: A bytes of the block, which the caller owns; the last, partial byte reaches into the block's own red zone.
+    unsafe {
+        fill(a, size / 8, 0);
+        if size & 7 != 0 {
+            *((a + size / 8) as *mut u8) = 0xff << (size & 7);
+        }
+    }
+}
+
+/// Make a block unaddressable again, or more of its slot.
+#[inline(always)]
+pub fn close(p: u64, size: u64) {
+    // SAFETY: shadow of a block that the caller owns; see `open` for the last A byte.
+    unsafe {
+        fill(v_of(p), size, shadow::UNDEFINED);
+        fill(A_BASE + p / 8, size.div_ceil(8), 0xff);
+    }
+}
+
+/// The whole of a fresh run becomes red zone.
+pub fn close_run(start: u64, len: u64) {
+    shadow::fill_v(start, len, shadow::UNDEFINED);
+    shadow::set_a(start, len, true);
+}
+
+/// The edges of a fresh, unpainted run `[start, end)` around the block become red zone.
+pub fn close_edges(start: u64, end: u64, p: u64, size: u64) {
+    close_run(start, p - start);
+    close_run(p + size, end - p - size);
+}
+
+/// V of an addressable block := defined.
+#[inline(always)]
+pub fn define(p: u64, size: u64) {
+    if size <= 256 {
+        // SAFETY: V bytes of a block that the caller owns.
+        unsafe { fill(v_of(p), size, shadow::DEFINED) }
+    } else {
+        shadow::fill_v(p, size, shadow::DEFINED);
+    }
+}
+
+/// V of an addressable block := undefined.
+pub fn undefine(p: u64, size: u64) {
+    shadow::fill_v(p, size, shadow::UNDEFINED);
+}
+
+/// The program's bytes := `byte`; large zeros by giving the pages back.
+#[inline(always)]
+pub fn set_bytes(p: u64, size: u64, byte: u8) {
+    // SAFETY: the bytes of a block that the caller owns; discarded pages read as zero.
+    unsafe {
+        if byte == 0 && size >= 1 << 20 {
+            let (first, end) = (p.next_multiple_of(PAGE), (p + size) & !(PAGE - 1));
+            fill(p, first - p, 0);
+            sys::discard(first, end - first);
+            fill(end, p + size - end, 0);
+        } else {
+            fill(p, size, byte);
+        }
+    }
+}
+
+/// Bytes and V bytes of one block into another.
+pub fn copy(to: u64, from: u64, len: u64) {
+    shadow::copy_v(to, from, len);
+    // SAFETY: two different live blocks of the heap, each at least `len` bytes.
+    unsafe { core::ptr::copy_nonoverlapping(from as *const u8, to as *mut u8, len as usize) }
+}
+
+/// A freed huge block: pages and shadow given back, accesses fault.
+pub fn seal(p: u64, size: u64) {
+    let (first, end) = (p.next_multiple_of(PAGE), (p + size) & !(PAGE - 1));
+    close(p, first - p);
+    close(end, p + size - end);
+    shadow::make_defined(first, end - first);
+    // SAFETY: whole pages inside a block that was just freed; nobody needs their contents.
+    unsafe {
+        sys::discard(first, end - first);
+        sys::syscall3(sys::nr::MPROTECT, first, end - first, sys::PROT_NONE);
+    }
+}
+
+/// Undo [`seal`] for the whole run `[start, end)`: accessible, zero, not painted.
+pub fn unseal(start: u64, end: u64) {
+    shadow::make_defined(start, end - start);
+    // SAFETY: a run of units of the heap that holds no block.
+    unsafe {
+        sys::discard(start, end - start);
+        sys::syscall3(sys::nr::MPROTECT, start, end - start, sys::PROT_READ | sys::PROT_WRITE);
+    }
+}

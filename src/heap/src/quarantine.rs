@@ -1,0 +1,166 @@
+//! Freed blocks wait here, so that a use after free finds memory that is still marked as freed.
+//!
+//! ```text
+//! free ── small ──> buffer of the thread ──(full, or 64 KiB of blocks)──> queue of chunks ──┐
+//!      └─ big ────────────────────────────────────────────────> list of big blocks ─────────┴─> free slots
+//! ```
+//! The volume counts the sizes of the blocks in queue and list. The next *allocation* trims it down to the limit: the big list first,
+//! so that a few huge frees do not flush all small ones; a block that alone exceeds the limit goes to the head of the big list.
+//! Order is first in, first out up to the grain of a chunk, 1/256 of the volume at most.
+#![allow(unsafe_code, reason = "prefetch")]
+
+use crate::cache::Cache;
+use crate::central::{self, Central};
+use crate::chunk::Chunk;
+use crate::layout::{UNIT, address_of, unit_of};
+use crate::map::{self, Kind};
+use crate::record::{self, Head, Record, State};
+use crate::spans::{self, Run};
+use crate::{paint, settings};
+use core::sync::atomic::{AtomicU64, Ordering::Relaxed};
+
+/// Bytes in the common queue and list. Written under the central lock.
+static VOLUME: AtomicU64 = AtomicU64::new(0);
+
+/// How many records ahead the cache is asked for.
+const AHEAD: usize = 8;
+
+/// A block was freed: its record is in state quarantined and belongs to the caller.
+#[inline(always)]
+pub fn add(cache: &mut Cache, record: &'static Record, size: u64) {
+    let settings = settings::get();
+    if size >= settings.big || size >= settings.volume {
+        return add_big(record, size, size >= settings.volume);
+    }
+    if cache.buffer.is_none() {
+        cache.buffer = central::lock().work.chunk();
+    }
+    // Without memory for the list the block is simply never used again.
+    let Some(buffer) = &mut cache.buffer else { return };
+    buffer.push(record.link(), size);
+    if buffer.is_full() || buffer.bytes >= settings.buffer {
+        flush(cache);
+    }
+}
+
+#[cold]
+fn add_big(record: &'static Record, size: u64, first: bool) {
+    let mut central = central::lock();
+    let big = &mut central.big;
+    if big.head == 0 {
+        record.set_next(0);
+        (big.head, big.tail) = (record.link(), record.link());
+    } else if first {
+        record.set_next(big.head);
+        big.head = record.link();
+    } else {
+        record.set_next(0);
+        if let Some(last) = Record::from_link(big.tail) {
+            last.set_next(record.link());
+        }
+        big.tail = record.link();
+    }
+    grow(size);
+}
+
+/// Under the central lock.
+fn grow(by: u64) {
+    VOLUME.store(VOLUME.load(Relaxed) + by, Relaxed);
+}
+
+fn shrink(by: u64) {
+    VOLUME.store(VOLUME.load(Relaxed) - by, Relaxed);
+}
+
+/// Hand the thread's freed blocks to the common queue.
+#[cold]
+pub fn flush(cache: &mut Cache) {
+    if let Some(chunk) = cache.buffer.take() {
+        let mut central = central::lock();
+        if chunk.len == 0 {
+            return central.work.give(chunk);
+        }
+        grow(chunk.bytes);
+        central.small.push(chunk);
+    }
+}
+
+/// Is it time to [`trim`]?
+#[inline(always)]
+pub fn is_over() -> bool {
+    VOLUME.load(Relaxed) > settings::get().volume
+}
+
+/// Release the oldest blocks until the volume is within its limit.
+#[cold]
+#[inline(never)]
+pub fn trim(cache: &mut Cache) {
+    loop {
+        // A statement of its own: the lock must be free again while blocks are released.
+        let next = oldest(&mut central::lock());
+        match next {
+            None => return,
+            Some(Oldest::Big(record)) => release(cache, record),
+            Some(Oldest::Small(chunk)) => {
+                for i in 0..chunk.len {
+                    prefetch(chunk.links[(i + AHEAD).min(chunk.len - 1)]);
+                    if let Some(record) = Record::from_link(chunk.links[i]) {
+                        release(cache, record);
+                    }
+                }
+                central::lock().work.give(chunk);
+            }
+        }
+    }
+}
+
+#[inline(always)]
+fn prefetch(link: u64) {
+    use core::arch::x86_64::{_MM_HINT_T0, _mm_prefetch};
+    // SAFETY: a prefetch never faults.
+    unsafe { _mm_prefetch::<_MM_HINT_T0>(link as *const i8) }
+}
+
+enum Oldest {
+    Big(&'static Record),
+    Small(&'static mut Chunk),
+}
+
+fn oldest(central: &mut Central) -> Option<Oldest> {
+    if !is_over() {
+        return None;
+    }
+    if let Some(record) = Record::from_link(central.big.head) {
+        central.big.head = record.next();
+        shrink(record.size());
+        return Some(Oldest::Big(record));
+    }
+    let chunk = central.small.pop()?;
+    shrink(chunk.bytes);
+    Some(Oldest::Small(chunk))
+}
+
+/// The block's memory may be used again.
+fn release(cache: &mut Cache, record: &'static Record) {
+    let head = record.head();
+    let Some(slot) = map::slot_of(head.address()) else { return };
+    match slot.kind {
+        Kind::Slab(class) => {
+            let start = if head.has(record::ALIGNED) { slot.start + settings::get().front } else { head.address() };
+            record.set_head(head.moved_to(start).with_state(State::Free));
+            cache.push(class, record);
+        }
+        Kind::Large => release_large(slot.start, head),
+        Kind::Nothing => {}
+    }
+}
+
+fn release_large(start: u64, head: Head) {
+    let first = unit_of(start);
+    let units = spans::run_len(first);
+    let huge = head.has(record::HUGE);
+    if huge {
+        paint::unseal(start, address_of(first) + units * UNIT);
+    }
+    central::lock().give_large(Run { first, units, painted: !huge, zero: huge });
+}

@@ -1,0 +1,181 @@
+//! The record of one slot: everything the heap knows about a block, out of reach of the program.
+//!
+//! ```text
+//! head   bits 0..48 address of the block   48..52 state   52..56 family   56..64 flags
+//! size   bits 0..48 requested bytes        48..64 thread that allocated it
+//! stacks depot ids of allocation and free
+//! next   the next record of a list (free slots, big quarantined blocks)
+//! ```
+//! `head` is written last on allocation and changed by compare-and-swap on free, so that of two threads that free one block
+//! only one succeeds. Everything else is plain data of whoever owns the block; the cells are atomic only so that a reader
+//! (a description, the leak list) that comes at a bad moment sees an old or a new value and nothing else.
+//! A record of zeros is a slot that was never used.
+#![allow(unsafe_code, reason = "records are reached by address arithmetic")]
+
+use crate::layout::{RECORD_SIZE, RECORDS};
+use core::sync::atomic::{AtomicU32, AtomicU64, Ordering::Relaxed};
+use core::sync::atomic::{Ordering::AcqRel, Ordering::Release};
+use memcheck_abi::event::{Block, Family};
+
+const ADDRESS: u64 = (1 << 48) - 1;
+const STATE_SHIFT: u32 = 48;
+const FAMILY_SHIFT: u32 = 52;
+
+/// The block does not begin where its slot usually begins it.
+pub const ALIGNED: u64 = 1 << 56;
+/// Too large to paint: see `paint::HUGE`.
+pub const HUGE: u64 = 1 << 57;
+
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub enum State {
+    /// Never used.
+    None = 0,
+    Live = 1,
+    /// Freed and waiting.
+    Quarantined = 2,
+    /// Was used once and may be given out again; sizes and stacks are still those of the last block.
+    Free = 3,
+}
+
+/// A copy of `head`.
+#[derive(Clone, Copy, PartialEq, Eq)]
+pub struct Head(pub u64);
+
+impl Head {
+    #[inline(always)]
+    pub const fn new(address: u64, state: State, family: Family, flags: u64) -> Head {
+        Head(address | (state as u64) << STATE_SHIFT | (family as u64) << FAMILY_SHIFT | flags)
+    }
+
+    #[inline(always)]
+    pub const fn address(self) -> u64 {
+        self.0 & ADDRESS
+    }
+
+    #[inline(always)]
+    pub const fn state(self) -> State {
+        match self.0 >> STATE_SHIFT & 15 {
+            1 => State::Live,
+            2 => State::Quarantined,
+            3 => State::Free,
+            _ => State::None,
+        }
+    }
+
+    /// [`Family`] as a number.
+    #[inline(always)]
+    pub const fn family(self) -> u32 {
+        (self.0 >> FAMILY_SHIFT & 15) as u32
+    }
+
+    #[inline(always)]
+    pub const fn has(self, flag: u64) -> bool {
+        self.0 & flag != 0
+    }
+
+    /// Another address, no flags.
+    #[inline(always)]
+    pub const fn moved_to(self, address: u64) -> Head {
+        Head(self.0 & (0xff << STATE_SHIFT) | address)
+    }
+
+    #[inline(always)]
+    pub const fn with_state(self, state: State) -> Head {
+        Head(self.0 & !(15 << STATE_SHIFT) | (state as u64) << STATE_SHIFT)
+    }
+}
+
+#[repr(C)]
+pub struct Record {
+    head: AtomicU64,
+    size: AtomicU64,
+    alloc_stack: AtomicU32,
+    free_stack: AtomicU32,
+    next: AtomicU64,
+}
+
+const _: () = assert!(core::mem::size_of::<Record>() as u64 == RECORD_SIZE);
+
+/// The record number `index` of the run of units that begins at `offset` bytes into the heap.
+#[inline(always)]
+pub fn at(offset: u64, index: u64) -> &'static Record {
+    // SAFETY: callers derive both from an address inside the heap, so the sum lies in the record range, which is mapped for
+    // good by `init`; all fields are atomic, so any number of references may exist.
+    unsafe { &*((RECORDS + offset / 2 + index * RECORD_SIZE) as *const Record) }
+}
+
+impl Record {
+    /// The record whose [`Record::link`] this is; 0 = none.
+    #[inline(always)]
+    pub fn from_link(link: u64) -> Option<&'static Record> {
+        // SAFETY: links are only made by `link` and kept in memory that the program cannot reach.
+        if link == 0 { None } else { Some(unsafe { &*(link as *const Record) }) }
+    }
+
+    #[inline(always)]
+    pub fn link(&'static self) -> u64 {
+        core::ptr::from_ref(self) as u64
+    }
+
+    #[inline(always)]
+    pub fn head(&self) -> Head {
+        Head(self.head.load(Relaxed))
+    }
+
+    /// For a slot that belongs to the caller alone.
+    #[inline(always)]
+    pub fn set_head(&self, head: Head) {
+        self.head.store(head.0, Release);
+    }
+
+    /// Live → quarantined, if the head is still `seen`.
+    #[inline(always)]
+    pub fn retire(&self, seen: Head) -> bool {
+        self.head.compare_exchange(seen.0, seen.with_state(State::Quarantined).0, AcqRel, Relaxed).is_ok()
+    }
+
+    /// Requested bytes.
+    #[inline(always)]
+    pub fn size(&self) -> u64 {
+        self.size.load(Relaxed) & ADDRESS
+    }
+
+    pub fn thread(&self) -> u32 {
+        (self.size.load(Relaxed) >> 48) as u32
+    }
+
+    /// The facts of a new block, before its head says that it is live.
+    #[inline(always)]
+    pub fn describe(&self, size: u64, thread: u32, stack: u32) {
+        self.size.store(size | u64::from(thread) << 48, Relaxed);
+        self.alloc_stack.store(stack, Relaxed);
+        self.free_stack.store(0, Relaxed);
+    }
+
+    #[inline(always)]
+    pub fn set_free_stack(&self, stack: u32) {
+        self.free_stack.store(stack, Relaxed);
+    }
+
+    #[inline(always)]
+    pub fn next(&self) -> u64 {
+        self.next.load(Relaxed)
+    }
+
+    #[inline(always)]
+    pub fn set_next(&self, link: u64) {
+        self.next.store(link, Relaxed);
+    }
+
+    pub fn block(&self) -> Block {
+        let head = self.head();
+        Block {
+            addr: head.address(),
+            size: self.size(),
+            family: head.family(),
+            alloc_thread: self.thread(),
+            alloc_stack: self.alloc_stack.load(Relaxed),
+            free_stack: self.free_stack.load(Relaxed),
+        }
+    }
+}

@@ -1,0 +1,162 @@
+use super::*;
+use crate::entries::{calloc, delete, delete_array, free, malloc, memalign, new, new_array, new_array_aligned, realloc};
+use memcheck_abi::event::{ErrorEvent, Family, Kind, Place};
+use memcheck_rt::{depot, report::host::drain};
+
+fn one(kind: Kind) -> ErrorEvent {
+    let (n, event) = drain();
+    assert_eq!((n, event.kind), (1, kind as u32));
+    event
+}
+
+fn frames(id: u32) -> u64 {
+    depot::get(id).first().copied().unwrap_or(0)
+}
+
+#[test]
+fn double_free_names_both_stacks() {
+    let (_guard, ctx) = start();
+    ctx.regs.rip = 0x11;
+    let p = malloc(30);
+    ctx.regs.rip = 0x22;
+    free(p);
+    assert_eq!(drain().0, 0);
+    ctx.regs.rip = 0x33;
+    free(p);
+    let e = one(Kind::InvalidFree);
+    assert_eq!((e.addr, e.place, e.block.addr, e.block.size), (p, Place::FreedBlock as u32, p, 30));
+    assert_eq!((frames(e.block.alloc_stack), frames(e.block.free_stack), e.stack[0]), (0x11, 0x22, 0x33));
+}
+
+#[test]
+fn bad_pointers_change_nothing() {
+    let (_guard, _) = start();
+    let p = malloc(100);
+    let before = crate::totals();
+    for bad in [p + 4, p - 16, p + 100, 0x1234, 1 << 50, memcheck_abi::layout::HEAP_END - 8] {
+        free(bad);
+        let e = one(Kind::InvalidFree);
+        assert_eq!(e.addr, bad);
+        assert_eq!(e.place == Place::LiveBlock as u32, bad.abs_diff(p) < 200);
+    }
+    assert_eq!(realloc(p + 8, 20), 0);
+    assert_eq!(one(Kind::InvalidFree).addr, p + 8);
+    let after = crate::totals();
+    assert_eq!((after.0 - before.0, after.1 - before.1), (0, 7), "invalid frees count as frees");
+    assert_live(p, 100);
+    free(p);
+    free(0);
+    assert_eq!(crate::totals().1 - after.1, 1, "free(NULL) does not");
+    assert_eq!(drain().0, 0);
+}
+
+#[test]
+fn mismatch_matrix() {
+    let (_guard, _) = start();
+    type Make = fn() -> u64;
+    type Drop = extern "C" fn(u64) -> u64;
+    let rows: [(Make, Family); 6] = [
+        (|| malloc(10), Family::Malloc),
+        (|| calloc(2, 5), Family::Malloc),
+        (|| memalign(64, 10), Family::Malloc),
+        (|| new(10), Family::New),
+        (|| new_array(10), Family::NewArray),
+        (|| new_array_aligned(10, 128), Family::NewArray),
+    ];
+    let drops: [(Drop, Family); 3] = [(free, Family::Malloc), (delete, Family::New), (delete_array, Family::NewArray)];
+    for (make, made) in rows {
+        for (release, by) in drops {
+            let p = make();
+            release(p);
+            let (n, e) = drain();
+            assert_eq!(n, usize::from(made != by));
+            if n == 1 {
+                assert_eq!((e.kind, e.place, e.block.size), (Kind::MismatchedFree as u32, Place::LiveBlock as u32, 10));
+            }
+            assert_a(p, 10, true);
+        }
+    }
+    let p = realloc(new(10), 20);
+    one(Kind::MismatchedFree);
+    free(p);
+    assert_eq!(drain().0, 0, "the result of realloc is malloc's");
+}
+
+#[test]
+fn negative_sizes_are_fishy() {
+    let (_guard, _) = start();
+    let minus = u64::MAX;
+    let p = malloc(8);
+    let calls: [(&str, &dyn Fn() -> u64); 6] = [
+        ("malloc(size)", &|| malloc(minus)),
+        ("calloc(nmemb)", &|| calloc(minus, 1)),
+        ("calloc(size)", &|| calloc(1, minus)),
+        ("realloc(size)", &|| realloc(p, minus)),
+        ("memalign(size)", &|| memalign(16, minus)),
+        ("__builtin_vec_new(size)", &|| new_array(minus)),
+    ];
+    for (name, call) in calls {
+        assert_eq!(call(), 0);
+        let e = one(Kind::Fishy);
+        assert_eq!((&e.name[..name.len()], e.args[0]), (name.as_bytes(), minus));
+    }
+    assert_live(p, 8);
+    free(p);
+}
+
+#[test]
+fn realloc_corner_cases() {
+    let (_guard, _) = start();
+    let p = realloc(0, 40);
+    assert_live(p, 40);
+    assert_eq!(realloc(p, 0), 0);
+    assert_a(p, 40, true);
+    let (a, b) = (malloc(0), malloc(0));
+    assert!(a != b && a % 16 == 0);
+    assert_eq!(crate::find(a).map(|f| (f.0, f.1.addr)), Some((Place::LiveBlock, a)));
+    free(a);
+    free(b);
+    assert_eq!(drain().0, 0);
+}
+
+/// Which block an address is described by.
+#[test]
+fn descriptions() {
+    let (_guard, _) = start();
+    let blocks: std::vec::Vec<u64> = (0..40).map(|_| malloc(1000)).collect();
+    for &p in &blocks {
+        for (offset, inside) in [(0u64, true), (999, true), (1000, false), (1023, false)] {
+            let found = crate::find(p + offset).expect("a block");
+            assert_eq!((found.0, found.1.addr), (Place::LiveBlock, p), "{offset} {inside}");
+        }
+        for before in [1, 24] {
+            let found = crate::find(p - before).expect("a block");
+            assert!(found.1.addr == p || found.1.addr + 1000 + 24 > p - before, "before {before}");
+        }
+    }
+    free(blocks[7]);
+    let found = crate::find(blocks[7] + 10).expect("a block");
+    assert_eq!((found.0, found.1.addr), (Place::FreedBlock, blocks[7]));
+    for large in [200_000u64, 5_000_000] {
+        let p = malloc(large);
+        for offset in [0, large - 1, large, large + 23] {
+            assert_eq!(crate::find(p + offset).map(|f| f.1.addr), Some(p));
+        }
+        assert_eq!(crate::find(p - 20).map(|f| f.1.addr), Some(p));
+        free(p);
+        assert_eq!(crate::find(p + 77).map(|f| (f.0, f.1.addr)), Some((Place::FreedBlock, p)));
+    }
+    blocks.iter().for_each(|&p| { free(p); });
+}
+
+#[test]
+fn stack_addresses() {
+    let (_guard, ctx) = start();
+    (ctx.stack_low, ctx.stack_high, ctx.guest_rsp) = (0x0ff0_0000_0000, 0x0ff0_0001_0000, 0x0ff0_0000_8000);
+    free(ctx.guest_rsp + 64);
+    let e = one(Kind::InvalidFree);
+    assert_eq!((e.place, e.place_thread), (Place::Stack as u32, 1));
+    free(ctx.guest_rsp - 4096);
+    let e = one(Kind::InvalidFree);
+    assert_eq!((e.place, e.place_distance), (Place::BelowStack as u32, 4096));
+}

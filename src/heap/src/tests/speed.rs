@@ -1,0 +1,50 @@
+//! Numbers to read: `cargo test --release -p memcheck-heap -- --ignored --nocapture speed`.
+
+use super::*;
+use crate::entries::{free, malloc};
+use memcheck_abi::context::CallEntry;
+use std::time::Instant;
+
+/// A shadow call stack of some depth.
+fn call_stack(ctx: &mut ThreadContext, depth: u64) {
+    (ctx.stack_low, ctx.stack_high, ctx.guest_rsp) = (0x0ff0_0000_0000, 0x0ff0_0010_0000, 0x0ff0_0000_8000);
+    ctx.call_top = ctx.call_base;
+    for i in (0..depth).rev() {
+        ctx.call_top += 16;
+        // SAFETY: the host's context has a megabyte of call stack.
+        unsafe { *(ctx.call_top as *mut CallEntry) = CallEntry { return_address: 0x40_0000 + 64 * i, sp: ctx.guest_rsp + 128 * i } };
+    }
+}
+
+fn measure(name: &str, pairs: u64, run: impl FnOnce()) {
+    let at = Instant::now();
+    run();
+    std::println!("{name:40} {:6.1} ns per malloc+free", at.elapsed().as_nanos() as f64 / pairs as f64);
+}
+
+#[test]
+#[ignore = "prints timings"]
+fn speed() {
+    let (_guard, ctx) = start();
+    let n = 3_000_000;
+    for depth in [1, 12] {
+        call_stack(ctx, depth);
+        for size in [16, 100, 1000] {
+            measure(&std::format!("pairs of {size} bytes, depth {depth}"), n, || (0..n).for_each(|_| { free(malloc(size)); }));
+        }
+        let mut random = Random(5);
+        measure(&std::format!("random sizes below 512, 1000 live, depth {depth}"), n, || {
+            let mut live = std::vec![0; 1000];
+            for _ in 0..n {
+                let at = random.below(1000) as usize;
+                if live[at] != 0 {
+                    free(live[at]);
+                }
+                live[at] = malloc(random.below(512));
+            }
+            live.iter().for_each(|&p| if p != 0 { free(p); });
+        });
+    }
+    measure("pairs of 200 KB", 20_000, || (0..20_000).for_each(|_| { free(malloc(200_000)); }));
+    ctx.call_top = ctx.call_base;
+}

@@ -1,0 +1,84 @@
+use super::*;
+use crate::entries::{free, malloc};
+use memcheck_abi::event::Place;
+use std::vec::Vec;
+
+fn is_waiting(p: u64) -> bool {
+    crate::map::slot_of(p).is_some_and(|s| s.record.head().state() == crate::record::State::Quarantined)
+}
+
+/// Nothing waits any more.
+fn empty_the_queue() {
+    crate::settings::set(&config(0));
+    free(malloc(1));
+    crate::quarantine::flush(crate::cache::current(context::current()).expect("a cache"));
+    free(malloc(1));
+    malloc(1);
+    crate::settings::set(&config(20_000_000));
+}
+
+/// A freed block stays until twenty million bytes were freed after it, and not much longer.
+#[test]
+fn first_in_first_out_up_to_the_volume() {
+    let (_guard, _) = start();
+    let size = 1000;
+    context::current().regs.rip = 0x77_0000;
+    let first: Vec<u64> = (0..100).map(|_| malloc(size)).collect();
+    first.iter().for_each(|&p| { free(p); });
+    context::current().regs.rip = 0x78_0000;
+    // A slot that is used again waits again, but with other stacks.
+    let waits = |p: u64| is_waiting(p) && crate::find(p).is_some_and(|f| memcheck_rt::depot::get(f.1.alloc_stack)[0] == 0x77_0000);
+    let mut freed = 0;
+    while freed < 19_800_000 {
+        free(malloc(size));
+        freed += size;
+    }
+    assert!(first.iter().all(|&p| waits(p)));
+    while freed < 20_300_000 {
+        free(malloc(size));
+        freed += size;
+    }
+    assert!(!first.iter().any(|&p| waits(p)));
+}
+
+#[test]
+fn big_blocks_leave_first_and_giants_next() {
+    let (_guard, _) = start();
+    empty_the_queue();
+    let small: Vec<u64> = (0..10_000).map(|_| malloc(800)).collect();
+    small.iter().for_each(|&p| { free(p); });
+    let big: Vec<u64> = (0..10).map(|_| malloc(4_000_000)).collect();
+    big.iter().for_each(|&p| { free(p); });
+    assert!(big.iter().all(|&p| is_waiting(p)), "nothing leaves by a free");
+    let giant = malloc(25_000_000);
+    assert!(big[..5].iter().all(|&p| !is_waiting(p)), "the oldest big blocks left at the next allocation");
+    assert!(is_waiting(big[9]));
+    assert!(small.iter().all(|&p| is_waiting(p)), "small ones stay");
+    free(giant);
+    assert_eq!(crate::find(giant + 9).map(|f| f.0), Some(Place::FreedBlock));
+    free(malloc(1));
+    assert!(!is_waiting(giant), "a block larger than the volume leaves next");
+    assert!(is_waiting(big[9]), "before the others");
+}
+
+/// Address space is used again: the same work for ever needs a bounded number of units.
+#[test]
+fn memory_is_reused() {
+    let (_guard, _) = start();
+    let mut random = Random(77);
+    let mut used = 0;
+    for round in 0..30 {
+        let mut blocks: Vec<u64> = Vec::new();
+        for _ in 0..200 {
+            blocks.push(malloc(random.size()));
+            if blocks.len() > 50 {
+                free(blocks.swap_remove(random.below(50) as usize));
+            }
+        }
+        blocks.iter().for_each(|&p| { free(p); });
+        if round == 9 {
+            used = crate::spans::used_units();
+        }
+    }
+    assert!(crate::spans::used_units() - used < used / 2 + 4000, "{used} units grew to {}", crate::spans::used_units());
+}
