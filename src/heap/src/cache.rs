@@ -8,7 +8,7 @@
 use crate::central::{self, Batch, Central};
 use crate::chunk::Chunk;
 use crate::classes::{CLASSES, COUNT};
-use crate::record::Record;
+use crate::record::{Record, prefetch};
 use core::sync::atomic::{AtomicU64, Ordering::Relaxed};
 
 #[repr(C)]
@@ -104,6 +104,7 @@ impl Cache {
         let record = Record::from_link(magazine.head)?;
         magazine.head = record.next();
         magazine.count -= 1;
+        prefetch(magazine.head);
         Some(record)
     }
 

@@ -7,14 +7,12 @@
 //! The volume counts the sizes of the blocks in queue and list. The next *allocation* trims it down to the limit: the big list first,
 //! so that a few huge frees do not flush all small ones; a block that alone exceeds the limit goes to the head of the big list.
 //! Order is first in, first out up to the grain of a chunk, 1/256 of the volume at most.
-#![allow(unsafe_code, reason = "prefetch")]
-
 use crate::cache::Cache;
 use crate::central::{self, Central};
 use crate::chunk::Chunk;
 use crate::layout::{UNIT, address_of, unit_of};
 use crate::map::{self, Kind};
-use crate::record::{self, Head, Record, State};
+use crate::record::{self, Head, Record, State, prefetch};
 use crate::spans::{self, Run};
 use crate::{paint, settings};
 use core::sync::atomic::{AtomicU64, Ordering::Relaxed};
@@ -112,13 +110,6 @@ pub fn trim(cache: &mut Cache) {
             }
         }
     }
-}
-
-#[inline(always)]
-fn prefetch(link: u64) {
-    use core::arch::x86_64::{_MM_HINT_T0, _mm_prefetch};
-    // SAFETY: a prefetch never faults.
-    unsafe { _mm_prefetch::<_MM_HINT_T0>(link as *const i8) }
 }
 
 enum Oldest {

@@ -104,6 +104,14 @@ pub fn at(offset: u64, index: u64) -> &'static Record {
     unsafe { &*((RECORDS + offset / 2 + index * RECORD_SIZE) as *const Record) }
 }
 
+/// Ask for the cache line of an address that will be needed soon.
+#[inline(always)]
+pub fn prefetch(address: u64) {
+    use core::arch::x86_64::{_MM_HINT_T0, _mm_prefetch};
+    // SAFETY: a prefetch never faults.
+    unsafe { _mm_prefetch::<_MM_HINT_T0>(address as *const i8) }
+}
+
 impl Record {
     /// The record whose [`Record::link`] this is; 0 = none.
     #[inline(always)]
