@@ -1,0 +1,255 @@
+//! Stack frames as reports print them.
+//!
+//! A [`Stack`] is a list of lines, innermost first. One code address may give several lines: the functions inlined there come
+//! first, marked `inlined`, and the function that really has the code comes last. So *addresses* are the frames that are not
+//! marked, and `--num-callers` and de-duplication count addresses, while suppressions and printing see every line.
+//!
+//! The texts after the colon, best information first (`fn (file.c:12)`, `fn (in /lib/x.so)`, `???`, …) are [`describe`].
+//! Deliberately absent: finding names. The symbolizer knows nothing of reports and reports know nothing of DWARF; the session
+//! converts.
+
+use std::path::PathBuf;
+
+/// One line of a stack. `addr` is the address to print: the instruction itself in the first frame, return address minus one in
+/// the others. `function` is the demangled name, `raw_name` the one in the symbol table, which suppressions are matched with.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Frame {
+    pub addr: u64,
+    pub function: Option<String>,
+    pub raw_name: Option<String>,
+    /// Base name or path of the source file.
+    pub file: Option<String>,
+    /// Directory of `file`, as the compiler recorded it.
+    pub dir: Option<String>,
+    pub line: Option<u32>,
+    pub column: Option<u32>,
+    pub object: Option<PathBuf>,
+    /// This function was inlined into the next frame, which has the same address.
+    pub inlined: bool,
+    /// Line at which the function starts.
+    pub function_line: Option<u32>,
+}
+
+impl Frame {
+    /// A frame of which only the address is known.
+    pub fn unknown(addr: u64) -> Self {
+        Frame { addr, ..Frame::default() }
+    }
+
+    /// The name that suppressions compare: raw if there is one, `None` if the frame has no name.
+    pub fn suppression_name(&self) -> Option<&str> {
+        self.raw_name.as_deref().or(self.function.as_deref())
+    }
+
+    /// Is this start-up code, which reports call `(below main)`?
+    pub fn is_below_main(&self) -> bool {
+        // A versioned symbol (`__libc_start_main@@GLIBC_2.34`) is the same function.
+        let Some(name) = self.suppression_name() else { return false };
+        BELOW_MAIN.contains(&name.split('@').next().unwrap_or(name))
+    }
+
+    pub fn object_text(&self) -> Option<String> {
+        self.object.as_ref().map(|path| path.to_string_lossy().into_owned())
+    }
+
+    /// The last component of `file`.
+    pub fn file_name(&self) -> Option<&str> {
+        self.file.as_deref().map(|file| file.rsplit('/').next().unwrap_or(file))
+    }
+
+    /// Directory and file joined; just the file if it is absolute already or no directory is known.
+    pub fn full_path(&self) -> Option<String> {
+        let file = self.file.as_deref()?;
+        Some(match self.dir.as_deref() {
+            Some(dir) if !file.starts_with('/') && !dir.is_empty() => format!("{}/{file}", dir.trim_end_matches('/')),
+            _ => file.to_string(),
+        })
+    }
+}
+
+/// A call stack, innermost frame first.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Stack(pub Vec<Frame>);
+
+impl Stack {
+    /// The code addresses, innermost first, one per real frame.
+    pub fn addresses(&self) -> impl Iterator<Item = u64> + '_ {
+        self.0.iter().filter(|frame| !frame.inlined).map(|frame| frame.addr)
+    }
+
+    /// Keeps the frames of the first `callers` addresses.
+    pub fn truncate(&mut self, callers: usize) {
+        let mut addresses = 0;
+        let keep = self.0.iter().position(|frame| {
+            let full = addresses == callers;
+            addresses += usize::from(!frame.inlined);
+            full
+        });
+        self.0.truncate(keep.unwrap_or(self.0.len()));
+    }
+
+    pub fn is_empty(&self) -> bool {
+        self.0.is_empty()
+    }
+
+    /// The frames to show: up to and including `main`, unless everything is wanted.
+    pub fn shown(&self, show_below_main: bool) -> &[Frame] {
+        if show_below_main {
+            return &self.0;
+        }
+        match self.0.iter().position(|frame| frame.suppression_name() == Some("main") || frame.is_below_main()) {
+            Some(last) => &self.0[..=last],
+            None => &self.0,
+        }
+    }
+}
+
+impl From<Vec<Frame>> for Stack {
+    fn from(frames: Vec<Frame>) -> Self {
+        Stack(frames)
+    }
+}
+
+/// Start-up code that called `main`; printed as `(below main)`.
+const BELOW_MAIN: [&str; 4] = ["__libc_start_main", "__libc_start_call_main", "generic_start_main", "_start"];
+
+/// How frames are written: the part of the options that `describe` needs.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct FrameStyle {
+    pub demangle: bool,
+    pub show_below_main: bool,
+    /// Values of `--fullpath-after`; empty: print base names.
+    pub fullpath_after: Vec<String>,
+}
+
+impl Default for FrameStyle {
+    fn default() -> Self {
+        FrameStyle { demangle: true, show_below_main: false, fullpath_after: Vec::new() }
+    }
+}
+
+impl FrameStyle {
+    /// The name to print, `None` if there is none.
+    pub fn name<'a>(&self, frame: &'a Frame) -> Option<&'a str> {
+        if !self.show_below_main && frame.is_below_main() {
+            return Some("(below main)");
+        }
+        let (first, second) = if self.demangle { (&frame.function, &frame.raw_name) } else { (&frame.raw_name, &frame.function) };
+        first.as_deref().or(second.as_deref())
+    }
+
+    /// The file to print: base name, or the part of the full path after the first matching `--fullpath-after`.
+    fn file(&self, frame: &Frame) -> Option<String> {
+        if self.fullpath_after.is_empty() {
+            return frame.file_name().map(str::to_string);
+        }
+        let path = frame.full_path()?;
+        for after in &self.fullpath_after {
+            if let Some(at) = path.find(after.as_str()) {
+                return Some(path[at + after.len()..].to_string());
+            }
+        }
+        Some(path)
+    }
+
+    /// The text after the colon.
+    pub fn describe(&self, frame: &Frame) -> String {
+        let name = self.name(frame);
+        match (name, self.file(frame), frame.line) {
+            (name, Some(file), Some(line)) => format!("{} ({file}:{line})", name.unwrap_or("???")),
+            (None, _, _) if frame.object.is_none() => "???".to_string(),
+            (name, _, _) => {
+                let object = frame.object_text().unwrap_or_else(|| "???".to_string());
+                format!("{} (in {object})", name.unwrap_or("???"))
+            }
+        }
+    }
+
+    /// The lines of a stack without prefix: `   at 0x…: …`, then `   by 0x…: …`.
+    pub fn lines(&self, stack: &Stack) -> Vec<String> {
+        let frames = stack.shown(self.show_below_main);
+        let line = |(index, frame): (usize, &Frame)| {
+            format!("   {} 0x{:X}: {}", if index == 0 { "at" } else { "by" }, frame.addr, self.describe(frame))
+        };
+        frames.iter().enumerate().map(line).collect()
+    }
+}
+
+#[cfg(test)]
+pub(crate) mod testing {
+    use super::*;
+
+    /// `name` at `addr`, in `file:line` of `/src`, object `/bin/prog`.
+    pub fn frame(addr: u64, name: &str, file: &str, line: u32) -> Frame {
+        Frame {
+            addr,
+            function: Some(name.to_string()),
+            raw_name: Some(name.to_string()),
+            file: Some(file.to_string()),
+            dir: Some("/src".to_string()),
+            line: Some(line),
+            object: Some("/bin/prog".into()),
+            ..Frame::default()
+        }
+    }
+
+    pub fn library_frame(addr: u64, name: &str, object: &str) -> Frame {
+        Frame { addr, function: Some(name.into()), raw_name: Some(name.into()), object: Some(object.into()), ..Frame::default() }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::testing::*;
+    use super::*;
+
+    #[test]
+    fn every_state_of_knowledge_has_its_form() {
+        let style = FrameStyle::default();
+        let full = frame(0x1091BD, "fill", "table.c", 14);
+        assert_eq!(style.describe(&full), "fill (table.c:14)");
+        assert_eq!(style.describe(&library_frame(1, "write", "/lib/libc.so.6")), "write (in /lib/libc.so.6)");
+        assert_eq!(style.describe(&Frame { object: None, file: None, ..full.clone() }), "fill (in ???)");
+        assert_eq!(style.describe(&Frame { function: None, raw_name: None, ..full.clone() }), "??? (table.c:14)");
+        assert_eq!(style.describe(&Frame { function: None, raw_name: None, file: None, ..full }), "??? (in /bin/prog)");
+        assert_eq!(style.describe(&Frame::unknown(16)), "???");
+    }
+
+    #[test]
+    fn addresses_are_upper_case_and_the_list_stops_at_main() {
+        let stack = Stack(vec![frame(0x10ab, "f", "a.c", 1), frame(0x20cd, "main", "a.c", 9), frame(0x30, "_start", "s.S", 1)]);
+        assert_eq!(FrameStyle::default().lines(&stack), ["   at 0x10AB: f (a.c:1)", "   by 0x20CD: main (a.c:9)"]);
+        let below = FrameStyle { show_below_main: true, ..FrameStyle::default() };
+        assert_eq!(below.lines(&stack)[2], "   by 0x30: _start (s.S:1)");
+        let early = Stack(vec![frame(1, "init", "a.c", 1), library_frame(2, "__libc_start_main@@GLIBC_2.34", "/lib/libc.so.6")]);
+        assert_eq!(FrameStyle::default().lines(&early)[1], "   by 0x2: (below main) (in /lib/libc.so.6)");
+    }
+
+    #[test]
+    fn raw_names_on_request() {
+        let cxx = Frame { function: Some("S::f(int)".into()), raw_name: Some("_ZN1S1fEi".into()), ..frame(1, "", "s.cc", 3) };
+        let raw = FrameStyle { demangle: false, ..FrameStyle::default() };
+        assert_eq!(FrameStyle::default().describe(&cxx), "S::f(int) (s.cc:3)");
+        assert_eq!(raw.describe(&cxx), "_ZN1S1fEi (s.cc:3)");
+    }
+
+    #[test]
+    fn full_paths_are_cut_after_the_first_matching_prefix() {
+        let one = Frame { dir: Some("/home/u/proj/src".into()), ..frame(1, "f", "a.c", 2) };
+        let style = |after: &[&str]| FrameStyle { fullpath_after: after.iter().map(|s| s.to_string()).collect(), ..FrameStyle::default() };
+        assert_eq!(style(&[""]).describe(&one), "f (/home/u/proj/src/a.c:2)");
+        assert_eq!(style(&["nowhere/", "proj/"]).describe(&one), "f (src/a.c:2)");
+        assert_eq!(style(&["nowhere/"]).describe(&one), "f (/home/u/proj/src/a.c:2)");
+    }
+
+    #[test]
+    fn callers_are_counted_in_addresses() {
+        let inlined = Frame { inlined: true, ..frame(1, "tiny", "a.c", 1) };
+        let mut stack = Stack(vec![inlined.clone(), frame(1, "f", "a.c", 2), Frame { addr: 2, ..inlined }, frame(2, "g", "a.c", 3)]);
+        assert_eq!(stack.addresses().collect::<Vec<_>>(), [1, 2]);
+        stack.truncate(1);
+        assert_eq!(stack.0.len(), 2);
+        stack.truncate(5);
+        assert_eq!(stack.0.len(), 2);
+    }
+}

@@ -1,0 +1,407 @@
+//! The command line: what the user wants, as one typed structure.
+//!
+//! Grammar (Valgrind's): options are `--name=value` or a few single letters; the first word that is not an option is the
+//! program, and everything after it belongs to the program; a lone `--` may stand in between. Of a repeated option the last
+//! one wins, except for the few that collect. `--memcheck:name=value` is the same as `--name=value`; options with another
+//! tool's name in front are skipped.
+//!
+//! ```text
+//!  ~/.valgrindrc ~/.memcheckrc   $VALGRIND_OPTS $MEMCHECK_OPTS   ./.valgrindrc ./.memcheckrc   command line
+//!        └───────────────┴───────── sources ──────────┴───────────────┘                            │ later wins
+//!                                      ▼                                                           ▼
+//!                          [clap Command built from table::OPTIONS]  ──►  value::read  ──►  Options
+//! ```
+//!
+//! One table ([`table::OPTIONS`]) has a row per option: name, kind of value, default, what it sets, help. The parser, the help
+//! text and the validation come from it. Parsing proper is clap's; this module only maps its complaints to the texts that
+//! scripts know.
+//!
+//! Called under a name that contains `valgrind`, the tool answers as Valgrind 3.19 would; under its own name an unknown option
+//! gets a suggestion. Deliberately absent: opening anything the options name.
+
+pub mod choices;
+pub mod sources;
+pub mod table;
+pub mod usage;
+pub mod value;
+
+use std::ffi::{OsStr, OsString};
+use std::path::PathBuf;
+
+pub use choices::{
+    DefinednessChecks, GenSuppressions, HeuristicSet, KeepStacktraces, LeakCheck, LeakKindSet, LeakResolution, ReportFormat,
+    ReportRequest, SmcCheck, TrackFds,
+};
+pub use sources::{Env, RcFile, RealEnv};
+pub use usage::{UsageError, Voice};
+
+use crate::frame::FrameStyle;
+use crate::sink::Destination;
+use table::{Kind, OptionRow};
+
+/// The version whose behaviour compatibility mode promises.
+pub const COMPATIBLE_VERSION: &str = "valgrind-3.19.0";
+
+/// Everything the user can choose. Defaults are Valgrind's, except that origins are tracked: they cost nothing here until an
+/// undefined value moves.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Options {
+    /// Behave as Valgrind where the two differ.
+    pub compat: bool,
+    /// 1 normally; less with `-q`, more with `-v`.
+    pub verbosity: i32,
+    /// `-d`
+    pub debug: u32,
+    pub trace_children: bool,
+    /// Globs on the path of an executable that is not followed.
+    pub trace_children_skip: Vec<String>,
+    pub trace_children_skip_by_arg: Vec<String>,
+    pub child_silent_after_fork: bool,
+    pub log: Destination,
+    pub xml: bool,
+    pub xml_destination: Option<Destination>,
+    pub xml_user_comment: Option<String>,
+    /// 4 or 6.
+    pub xml_protocol: u8,
+    pub time_stamp: bool,
+    /// How frames are printed: `--demangle`, `--show-below-main`, `--fullpath-after`.
+    pub frames: FrameStyle,
+    /// Code addresses kept per stack.
+    pub num_callers: usize,
+    pub merge_recursive_frames: usize,
+    pub error_limit: bool,
+    /// 0: the program's own status counts.
+    pub error_exitcode: i32,
+    pub exit_on_first_error: bool,
+    pub error_markers: Option<(String, String)>,
+    pub show_error_list: bool,
+    pub default_suppressions: bool,
+    pub suppressions: Vec<PathBuf>,
+    pub show_unused_suppressions: bool,
+    pub gen_suppressions: GenSuppressions,
+    pub input_fd: i32,
+    pub track_fds: TrackFds,
+    pub keep_debuginfo: bool,
+    pub read_inline_info: bool,
+    pub read_var_info: bool,
+    pub extra_debuginfo_path: Option<PathBuf>,
+    pub enable_debuginfod: bool,
+    /// Bytes; a larger change of the stack pointer is taken for a switch of stacks.
+    pub max_stackframe: u64,
+    /// Bytes; `None`: from the resource limit.
+    pub main_stacksize: Option<u64>,
+    /// Bytes, a power of two from 16 to 4096.
+    pub alignment: u64,
+    /// Bytes on either side of a block.
+    pub redzone_size: u64,
+    pub realloc_zero_bytes_frees: bool,
+    pub run_libc_freeres: bool,
+    pub run_cxx_freeres: bool,
+    pub soname_synonyms: Vec<String>,
+    /// `--sim-hints=lax-ioctls`
+    pub lax_ioctls: bool,
+    /// `--sim-hints=no-nptl-pthread-stackcache`
+    pub no_pthread_stackcache: bool,
+    pub smc_check: SmcCheck,
+    pub sigill_diagnostics: bool,
+    pub leak_check: LeakCheck,
+    pub leak_resolution: LeakResolution,
+    pub show_leak_kinds: LeakKindSet,
+    pub errors_for_leak_kinds: LeakKindSet,
+    pub leak_check_heuristics: HeuristicSet,
+    pub undef_value_errors: bool,
+    pub track_origins: bool,
+    pub partial_loads_ok: bool,
+    pub definedness_checks: DefinednessChecks,
+    /// Bytes of freed blocks held back from reuse.
+    pub freelist_vol: u64,
+    pub freelist_big_blocks: u64,
+    pub keep_stacktraces: KeepStacktraces,
+    pub show_mismatched_frees: bool,
+    pub show_realloc_size_zero: bool,
+    /// Report alignments and sizes that allocation functions reject or that are not portable; newer Valgrinds do.
+    pub show_bad_alignments: bool,
+    pub malloc_fill: Option<u8>,
+    pub free_fill: Option<u8>,
+    /// Address ranges without addressability errors, `start..end`.
+    pub ignore_ranges: Vec<(u64, u64)>,
+    /// Distances below the stack pointer that may be accessed, larger one first.
+    pub ignore_range_below_sp: Option<(u64, u64)>,
+    pub workaround_gcc296_bugs: bool,
+    /// Machine-readable reports beside the log.
+    pub reports: Vec<ReportRequest>,
+    /// Directory that source paths are made relative to in reports for CI.
+    pub source_root: Option<PathBuf>,
+    /// Accepted options that have no meaning here; named under `-v`.
+    pub ignored: Vec<String>,
+    track_origins_given: bool,
+}
+
+impl Default for Options {
+    fn default() -> Self {
+        Options {
+            compat: false,
+            verbosity: 1,
+            debug: 0,
+            trace_children: false,
+            trace_children_skip: Vec::new(),
+            trace_children_skip_by_arg: Vec::new(),
+            child_silent_after_fork: false,
+            log: Destination::Stderr,
+            xml: false,
+            xml_destination: None,
+            xml_user_comment: None,
+            xml_protocol: 4,
+            time_stamp: false,
+            frames: FrameStyle::default(),
+            num_callers: 12,
+            merge_recursive_frames: 0,
+            error_limit: true,
+            error_exitcode: 0,
+            exit_on_first_error: false,
+            error_markers: None,
+            show_error_list: false,
+            default_suppressions: true,
+            suppressions: Vec::new(),
+            show_unused_suppressions: false,
+            gen_suppressions: GenSuppressions::No,
+            input_fd: 0,
+            track_fds: TrackFds::No,
+            keep_debuginfo: true,
+            read_inline_info: true,
+            read_var_info: false,
+            extra_debuginfo_path: None,
+            enable_debuginfod: false,
+            max_stackframe: 2_000_000,
+            main_stacksize: None,
+            alignment: 16,
+            redzone_size: 16,
+            realloc_zero_bytes_frees: true,
+            run_libc_freeres: true,
+            run_cxx_freeres: true,
+            soname_synonyms: Vec::new(),
+            lax_ioctls: false,
+            no_pthread_stackcache: false,
+            smc_check: SmcCheck::AllNonFile,
+            sigill_diagnostics: true,
+            leak_check: LeakCheck::Summary,
+            leak_resolution: LeakResolution::High,
+            show_leak_kinds: LeakKindSet::DEFAULT,
+            errors_for_leak_kinds: LeakKindSet::DEFAULT,
+            leak_check_heuristics: HeuristicSet::ALL,
+            undef_value_errors: true,
+            track_origins: true,
+            partial_loads_ok: true,
+            definedness_checks: DefinednessChecks::Auto,
+            freelist_vol: 20_000_000,
+            freelist_big_blocks: 1_000_000,
+            keep_stacktraces: KeepStacktraces::AllocAndFree,
+            show_mismatched_frees: true,
+            show_realloc_size_zero: true,
+            show_bad_alignments: false,
+            malloc_fill: None,
+            free_fill: None,
+            ignore_ranges: Vec::new(),
+            ignore_range_below_sp: None,
+            workaround_gcc296_bugs: false,
+            reports: Vec::new(),
+            source_root: None,
+            ignored: Vec::new(),
+            track_origins_given: false,
+        }
+    }
+}
+
+impl Options {
+    pub fn is_quiet(&self) -> bool {
+        self.verbosity < 1
+    }
+}
+
+/// What the command line asks for.
+#[derive(Clone, Debug)]
+pub enum Invocation {
+    Run(Box<Run>),
+    /// Print this on stdout and succeed: help, version.
+    Print(String),
+}
+
+/// A program to run.
+#[derive(Clone, Debug)]
+pub struct Run {
+    pub options: Options,
+    /// The program and its arguments; never empty.
+    pub command: Vec<OsString>,
+    /// Our own options as given on the command line, program excluded; what a followed child inherits.
+    pub given: Vec<OsString>,
+    /// Lines for the user, without prefix, to be shown when the log is open.
+    pub notes: Vec<String>,
+}
+
+/// Parses a command line. `argv0` is the name we were called by, `args` what follows it.
+pub fn parse(argv0: &OsStr, args: &[OsString], env: &dyn Env) -> Result<Invocation, UsageError> {
+    let compat = is_valgrind_name(argv0) || args.iter().take_while(|arg| is_option(arg)).any(|arg| arg == "--compat=valgrind");
+    let voice = Voice::Tool(if compat { "valgrind" } else { "memcheck" });
+    let split = args.iter().position(|arg| !is_option(arg) || arg == "--").unwrap_or(args.len());
+    let (given, rest) = args.split_at(split);
+    let command = if rest.first().is_some_and(|arg| arg == "--") { &rest[1..] } else { rest };
+
+    let mut options = Options { compat, ..Options::default() };
+    let mut notes = Vec::new();
+    let command_line_only = given.first().is_some_and(|arg| arg == "--command-line-only=yes");
+    if !command_line_only {
+        for source in sources::all(env, &mut notes) {
+            apply_source(&mut options, &source, voice, &mut notes)?;
+        }
+    }
+    if let Some(text) = apply(&mut options, given, voice)? {
+        return Ok(Invocation::Print(text));
+    }
+    if command.is_empty() {
+        return Err(UsageError::no_program(voice));
+    }
+    check_together(&mut options, voice)?;
+    Ok(Invocation::Run(Box::new(Run { options, command: command.to_vec(), given: given.to_vec(), notes })))
+}
+
+/// Applies the words of a file or variable. Where another tool's newer options may occur, each word stands or falls alone.
+fn apply_source(options: &mut Options, source: &sources::Source, voice: Voice, notes: &mut Vec<String>) -> Result<(), UsageError> {
+    if !source.lenient || options.compat {
+        return apply(options, &source.words, voice).map(|_| ());
+    }
+    for word in &source.words {
+        if let Err(error) = apply(options, std::slice::from_ref(word), voice) {
+            notes.push(format!("{}: {}", source.name, error.headline()));
+        }
+    }
+    Ok(())
+}
+
+fn is_valgrind_name(argv0: &OsStr) -> bool {
+    let path = std::path::Path::new(argv0);
+    path.file_name().is_some_and(|name| name.to_string_lossy().contains("valgrind"))
+}
+
+fn is_option(arg: &OsString) -> bool {
+    arg.as_encoded_bytes().first() == Some(&b'-')
+}
+
+/// Applies a list of option words. `Some` text: the user wants to read that instead of running anything.
+fn apply(options: &mut Options, words: &[OsString], voice: Voice) -> Result<Option<String>, UsageError> {
+    let words: Vec<OsString> = words.iter().filter_map(strip_tool_prefix).collect();
+    let mut command = table::command();
+    let matches = match command.try_get_matches_from_mut(&words) {
+        Ok(matches) => matches,
+        Err(_) => return Err(unknown(&mut command, &words, voice)),
+    };
+    for (row, given) in in_given_order(&matches) {
+        if let Kind::Print(what) = row.kind {
+            return Ok(Some(printed(what, options.compat, &mut command)));
+        }
+        let text = given.map(|value| value.to_string_lossy().into_owned());
+        let value = value::read(row, text.as_deref(), voice)?;
+        (row.set)(options, value).map_err(|why| row.bad_value(text.as_deref(), &why, voice))?;
+        if row.ignored {
+            options.ignored.push(row.spelling(text.as_deref()));
+        }
+    }
+    Ok(None)
+}
+
+/// `--memcheck:x` is `--x`; `--othertool:x` is nothing.
+fn strip_tool_prefix(word: &OsString) -> Option<OsString> {
+    let Some(text) = word.to_str() else { return Some(word.clone()) };
+    let name = text.split('=').next().unwrap_or(text);
+    match name.strip_prefix("--").and_then(|name| name.split_once(':')) {
+        Some(("memcheck", _)) => Some(format!("--{}", &text["--memcheck:".len()..]).into()),
+        Some(_) => None,
+        None => Some(word.clone()),
+    }
+}
+
+/// All options that were given, in the order in which they were given, each with its value.
+fn in_given_order(matches: &clap::ArgMatches) -> Vec<(&'static OptionRow, Option<OsString>)> {
+    let mut found: Vec<(usize, &'static OptionRow, Option<OsString>)> = Vec::new();
+    for row in table::rows() {
+        if matches.value_source(row.name) != Some(clap::parser::ValueSource::CommandLine) {
+            continue;
+        }
+        let indices = matches.indices_of(row.name).into_iter().flatten();
+        if row.kind.takes_value() {
+            let values = matches.get_many::<OsString>(row.name).into_iter().flatten().cloned().map(Some);
+            found.extend(indices.zip(values).map(|(index, value)| (index, row, value)));
+        } else {
+            // A counting flag keeps one index only; it is idempotent or counts.
+            let count = usize::from(matches.get_count(row.name));
+            let at = indices.last().unwrap_or(0);
+            found.extend(std::iter::repeat_n((at, row, None), count));
+        }
+    }
+    found.sort_by_key(|(index, _, _)| *index);
+    found.into_iter().map(|(_, row, value)| (row, value)).collect()
+}
+
+/// Which word clap stumbled over: each is tried alone.
+fn unknown(command: &mut clap::Command, words: &[OsString], voice: Voice) -> UsageError {
+    let culprit = words.iter().find(|word| command.try_get_matches_from_mut([*word]).is_err());
+    let text = culprit.map(|word| word.to_string_lossy().into_owned()).unwrap_or_default();
+    UsageError::unknown_option(voice, &text)
+}
+
+fn printed(what: table::Printed, compat: bool, command: &mut clap::Command) -> String {
+    match what {
+        table::Printed::Help => command.render_help().to_string(),
+        table::Printed::Version if compat => format!("{COMPATIBLE_VERSION}\n"),
+        table::Printed::Version => format!("memcheck {}\n", env!("CARGO_PKG_VERSION")),
+    }
+}
+
+/// What can only be judged when all options are known. These complaints carry the process id, as they do in Valgrind.
+fn check_together(options: &mut Options, voice: Voice) -> Result<(), UsageError> {
+    let late = Voice::Process(std::process::id());
+    if options.exit_on_first_error && options.error_exitcode == 0 {
+        let why = "You must define a non nul exit error code, with --error-exitcode=...";
+        return Err(UsageError::bad_option(late, "--exit-on-first-error=yes", &[why]));
+    }
+    if options.xml {
+        check_xml(options, late)?;
+    }
+    if !options.undef_value_errors {
+        if options.track_origins_given && options.track_origins {
+            let why = "--track-origins=yes has no effect when --undef-value-errors=no.";
+            return Err(UsageError::bad_option(voice, "--track-origins=yes", &[why]));
+        }
+        options.track_origins = false;
+    }
+    Ok(())
+}
+
+fn check_xml(options: &mut Options, late: Voice) -> Result<(), UsageError> {
+    if options.xml_destination.is_none() {
+        let why = [
+            "--xml=yes has been specified, but there is no XML output",
+            "destination.  You must specify an XML output destination",
+            "using --xml-fd, --xml-file or --xml-socket.",
+        ];
+        return Err(UsageError::bad_option(late, "--xml=yes, but no XML destination specified", &why));
+    }
+    if options.gen_suppressions == GenSuppressions::Ask {
+        let why = [
+            "When --xml=yes is specified, --gen-suppressions=no",
+            "or --gen-suppressions=all is allowed, but not --gen-suppressions=yes.",
+        ];
+        return Err(UsageError::bad_option(late, "--xml=yes together with --gen-suppressions=yes", &why));
+    }
+    // A machine reads it: everything is listed, nothing is cut short.
+    options.leak_check = LeakCheck::Full;
+    options.error_limit = false;
+    Ok(())
+}
+
+#[cfg(test)]
+pub(crate) mod testing {
+    pub use super::sources::testing::FakeEnv;
+}
+
+#[cfg(test)]
+mod tests;

@@ -1,0 +1,569 @@
+//! The facade the session talks to: one [`Reporter`] per traced process.
+//!
+//! ```text
+//! RunOutput::new(options, …)            once
+//!   .process(pid, parent, command)  ──► Reporter: banner is out, rules are loaded
+//!        .repeat(kind, addresses)       cheap: only counts
+//!        .error(record)                 counts, suppresses, prints
+//!        .fork(pid) / .exec(command)    a Reporter for the child / for the new program
+//!        .fatal_signal(..)  .heap_summary(..)  .leaks(..)  .finish()
+//!   .close()                            once, however the run ends
+//! ```
+//!
+//! A forked child goes on with its parent's counts, findings and rule counters, as the child's memory goes on with its
+//! parent's; with `%p` in a name it writes to its own file, which then begins with a banner. After exec everything starts
+//! anew, but into the same places.
+//!
+//! Which line appears when is decided here and nowhere else; how it reads is the renderers' business.
+
+mod ask;
+mod run;
+
+use std::sync::Arc;
+
+pub use run::{Outputs, RunOutput};
+
+use crate::dedup::{Ledger, Notice, Verdict};
+use crate::error::{ErrorKind, ErrorRecord};
+use crate::frame::Stack;
+use crate::leak::{self, LeakSearch, LeakTotals, LossRecord};
+use crate::options::{GenSuppressions, LeakCheck, Options, ReportFormat, UsageError};
+use crate::render::text::{self, Burst};
+use crate::render::{FatalSignal, HeapSummary, ProcessStart, github, json, sarif, summary, xml};
+use crate::suppress::Suppressions;
+use crate::suppress::generate::{Generated, generate};
+
+/// What became of a finding.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Outcome {
+    Shown,
+    Repeated,
+    Suppressed,
+    /// Too many before it.
+    Dropped,
+    /// Shown, and the user wants the program ended now, with [`Reporter::exit_code`].
+    ShownAndExit,
+}
+
+/// Reports of one process.
+pub struct Reporter {
+    run: Arc<RunOutput>,
+    start: ProcessStart,
+    outputs: Outputs,
+    ledger: Ledger,
+    rules: Suppressions,
+    /// Thread of the finding before.
+    last_thread: u32,
+    /// The program's own text ended with a line end.
+    client_line_ended: bool,
+    /// A child that must not be heard until it calls exec.
+    silent: bool,
+    /// The user said "never ask again".
+    asks: bool,
+    leaks_before: Option<LeakTotals>,
+    finished: bool,
+}
+
+impl Reporter {
+    fn begin(run: Arc<RunOutput>, start: ProcessStart, mut outputs: Outputs) -> Result<Self, UsageError> {
+        let asks = run.options.gen_suppressions == GenSuppressions::Ask;
+        let notes = std::mem::take(&mut outputs.notes);
+        let mut reporter = Reporter {
+            run,
+            start,
+            outputs,
+            ledger: Ledger::default(),
+            rules: Suppressions::default(),
+            last_thread: 1,
+            client_line_ended: true,
+            silent: false,
+            asks,
+            leaks_before: None,
+            finished: false,
+        };
+        reporter.message(&notes);
+        reporter.banner();
+        reporter.report_start();
+        reporter.load_rules()?;
+        Ok(reporter)
+    }
+
+    fn load_rules(&mut self) -> Result<(), UsageError> {
+        let mut said = Vec::new();
+        let loaded = self.run.load_rules(&mut |line| said.push(line));
+        said.iter().for_each(|line| self.debug(line));
+        match loaded {
+            Ok(rules) => {
+                self.rules = rules;
+                Ok(())
+            }
+            Err(lines) => {
+                self.message(&lines);
+                Err(UsageError::new(1, Vec::new()))
+            }
+        }
+    }
+
+    fn options(&self) -> &Options {
+        &self.run.options
+    }
+
+    pub fn pid(&self) -> u32 {
+        self.start.pid
+    }
+
+    /// Findings that count: unsuppressed occurrences, leaks of the error kinds included.
+    pub fn error_count(&self) -> u64 {
+        self.ledger.totals().errors
+    }
+
+    /// The status to leave with when the program left with `program`.
+    pub fn exit_code(&self, program: i32) -> i32 {
+        let wanted = self.options().error_exitcode;
+        if wanted != 0 && self.error_count() > 0 { wanted } else { program }
+    }
+
+    /// A reporter for a forked child, which goes on where this process is.
+    pub fn fork(&self, child: u32) -> Reporter {
+        let start = ProcessStart { pid: child, parent: self.start.pid, ..self.start.clone() };
+        let outputs = self.run.fork(&start, &self.outputs);
+        let own_log = !outputs.log.same_as(&self.outputs.log);
+        let mut forked = Reporter {
+            run: self.run.clone(),
+            start,
+            outputs,
+            ledger: self.ledger.clone(),
+            rules: self.rules.clone(),
+            last_thread: self.last_thread,
+            client_line_ended: true,
+            silent: self.options().child_silent_after_fork,
+            asks: self.asks,
+            leaks_before: self.leaks_before,
+            finished: false,
+        };
+        if own_log {
+            forked.banner();
+        }
+        forked
+    }
+
+    /// A reporter for the program that this process has become.
+    pub fn exec(self, command: Vec<String>) -> Reporter {
+        let start = ProcessStart { command, ..self.start };
+        let mut next = Reporter {
+            start,
+            ledger: Ledger::default(),
+            rules: self.rules.fresh(),
+            last_thread: 1,
+            client_line_ended: true,
+            silent: false,
+            leaks_before: None,
+            ..self
+        };
+        next.banner();
+        next.report_start();
+        next
+    }
+
+    fn burst(&self) -> Burst {
+        Burst::new(self.start.pid, self.options().time_stamp.then(|| self.run.elapsed()))
+    }
+
+    fn write(&self, burst: &Burst) {
+        if !self.silent {
+            self.outputs.log.write(burst.as_str());
+        }
+    }
+
+    /// Do findings and summaries go to the log as text?
+    fn is_text(&self) -> bool {
+        !self.options().xml
+    }
+
+    /// Lines for the user, whatever the format of findings is.
+    pub fn message<S: AsRef<str>>(&self, lines: &[S]) {
+        let mut burst = self.burst();
+        burst.users(lines);
+        self.write(&burst);
+    }
+
+    /// A line for `-v`.
+    pub fn debug(&self, line: &str) {
+        if self.options().verbosity > 1 {
+            let mut burst = self.burst();
+            burst.debug(line);
+            self.write(&burst);
+        }
+    }
+
+    fn banner(&mut self) {
+        if self.options().is_quiet() || !self.is_text() {
+            return;
+        }
+        let mut burst = self.burst();
+        burst.users(text::banner(&self.start, self.options().compat, self.outputs.log.detached));
+        burst.user("");
+        if self.options().verbosity > 1 {
+            burst.debug("Options:");
+            self.start.tool_command.iter().skip(1).for_each(|word| burst.debug(&format!("   {word}")));
+            self.options().ignored.iter().for_each(|word| burst.debug(&format!("   accepted and ignored: {word}")));
+        }
+        self.write(&burst);
+    }
+
+    fn report_start(&self) {
+        for report in &self.outputs.reports {
+            if report.format == ReportFormat::Json {
+                report.sink.write(&json::start(&self.start));
+            }
+        }
+    }
+
+    /// Text that the program prints itself through a client request, perhaps followed by where it is.
+    pub fn client_print(&mut self, thread: u32, thread_name: Option<&str>, text: &str, stack: Option<Stack>) {
+        let stack = stack.map(|stack| self.kept(stack));
+        if let (Some(document), false) = (&self.outputs.xml, self.silent) {
+            document.sink.write(&xml::client_message(thread, thread_name, text, stack.as_ref(), &document.style));
+            return;
+        }
+        let mut burst = self.burst();
+        burst.client(text, &mut self.client_line_ended);
+        if let Some(stack) = &stack {
+            burst.users(text::backtrace(stack, &self.options().frames));
+        }
+        self.write(&burst);
+    }
+
+    fn kept(&self, mut stack: Stack) -> Stack {
+        stack.truncate(self.options().num_callers);
+        stack
+    }
+
+    /// Counts a finding that was seen before; `false`: it is new, so name its frames and call [`Reporter::error`].
+    pub fn repeat(&mut self, kind: &ErrorKind, addresses: &[u64]) -> bool {
+        let kept = &addresses[..addresses.len().min(self.options().num_callers)];
+        let limit = self.options().error_limit;
+        let (verdict, notice) = self.ledger.repeat(kind, kept, limit);
+        self.tell(notice);
+        match verdict {
+            Verdict::New => false,
+            Verdict::Dropped => true,
+            Verdict::Repeated(index) => {
+                if let Some(rule) = self.ledger.contexts[index].suppressed_by {
+                    self.rules.count_again(rule);
+                }
+                true
+            }
+        }
+    }
+
+    fn tell(&self, notice: Option<Notice>) {
+        if let (Some(notice), true) = (notice, self.is_text()) {
+            self.message(&text::notice(notice));
+        }
+    }
+
+    /// A finding: counted, suppressed or shown.
+    pub fn error(&mut self, mut record: ErrorRecord) -> Outcome {
+        record.stack = self.kept(record.stack);
+        for aux in &mut record.aux {
+            aux.stack = aux.stack.take().map(|stack| self.kept(stack));
+        }
+        let addresses: Vec<u64> = record.stack.addresses().collect();
+        let before = self.ledger.totals();
+        if self.repeat(&record.kind, &addresses) {
+            let after = self.ledger.totals();
+            return if after == before { Outcome::Dropped } else { Outcome::Repeated };
+        }
+        let hidden_by = self.rules.find(&record.kind, &record.stack);
+        let index = self.ledger.insert(record, hidden_by);
+        if hidden_by.is_some() {
+            return Outcome::Suppressed;
+        }
+        let context = &self.ledger.contexts[index];
+        let (record, unique) = (context.record.clone(), context.unique);
+        self.show(&record, unique);
+        if self.options().exit_on_first_error {
+            self.message(&["", "Exit program on first error (--exit-on-first-error=yes)"]);
+            return Outcome::ShownAndExit;
+        }
+        Outcome::Shown
+    }
+
+    /// Prints a finding in every format.
+    fn show(&mut self, record: &ErrorRecord, unique: u64) {
+        let generated = self.generated(record);
+        if self.silent {
+            return;
+        }
+        if let Some(document) = &self.outputs.xml {
+            document.sink.write(&xml::error(record, unique, generated.as_ref(), &document.style));
+        } else {
+            let mut burst = self.burst();
+            self.finding(&mut burst, record);
+            if let Some(rule) = &generated {
+                burst.raw(&rule.text());
+            }
+            self.write(&burst);
+            self.ask(record);
+        }
+        for report in &self.outputs.reports {
+            match report.format {
+                ReportFormat::Json => report.sink.write(&json::error(self.start.pid, record, unique, &self.run.placer)),
+                ReportFormat::Github => report.sink.write(&github::error(record, &self.run.placer)),
+                ReportFormat::Sarif => {}
+            }
+        }
+        if matches!(record.kind, ErrorKind::Leak(_)) {
+            self.collect(vec![sarif::Finding { record: record.clone(), count: 1 }]);
+        }
+    }
+
+    fn generated(&self, record: &ErrorRecord) -> Option<Generated> {
+        let wanted = self.options().gen_suppressions == GenSuppressions::All;
+        wanted.then(|| generate(&record.kind, &record.stack, self.options().frames.show_below_main))
+    }
+
+    fn ask(&mut self, record: &ErrorRecord) {
+        if !self.asks {
+            return;
+        }
+        let mut prompt = self.burst();
+        prompt.user(ask::PROMPT);
+        // The answer stands on the same line.
+        self.outputs.log.write(prompt.as_str().trim_end_matches('\n'));
+        match ask::answer(self.options().input_fd) {
+            ask::Answer::No => {}
+            ask::Answer::Never => self.asks = false,
+            ask::Answer::Yes => {
+                let rule = generate(&record.kind, &record.stack, self.options().frames.show_below_main);
+                self.outputs.log.write(&rule.text());
+            }
+        }
+    }
+
+    /// The finding as text, with markers, thread header and the empty line after it.
+    fn finding(&mut self, burst: &mut Burst, record: &ErrorRecord) {
+        let markers = self.options().error_markers.clone();
+        if let Some((begin, _)) = &markers {
+            burst.user(begin);
+        }
+        if !matches!(record.kind, ErrorKind::Leak(_)) && record.thread != self.last_thread {
+            self.last_thread = record.thread;
+            burst.user(&text::thread_header(record.thread, record.thread_name.as_deref()));
+        }
+        burst.users(text::finding(record, &self.options().frames));
+        burst.user("");
+        if let Some((_, end)) = &markers {
+            burst.user(end);
+        }
+    }
+
+    /// The program dies of a signal. `from_fault`: the processor raised it; other signals are silent under `-q`.
+    pub fn fatal_signal(&mut self, fatal: &FatalSignal, from_fault: bool) {
+        let fatal = FatalSignal { stack: self.kept(fatal.stack.clone()), ..fatal.clone() };
+        if self.silent || (self.options().is_quiet() && !from_fault) {
+            return;
+        }
+        if let Some(document) = &self.outputs.xml {
+            document.sink.write(&xml::fatal_signal(&fatal, &document.style));
+            self.message(&text::stack_hint(&fatal));
+        } else {
+            self.message(&text::fatal_signal(&fatal, &self.options().frames));
+        }
+        for report in self.outputs.reports.iter().filter(|report| report.format == ReportFormat::Json) {
+            report.sink.write(&json::fatal_signal(self.start.pid, &fatal));
+        }
+    }
+
+    /// The heap at exit. Answers whether a leak search should follow.
+    pub fn heap_summary(&mut self, heap: &HeapSummary) -> bool {
+        let searches = self.options().leak_check != LeakCheck::No;
+        let is_empty = heap.in_use.blocks == 0;
+        if !self.silent {
+            self.write_heap_summary(heap, searches);
+        }
+        searches && !is_empty
+    }
+
+    fn write_heap_summary(&mut self, heap: &HeapSummary, searches: bool) {
+        if let Some(document) = &self.outputs.xml {
+            let mut text = String::new();
+            if document.owner == self.start.pid {
+                text.push_str(&xml::status("FINISHED", self.run.elapsed()));
+            }
+            if document.style.protocol >= 6 {
+                text.push_str(&xml::heap_summary(heap));
+                text.push_str(&if heap.in_use.blocks == 0 { xml::all_freed() } else { String::new() });
+            }
+            document.sink.write(&text);
+        } else if !self.options().is_quiet() {
+            let mut burst = self.burst();
+            burst.user("");
+            burst.users(summary::heap(heap));
+            burst.user("");
+            if !searches {
+                burst.users([summary::RERUN_FOR_ANALYSIS, ""]);
+            } else if heap.in_use.blocks == 0 {
+                burst.users([summary::ALL_FREED, ""]);
+            }
+            self.write(&burst);
+        }
+        for report in self.outputs.reports.iter().filter(|report| report.format == ReportFormat::Json) {
+            report.sink.write(&json::heap_summary(self.start.pid, heap));
+        }
+    }
+
+    /// The result of a leak search: records, then sums. Gives the sums after suppression.
+    pub fn leaks(&mut self, mut search: LeakSearch) -> LeakTotals {
+        leak::sort(&mut search.records);
+        let mut totals = LeakTotals::default();
+        let count = search.records.len();
+        for (index, loss) in search.records.iter().enumerate() {
+            self.loss(loss, (index + 1, count), &search, &mut totals);
+        }
+        if !self.silent {
+            self.write_leak_summary(&search, &totals);
+        }
+        self.leaks_before = Some(totals);
+        totals
+    }
+
+    fn loss(&mut self, loss: &LossRecord, number: (usize, usize), search: &LeakSearch, totals: &mut LeakTotals) {
+        let mut record = loss.finding(number.0, number.1);
+        record.stack = self.kept(record.stack);
+        let listed = search.full && loss.passes(search.delta);
+        let counts = listed && self.options().errors_for_leak_kinds.contains(loss.kind);
+        let hidden_by = if loss.direct.blocks > 0 { self.rules.find(&record.kind, &record.stack) } else { None };
+        if counts {
+            self.ledger.count_leak(hidden_by.is_some());
+        }
+        if let Some(rule) = hidden_by {
+            self.rules.count_leak(rule, loss.direct);
+            totals.suppressed.add(loss.direct);
+            return;
+        }
+        totals.of(loss.kind).add(loss.direct);
+        if listed && self.options().show_leak_kinds.contains(loss.kind) {
+            let unique = self.ledger.unique();
+            self.show(&record, unique);
+        }
+    }
+
+    fn write_leak_summary(&self, search: &LeakSearch, totals: &LeakTotals) {
+        for report in self.outputs.reports.iter().filter(|report| report.format == ReportFormat::Json) {
+            report.sink.write(&json::leak_summary(self.start.pid, totals));
+        }
+        if let Some(document) = &self.outputs.xml {
+            if document.style.protocol >= 6 {
+                document.sink.write(&xml::leak_summary(totals, &search.heuristics));
+            }
+            return;
+        }
+        if self.options().is_quiet() {
+            return;
+        }
+        let before = search.delta.map(|_| search.previous.or(self.leaks_before).unwrap_or_default());
+        let mut burst = self.burst();
+        burst.users(summary::leaks(totals, before.as_ref(), &search.heuristics));
+        if !search.full && totals.any() {
+            burst.user(summary::RERUN_FOR_DETAILS);
+        }
+        let shows_reachable = self.options().show_leak_kinds.contains(crate::error::LeakKind::Reachable);
+        if search.full && totals.reachable.blocks > 0 && !shows_reachable {
+            burst.users(summary::REACHABLE_HIDDEN);
+        }
+        burst.user("");
+        self.write(&burst);
+    }
+
+    fn collect(&self, findings: Vec<sarif::Finding>) {
+        for report in self.outputs.reports.iter().filter(|report| report.format == ReportFormat::Sarif) {
+            self.run.collect(&report.sink, self.start.command.join(" "), findings.clone());
+        }
+    }
+
+    /// The end of this process's report. Nothing is printed twice if it is called twice.
+    pub fn finish(&mut self) {
+        if std::mem::replace(&mut self.finished, true) {
+            return;
+        }
+        if !self.silent {
+            self.write_end();
+        }
+        // Other processes may still write into it; the last one closes it.
+        self.outputs.xml = None;
+    }
+
+    fn write_end(&mut self) {
+        let totals = self.ledger.totals();
+        let listed: Vec<_> = self.ledger.listed().into_iter().cloned().collect();
+        for report in self.outputs.reports.iter().filter(|report| report.format == ReportFormat::Json) {
+            let counts = listed.iter().map(|context| (context.unique, context.count));
+            report.sink.write(&json::finish(self.start.pid, totals, counts));
+        }
+        self.collect(listed.iter().map(|c| sarif::Finding { record: c.record.clone(), count: c.count }).collect());
+        if self.outputs.xml.is_some() {
+            self.write_xml_end();
+        } else {
+            self.write_text_end(&listed);
+        }
+    }
+
+    fn write_xml_end(&self) {
+        let Some(document) = self.outputs.xml.as_ref().filter(|document| document.owner == self.start.pid) else { return };
+        // Most recent first, as the consumers are used to.
+        let mut contexts = self.ledger.listed();
+        contexts.sort_by_key(|context| std::cmp::Reverse(context.unique));
+        let mut text = xml::error_counts(&contexts);
+        text.push_str(&xml::suppression_counts(self.rules.used().map(|(rule, usage)| (usage.count, rule.name.as_str()))));
+        if document.style.protocol >= 6 {
+            text.push_str(&xml::error_summary(self.ledger.totals()));
+        }
+        document.sink.write(&text);
+    }
+
+    fn write_text_end(&mut self, listed: &[crate::dedup::Context]) {
+        let (quiet, verbosity) = (self.options().is_quiet(), self.options().verbosity);
+        let lists = self.options().show_error_list || verbosity > 1;
+        let mut burst = self.burst();
+        if !quiet && !self.options().track_origins && self.ledger.any_definedness() {
+            burst.user(summary::TRACK_ORIGINS);
+        }
+        if verbosity == 1 && !lists {
+            burst.user(summary::RERUN_FOR_LISTS);
+        }
+        let totals = self.ledger.totals();
+        if !quiet || lists {
+            burst.user(&text::error_summary(totals));
+        }
+        if lists {
+            self.write_lists(&mut burst, listed);
+        }
+        if self.options().show_unused_suppressions {
+            self.rules.unused().for_each(|rule| burst.debug(&text::unused_suppression(rule)));
+        }
+        self.write(&burst);
+    }
+
+    fn write_lists(&mut self, burst: &mut Burst, listed: &[crate::dedup::Context]) {
+        let totals = self.ledger.totals();
+        for (index, context) in listed.iter().enumerate() {
+            burst.user("");
+            burst.user(&text::context_header(context, index + 1, totals.contexts));
+            self.finding(burst, &context.record);
+        }
+        let used: Vec<String> = self.rules.used().map(|(rule, usage)| text::used_suppression(rule, usage)).collect();
+        if !used.is_empty() {
+            burst.debug("");
+            used.iter().for_each(|line| burst.debug(line));
+            burst.user("");
+        }
+        if !listed.is_empty() || !used.is_empty() {
+            burst.user(&text::error_summary(totals));
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests;
