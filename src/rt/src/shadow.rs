@@ -212,5 +212,6 @@ pub fn reserve() -> bool {
     let page = |a: u64| a & !4095;
     sys::map_fixed(page(V_DISTANCE), PROGRAM_END + 8192, rw)
         && sys::map_fixed(A_BASE, PROGRAM_END / 8, rw)
-        && sys::map_fixed(page(memcheck_abi::layout::ORIGIN_DISTANCE), PROGRAM_END + 8192, rw)
+        // The last pages of the program's space hold nothing: origins may end before the A range begins.
+        && sys::map_fixed(page(memcheck_abi::layout::ORIGIN_DISTANCE), PROGRAM_END - (1 << 20), rw)
 }

@@ -1,1 +1,41 @@
+//! The runtime: translates and checks the program from inside.
+//!
+//! ```text
+//! tracer --- exec stop ---> startup: move mappings, reserve shadow, first thread --> asm::enter
+//! translated code <--> asm (save, restore) <--> dispatch, check, helpers, syscalls, replaced functions
+//! faults, signals: tracer --> asm::fault_entry --> fault --> safepoint (program state exact) --> tracer
+//! ```
+//! - [`asm`]       all assembly: ways in and out of translated code
+//! - [`startup`]   from the exec stop to the first translated instruction
+//! - [`cache`]     code cache: place, publish, link, find by host address, invalidate
+//! - [`program`]   the translator's view of the program: code bytes, replaced functions
+//! - [`dispatch`]  find or make the translation of an address
+//! - [`check`]     slow side of a memory check: what is wrong, report
+//! - [`stackmove`] stack switches, large releases, repair of the shadow call stack
+//! - [`helpers`]   emulated instructions, string instructions, code that changes
+//! - [`requests`]  client requests
+//! - [`syscalls`]  the program's system calls
+//! - [`threads`]   thread slots, clone
+//! - [`replaced`]  table of replacement functions
+//! - [`safepoint`] hand over to the tracer with exact program state
+//! - [`fault`]     from a fault in the code cache to the program's state
+//!
+//! Nothing here formats text or uses memory of the program's heap. Built as a freestanding image (`main.rs`), linked to a fixed
+//! address and embedded in the tracer's binary.
+#![no_std]
+extern crate alloc;
 
+pub mod asm;
+pub mod cache;
+pub mod check;
+pub mod dispatch;
+pub mod fault;
+pub mod helpers;
+pub mod program;
+pub mod replaced;
+pub mod requests;
+pub mod safepoint;
+pub mod stackmove;
+pub mod startup;
+pub mod syscalls;
+pub mod threads;

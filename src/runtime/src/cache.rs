@@ -1,0 +1,249 @@
+//! The code cache: where translations lie, and how they are found.
+//!
+//! ```text
+//! program address < 2 GiB -> branch table entry (gs-relative) -> indirect entry of the region
+//! program address above   -> `high` map
+//! host address            -> `regions`, sorted by host address -> program address, spilled register
+//! ```
+//! Code is appended and never moves. Invalidation clears the table entry and unlinks incoming branches; the dead code stays where
+//! it is, so a thread inside it finishes its region undisturbed.
+#![allow(unsafe_code, reason = "writes code and the branch table")]
+
+use alloc::boxed::Box;
+use alloc::collections::BTreeMap;
+use alloc::vec::Vec;
+use core::sync::atomic::{AtomicU32, AtomicU64, Ordering};
+use memcheck_abi::layout::{CACHE_END, CACHE_START, CODE_END, TABLE_DISPLACEMENT, V_DISTANCE};
+use memcheck_rt::sync::Lock;
+use memcheck_rt::{report, sys};
+use memcheck_translate::{InsnInfo, Options, Program, Region, Stubs, Translator};
+
+use crate::program::View;
+
+/// Bytes of the indirect entry in front of the body (`mov rcx, fs:[slot 0]`).
+pub const INDIRECT_ENTRY: u64 = 9;
+
+/// A published region.
+struct Record {
+    host: u64,
+    host_end: u64,
+    pc: u64,
+    start: u64,
+    end: u64,
+    info: Box<[InsnInfo]>,
+    /// Branches that were linked to the body: (address of the rel32, link stub it falls back to).
+    incoming: Vec<(u64, u64)>,
+    alive: bool,
+    /// The code bytes, kept where they may change without notice.
+    bytes: Option<Box<[u8]>>,
+}
+
+pub struct Cache {
+    next: u64,
+    regions: Vec<Record>,
+    /// Regions by program page.
+    pages: BTreeMap<u64, Vec<u32>>,
+    high: BTreeMap<u64, u64>,
+    translator: Option<Translator>,
+}
+
+pub static CACHE: Lock<Cache> = Lock::new(Cache { next: CACHE_START, regions: Vec::new(), pages: BTreeMap::new(), high: BTreeMap::new(), translator: None });
+
+/// Regions translated so far.
+pub static TRANSLATED: AtomicU64 = AtomicU64::new(0);
+
+/// Program state at a host address inside a region.
+#[derive(Clone, Copy, Debug)]
+pub struct Position {
+    pub pc: u64,
+    pub len: u8,
+    /// The host address is at or before the program's own instruction.
+    pub before_own: bool,
+    /// Exactly at the first host instruction of this program instruction.
+    pub at_start: bool,
+    /// Exactly at the copied program instruction.
+    pub at_own: bool,
+    /// Register that is spilled here, and its slot.
+    pub spilled: Option<(u8, usize)>,
+}
+
+/// Map the cache and make the translator. Once.
+pub fn init(stubs: Stubs, options: Options) -> bool {
+    let mut cache = CACHE.lock();
+    cache.translator = Some(Translator::new(stubs, options));
+    sys::map_fixed(CACHE_START, CACHE_END - CACHE_START, sys::PROT_READ | sys::PROT_WRITE | sys::PROT_EXEC)
+}
+
+fn table_entry(pc: u64) -> &'static AtomicU64 {
+    // SAFETY: pc < CODE_END, so the entry lies in the V shadow of the forbidden range, which is mapped; 8-byte aligned up to the
+    // distance's own alignment (a multiple of 64).
+    unsafe { &*((V_DISTANCE + TABLE_DISPLACEMENT + 8 * pc) as *const AtomicU64) }
+}
+
+/// Host address of the body of the translation of `pc`, without the lock for low addresses.
+pub fn lookup_low(pc: u64) -> Option<u64> {
+    if pc >= CODE_END {
+        return None;
+    }
+    match table_entry(pc).load(Ordering::Acquire) {
+        0 => None,
+        entry => Some(entry + INDIRECT_ENTRY),
+    }
+}
+
+impl Cache {
+    pub fn lookup(&self, pc: u64) -> Option<u64> {
+        if pc < CODE_END { lookup_low(pc) } else { self.high.get(&pc).map(|e| e + INDIRECT_ENTRY) }
+    }
+
+    /// The body of the translation of `pc`; translates it now if need be. None: there is no code.
+    pub fn find_or_translate(&mut self, pc: u64) -> Option<u64> {
+        if let Some(body) = self.lookup(pc) {
+            return Some(body);
+        }
+        let mut translator = self.translator.take()?;
+        let at = self.next.next_multiple_of(16);
+        let view = View { high: &self.high };
+        let region = translator.translate(&view, pc, at);
+        let keep = region.as_ref().is_some_and(|_| view.is_writable(pc));
+        self.translator = Some(translator);
+        let region = region?;
+        Some(self.publish(region, pc, at, keep))
+    }
+
+    fn publish(&mut self, region: Region, pc: u64, at: u64, keep_bytes: bool) -> u64 {
+        let end = at + region.code.len() as u64;
+        if end > CACHE_END {
+            report::internal("the code cache is full");
+        }
+        // SAFETY: [at, end) is unused cache.
+        unsafe { core::ptr::copy_nonoverlapping(region.code.as_ptr(), at as *mut u8, region.code.len()) };
+        self.next = end;
+        TRANSLATED.fetch_add(1, Ordering::Relaxed);
+        let index = self.regions.len() as u32;
+        let bytes = keep_bytes.then(|| copy_code(region.start, region.end));
+        self.regions.push(Record { host: at, host_end: end, pc, start: region.start, end: region.end, info: region.info.into_boxed_slice(), incoming: Vec::new(), alive: true, bytes });
+        for page in region.start >> 12..=(region.end - 1) >> 12 {
+            self.pages.entry(page).or_default().push(index);
+        }
+        let body = at + u64::from(region.body);
+        if pc < CODE_END {
+            table_entry(pc).store(at, Ordering::Release);
+        } else {
+            self.high.insert(pc, at);
+        }
+        for exit in &region.exits {
+            if let Some(target) = self.lookup(exit.target) {
+                self.link(at + u64::from(exit.patch), at + u64::from(exit.stub), exit.target, target);
+            }
+        }
+        body
+    }
+
+    /// Let the branch whose rel32 is at `patch` go to `body`, the translation of `pc`.
+    pub fn link(&mut self, patch: u64, stub: u64, pc: u64, body: u64) {
+        let Some(index) = self.index_of_host(body) else { return };
+        let record = &mut self.regions[index];
+        if !record.alive || record.pc != pc {
+            return;
+        }
+        record.incoming.push((patch, stub));
+        write_rel32(patch, body);
+    }
+
+    fn index_of_host(&self, host: u64) -> Option<usize> {
+        let i = self.regions.partition_point(|r| r.host <= host).checked_sub(1)?;
+        (host < self.regions[i].host_end).then_some(i)
+    }
+
+    /// What a host address means.
+    pub fn position(&self, host: u64) -> Option<Position> {
+        let record = &self.regions[self.index_of_host(host)?];
+        let at = (host - record.host) as u32;
+        if record.info.is_empty() || at < record.info[0].host {
+            return Some(Position { pc: record.pc, len: 0, before_own: true, at_start: at == 0, at_own: false, spilled: (at == 0).then_some((1, 0)) });
+        }
+        let i = record.info.partition_point(|x| x.host <= at) - 1;
+        let x = &record.info[i];
+        let spilled = (x.spilled != 0xff && at >= x.spill.0 && at < x.spill.1).then(|| if x.spilled & 0x80 != 0 { (x.spilled & 0x7f, 0) } else { (x.spilled, 6) });
+        Some(Position {
+            pc: record.start.wrapping_add(x.pc as i64 as u64),
+            len: x.len,
+            before_own: at <= x.own,
+            at_start: at == x.host,
+            at_own: at == x.own,
+            spilled,
+        })
+    }
+
+    /// Forget every translation of code in [start, start + len).
+    pub fn invalidate(&mut self, start: u64, len: u64) {
+        let end = start.saturating_add(len);
+        if len == 0 {
+            return;
+        }
+        let pages: Vec<u64> = self.pages.range(start >> 12..=(end - 1) >> 12).map(|(p, _)| *p).collect();
+        for page in pages {
+            let Some(list) = self.pages.remove(&page) else { continue };
+            let mut rest = Vec::new();
+            for index in list {
+                let r = &self.regions[index as usize];
+                if !r.alive {
+                    continue;
+                }
+                if r.start < end && start < r.end {
+                    self.kill(index as usize);
+                } else {
+                    rest.push(index);
+                }
+            }
+            if !rest.is_empty() {
+                self.pages.insert(page, rest);
+            }
+        }
+    }
+
+    fn kill(&mut self, index: usize) {
+        let r = &mut self.regions[index];
+        r.alive = false;
+        r.bytes = None;
+        let incoming = core::mem::take(&mut r.incoming);
+        let (pc, host) = (r.pc, r.host);
+        for (patch, stub) in incoming {
+            write_rel32(patch, stub);
+        }
+        if pc < CODE_END {
+            let _ = table_entry(pc).compare_exchange(host, 0, Ordering::AcqRel, Ordering::Relaxed);
+        } else if self.high.get(&pc) == Some(&host) {
+            self.high.remove(&pc);
+        }
+    }
+
+    /// Has the code of the region around this host address changed since it was translated? Then it is invalidated.
+    pub fn recheck(&mut self, host: u64) -> bool {
+        let Some(index) = self.index_of_host(host) else { return false };
+        let r = &self.regions[index];
+        let changed = match &r.bytes {
+            Some(bytes) => **bytes != *copy_code(r.start, r.end),
+            None => !r.alive,
+        };
+        if changed && r.alive {
+            self.kill(index);
+        }
+        changed
+    }
+}
+
+/// A copy of program code.
+fn copy_code(start: u64, end: u64) -> Box<[u8]> {
+    let mut bytes = alloc::vec![0u8; (end - start) as usize].into_boxed_slice();
+    sys::read_guarded(start, &mut bytes);
+    bytes
+}
+
+/// Point the rel32 at `patch` to `target`. One aligned-enough store: the translator keeps it inside a cache line.
+fn write_rel32(patch: u64, target: u64) {
+    let rel = target.wrapping_sub(patch + 4) as u32;
+    // SAFETY: `patch` lies in the code cache; other threads see the old or the new branch.
+    unsafe { (*(patch as *const AtomicU32)).store(rel, Ordering::Release) };
+}

@@ -1,0 +1,60 @@
+//! The slow side of a memory check: V was not zero and the fast classification did not settle it.
+
+use crate::cache::CACHE;
+use memcheck_abi::context::{RSP, ThreadContext};
+use memcheck_abi::event::Kind;
+use memcheck_abi::layout::{PROGRAM_END, in_program};
+use memcheck_rt::{access, context, report, shadow};
+use memcheck_translate::{LOAD, STORE, slot};
+
+/// Entry from `asm::check`.
+pub extern "C" fn slow() {
+    let ctx = context::current();
+    let addr = ctx.scratch[slot::ADDRESS as usize];
+    let descriptor = ctx.scratch[slot::ARGUMENT as usize] as u32;
+    let (size, kind) = (u64::from(descriptor & 0xffff), descriptor >> 16);
+    if !in_program(addr, size) || addr >= PROGRAM_END {
+        // The access itself faults.
+        return;
+    }
+    let sp = ctx.regs.gpr[RSP];
+    if let Some(bad) = access::first_unaddressable(ctx, sp, addr, size)
+        && !(kind == LOAD && excused(ctx, sp, addr, size))
+    {
+        let pc = CACHE.lock().position(ctx.scratch[slot::CONTINUE as usize]).map_or(0, |p| p.pc);
+        complain(kind, pc, sp, addr, size, bad);
+    }
+    if kind == STORE {
+        define(ctx, sp, addr, size);
+    }
+}
+
+/// --partial-loads-ok: an aligned word or vector load with at least one addressable byte.
+fn excused(ctx: &ThreadContext, sp: u64, addr: u64, size: u64) -> bool {
+    crate::startup::config().partial_loads_ok != 0
+        && size >= 4
+        && size.is_power_of_two()
+        && addr % size == 0
+        && (addr..addr + size).any(|a| access::addressable(ctx, sp, a))
+}
+
+fn complain(kind: u32, pc: u64, sp: u64, addr: u64, size: u64, _bad: u64) {
+    let fill = |e: &mut memcheck_abi::event::ErrorEvent| {
+        (e.addr, e.has_addr, e.size) = (addr, 1, size);
+    };
+    if kind != STORE {
+        report::raise(Kind::InvalidRead, pc, sp, fill);
+    }
+    if kind != LOAD {
+        report::raise(Kind::InvalidWrite, pc, sp, fill);
+    }
+}
+
+/// A store defines the bytes that the program may touch; others keep their state.
+fn define(ctx: &ThreadContext, sp: u64, addr: u64, size: u64) {
+    for a in addr..addr + size {
+        if access::addressable(ctx, sp, a) {
+            shadow::set_v(a, 0);
+        }
+    }
+}

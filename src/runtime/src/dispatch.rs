@@ -1,0 +1,42 @@
+//! Find or make the translation of a program address.
+#![allow(unsafe_code, reason = "reads link data from the code cache")]
+
+use crate::cache::{CACHE, lookup_low};
+use crate::fault;
+use memcheck_rt::context;
+
+fn body_of(pc: u64) -> u64 {
+    if let Some(body) = lookup_low(pc) {
+        return body;
+    }
+    let found = CACHE.lock().find_or_translate(pc);
+    found.unwrap_or_else(|| fault::bad_jump(pc))
+}
+
+/// Missed lookup of an indirect branch: host address of ctx.target's translation.
+pub extern "C" fn dispatch() -> u64 {
+    body_of(context::current().target)
+}
+
+/// Host address of the translation of ctx.regs.rip.
+pub extern "C" fn entry_of_rip() -> u64 {
+    body_of(context::current().regs.rip)
+}
+
+/// First execution of a direct branch: translate its target and patch it. `data` = {program target, address of the rel32}; the link
+/// stub lies just in front of it.
+pub extern "C" fn link(data: *const [u64; 2]) -> u64 {
+    // SAFETY: link stubs pass the address of their own data.
+    let [target, patch] = unsafe { data.read_unaligned() };
+    context::current().target = target;
+    let mut cache = CACHE.lock();
+    let Some(body) = cache.find_or_translate(target) else {
+        drop(cache);
+        fault::bad_jump(target)
+    };
+    cache.link(patch, data as u64 - STUB_SIZE, target, body);
+    body
+}
+
+/// Bytes of a link stub in front of its data: spill rax (9), lea (7), jmp (5).
+const STUB_SIZE: u64 = 9 + 7 + 5;

@@ -1,0 +1,169 @@
+//! From a fault in translated code to the program's state, and to a report.
+#![allow(unsafe_code, reason = "reads the fault record that the tracer wrote")]
+
+use crate::cache::CACHE;
+use crate::safepoint::deliver;
+use memcheck_abi::context::{RCX, RSP, ThreadContext};
+use memcheck_abi::event::Kind;
+use memcheck_abi::layout::{CACHE_END, CACHE_START, IMAGE_BASE};
+use memcheck_rt::{access, context, report};
+
+const SIGILL: u64 = 4;
+const SIGTRAP: u64 = 5;
+const SIGBUS: u64 = 7;
+const SIGSEGV: u64 = 11;
+const SEGV_MAPERR: u64 = 1;
+
+/// What the tracer wrote: the kernel's register set, signal, code and address.
+#[repr(C)]
+pub struct Fault {
+    /// r15 r14 r13 r12 rbp rbx r11 r10 r9 r8 rax rcx rdx rsi rdi orig_rax rip cs eflags rsp ss fs_base gs_base ds es fs gs
+    regs: [u64; 27],
+    signo: u64,
+    code: u64,
+    addr: u64,
+}
+
+/// Index into `Fault::regs` of each general register in encoding order.
+const ORDER: [usize; 16] = [10, 11, 12, 5, 19, 4, 13, 14, 9, 8, 7, 6, 3, 2, 1, 0];
+const RIP: usize = 16;
+const FLAGS: usize = 18;
+
+/// There is no code at `target`: report the jump, then let the program have its SIGSEGV there. ctx.regs holds the state at the branch.
+pub fn bad_jump(target: u64) -> ! {
+    let ctx = context::current();
+    let sp = ctx.regs.gpr[RSP];
+    ctx.regs.rip = target;
+    report::raise(Kind::InvalidJump, target, sp, |e| (e.addr, e.has_addr) = (target, 1));
+    deliver(ctx, SIGSEGV, SEGV_MAPERR, target)
+}
+
+/// Entry from `asm::fault_entry`. Returns the host address to go on at, when the fault was repaired.
+pub extern "C" fn handle(fault: *const Fault) -> u64 {
+    let ctx = context::current();
+    // SAFETY: the tracer filled the record in this thread's slot.
+    let fault = unsafe { &*fault };
+    let host = fault.regs[RIP];
+    let in_image = host >= IMAGE_BASE && host < CACHE_START;
+    if in_image {
+        return in_runtime(ctx, fault);
+    }
+    for (i, &k) in ORDER.iter().enumerate() {
+        ctx.regs.gpr[i] = fault.regs[k];
+    }
+    ctx.regs.rflags = fault.regs[FLAGS];
+    if !(CACHE_START..CACHE_END).contains(&host) {
+        // A branch through a garbage table entry: the program's target is in ctx.target.
+        ctx.regs.gpr[RCX] = ctx.scratch[0];
+        bad_jump(ctx.target);
+    }
+    let position = CACHE.lock().position(host);
+    let Some(p) = position else { report::internal("a fault in the code cache at an unknown place") };
+    if fault.signo == 0 {
+        return interrupted(ctx, host, &p);
+    }
+    if let Some((reg, slot)) = p.spilled {
+        ctx.regs.gpr[reg as usize] = ctx.scratch[slot];
+    }
+    if !p.before_own && is_branch(p.pc) {
+        bad_jump(ctx.target);
+    }
+    ctx.regs.rip = if fault.signo == SIGTRAP { p.pc + u64::from(p.len) } else { p.pc };
+    program_fault(ctx, fault, p.pc)
+}
+
+/// Is the instruction at `pc` an indirect branch, which can fault in the lookup of its target?
+fn is_branch(pc: u64) -> bool {
+    let mut code = [0u8; 15];
+    let mut n = code.len();
+    while n > 0 && !memcheck_rt::sys::read_guarded(pc, &mut code[..n]) {
+        n -= 1;
+    }
+    let insn = iced_x86::Decoder::with_ip(64, &code[..n], pc, iced_x86::DecoderOptions::NONE).decode();
+    use iced_x86::FlowControl;
+    matches!(insn.flow_control(), FlowControl::IndirectBranch | FlowControl::IndirectCall | FlowControl::Return)
+}
+
+/// Stop request of the tracer in translated code: at a boundary the state is exact, elsewhere one more step is needed.
+fn interrupted(ctx: &mut ThreadContext, _host: u64, p: &crate::cache::Position) -> u64 {
+    if p.at_start {
+        if let Some((reg, slot)) = p.spilled {
+            ctx.regs.gpr[reg as usize] = ctx.scratch[slot];
+        }
+        ctx.regs.rip = p.pc;
+        deliver(ctx, 0, 0, 0)
+    }
+    deliver(ctx, u64::MAX, 0, 0)
+}
+
+/// The program's own access faulted: report it and hand over.
+fn program_fault(ctx: &mut ThreadContext, fault: &Fault, pc: u64) -> ! {
+    let sp = ctx.regs.gpr[RSP];
+    let mut addr = fault.addr;
+    if fault.signo == SIGSEGV || fault.signo == SIGBUS {
+        let (kind, size, at) = describe_access(ctx, pc, addr);
+        addr = at;
+        let reported = access::first_unaddressable(ctx, sp, at, size.max(1)).is_some();
+        if !reported {
+            report::raise(kind, pc, sp, |e| (e.addr, e.has_addr, e.size) = (at, 1, size));
+        }
+    }
+    deliver(ctx, fault.signo, fault.code, if fault.signo == SIGILL { pc } else { addr })
+}
+
+/// Kind, size and address of the access that faulted. The kernel's address wins, unless it has none or the shadow faulted instead.
+fn describe_access(ctx: &ThreadContext, pc: u64, addr: u64) -> (Kind, u64, u64) {
+    use iced_x86::{Decoder, DecoderOptions, InstructionInfoFactory, OpAccess, Register};
+    let mut code = [0u8; 15];
+    let mut n = code.len();
+    while n > 0 && !memcheck_rt::sys::read_guarded(pc, &mut code[..n]) {
+        n -= 1;
+    }
+    let insn = Decoder::with_ip(64, &code[..n], pc, DecoderOptions::NONE).decode();
+    let mut factory = InstructionInfoFactory::new();
+    let info = factory.info(&insn);
+    let known = addr < memcheck_abi::layout::PROGRAM_END && addr != 0;
+    for m in info.used_memory() {
+        let at = m.virtual_address(0, |reg, _, _| match reg {
+            Register::FS => Some(ctx.guest_fs),
+            Register::GS => Some(ctx.guest_gs),
+            r if r.is_segment_register() => Some(0),
+            r => {
+                let full = r.full_register();
+                if !full.is_gpr64() {
+                    return None;
+                }
+                let v = ctx.regs.gpr[full.number()];
+                Some(if r.is_gpr32() { v & 0xffff_ffff } else { v })
+            }
+        });
+        let Some(at) = at else { continue };
+        let size = (m.memory_size().size() as u64).max(1);
+        if known && !(addr >= at && addr < at + size) && info.used_memory().len() > 1 {
+            continue;
+        }
+        let write = matches!(m.access(), OpAccess::Write | OpAccess::CondWrite);
+        return (if write { Kind::InvalidWrite } else { Kind::InvalidRead }, size, at);
+    }
+    (Kind::InvalidRead, 1, addr)
+}
+
+/// A fault in the runtime's own code: in a replaced function it is the program's access; elsewhere it is ours.
+fn in_runtime(ctx: &mut ThreadContext, fault: &Fault) -> u64 {
+    if (fault.signo == SIGSEGV || fault.signo == SIGBUS) && fault.addr < memcheck_abi::layout::PROGRAM_END && crate::program::redirect(ctx.regs.rip).is_some() {
+        let (pc, sp) = (ctx.regs.rip, ctx.regs.gpr[RSP]);
+        ctx.regs.rflags = 0x202;
+        let addr = fault.addr;
+        report::raise(Kind::InvalidRead, pc, sp, |e| (e.addr, e.has_addr, e.size) = (addr, 1, 1));
+        deliver(ctx, fault.signo, fault.code, addr)
+    }
+    let mut line = crate::startup::Line { bytes: [0; 256], len: 0 };
+    let _ = core::fmt::Write::write_fmt(
+        &mut line,
+        format_args!(
+            "signal {} in the runtime at {:#x}, address {:#x}; the program was at {:#x}",
+            fault.signo, fault.regs[RIP], fault.addr, ctx.regs.rip
+        ),
+    );
+    report::internal(core::str::from_utf8(&line.bytes[..line.len]).unwrap_or("fault"))
+}

@@ -1,0 +1,97 @@
+//! What the translator sees of the program: code bytes and replaced functions.
+#![allow(unsafe_code, reason = "reads the program's code in place")]
+
+use alloc::collections::BTreeMap;
+use core::sync::atomic::{AtomicU64, Ordering};
+use memcheck_abi::layout::{MAGIC_BASE, MAGIC_END, PROGRAM_END};
+use memcheck_kernel::space;
+use memcheck_translate::Program;
+
+use crate::cache::{INDIRECT_ENTRY, lookup_low};
+
+/// Redirects: open addressing on the address; value = func | resolver << 16. Written at start-up and library loads only.
+const SLOTS: usize = 1 << 13;
+static KEYS: [AtomicU64; SLOTS] = [const { AtomicU64::new(0) }; SLOTS];
+static VALUES: [AtomicU64; SLOTS] = [const { AtomicU64::new(0) }; SLOTS];
+
+fn slot_of(pc: u64) -> usize {
+    (pc.wrapping_mul(0x9e37_79b9_7f4a_7c15) >> 51) as usize
+}
+
+/// The function at `pc` is replaced from now on.
+pub fn add_redirect(pc: u64, func: u32, resolver: bool) {
+    let mut i = slot_of(pc);
+    for _ in 0..SLOTS {
+        let key = KEYS[i].load(Ordering::Relaxed);
+        if key == 0 || key == pc {
+            VALUES[i].store(u64::from(func) | u64::from(resolver) << 16, Ordering::Relaxed);
+            KEYS[i].store(pc, Ordering::Release);
+            return;
+        }
+        i = (i + 1) % SLOTS;
+    }
+}
+
+/// Redirects of an unmapped range mean nothing any more.
+pub fn remove_redirects(start: u64, end: u64) {
+    for i in 0..SLOTS {
+        let key = KEYS[i].load(Ordering::Relaxed);
+        if key >= start && key < end {
+            // The slot stays occupied (probing goes on past it) but matches nothing.
+            KEYS[i].store(1, Ordering::Release);
+        }
+    }
+}
+
+pub fn redirect(pc: u64) -> Option<(u32, bool)> {
+    if (MAGIC_BASE..MAGIC_END).contains(&pc) {
+        return Some((((pc - MAGIC_BASE) / 16) as u32, false));
+    }
+    let mut i = slot_of(pc);
+    for _ in 0..SLOTS {
+        match KEYS[i].load(Ordering::Acquire) {
+            0 => return None,
+            key if key == pc => {
+                let v = VALUES[i].load(Ordering::Relaxed);
+                return Some((v as u32 & 0xffff, v >> 16 != 0));
+            }
+            _ => i = (i + 1) % SLOTS,
+        }
+    }
+    None
+}
+
+pub struct View<'a> {
+    pub high: &'a BTreeMap<u64, u64>,
+}
+
+const EXEC: u32 = 4;
+const WRITE: u32 = 2;
+const READ: u32 = 1;
+
+impl Program for View<'_> {
+    fn code(&self, pc: u64) -> Option<&[u8]> {
+        if pc >= PROGRAM_END {
+            return None;
+        }
+        let (_, end, prot, _) = space::mapping_of(pc)?;
+        if prot & EXEC == 0 || prot & READ == 0 {
+            return None;
+        }
+        let len = (end - pc).min(4096) as usize;
+        // SAFETY: the mapping is readable, says the map that every mapping call of the program goes through.
+        Some(unsafe { core::slice::from_raw_parts(pc as *const u8, len) })
+    }
+
+    fn redirect(&self, pc: u64) -> Option<(u32, bool)> {
+        redirect(pc)
+    }
+
+    fn translated(&self, pc: u64) -> Option<u64> {
+        lookup_low(pc).or_else(|| self.high.get(&pc).map(|e| e + INDIRECT_ENTRY))
+    }
+
+    fn is_writable(&self, pc: u64) -> bool {
+        space::mapping_of(pc).is_some_and(|(_, _, prot, _)| prot & WRITE != 0)
+    }
+}

@@ -1,0 +1,84 @@
+//! Handing a thread to the tracer with exact program state, and taking it back.
+//!
+//! A signal waits (`ctx.pending`), or a fault is the program's own. The trap `SafePoint` promises: ctx.regs and the vector registers
+//! are the program's, at an instruction boundary. The tracer sets the general registers and lets the kernel deliver; the thread
+//! comes back through `asm::signal_entry` (at a handler's first instruction) or `asm::resume`.
+#![allow(unsafe_code, reason = "unwinds nothing: loops on a trap that never returns")]
+
+use crate::cache::CACHE;
+use crate::{asm, stackmove};
+use memcheck_abi::context::{RCX, RSP, ThreadContext};
+use memcheck_rt::{context, shadow};
+use memcheck_translate::slot;
+
+/// Trap with the state of ctx.regs. Signal 0: a signal of the tracer's own waits.
+pub fn deliver(ctx: &mut ThreadContext, signo: u64, code: u64, addr: u64) -> ! {
+    ctx.pending = 0;
+    loop {
+        asm::safe_trap(signo, code, addr);
+    }
+}
+
+/// On the way back into translated code at slot 3, a signal waits.
+pub extern "C" fn leave() {
+    let ctx = context::current();
+    let host = ctx.scratch[slot::CONTINUE as usize];
+    let Some(p) = CACHE.lock().position(host) else { return };
+    if let Some((reg, slot)) = p.spilled
+        && slot != 0
+    {
+        ctx.regs.gpr[reg as usize] = ctx.scratch[slot];
+    }
+    ctx.regs.rip = if p.before_own { p.pc } else { p.pc + u64::from(p.len) };
+    deliver(ctx, 0, 0, 0)
+}
+
+/// Between the checks of a system call and the call: it is made again after the signal.
+pub extern "C" fn before_syscall() {
+    let ctx = context::current();
+    ctx.regs.rip -= 2;
+    deliver(ctx, 0, 0, 0)
+}
+
+pub extern "C" fn after_syscall() {
+    let ctx = context::current();
+    ctx.regs.gpr[RCX] = ctx.regs.rip;
+    deliver(ctx, 0, 0, 0)
+}
+
+/// Never called: the fault path does not look at `pending`.
+pub extern "C" fn none() {}
+
+/// A replaced function has returned `_result` (in ctx.regs rax already); the signal is taken at the return address.
+pub extern "C" fn after_replaced(_result: u64) {
+    let ctx = context::current();
+    let sp = ctx.guest_rsp;
+    // SAFETY: the program's return address; the call just pushed it.
+    ctx.regs.rip = unsafe { *(sp as *const u64) };
+    ctx.regs.gpr[RSP] = sp + 8;
+    ctx.regs.rflags = 0x202;
+    deliver(ctx, 0, 0, 0)
+}
+
+/// The kernel built a signal frame on [rsp, slot 7) and a handler begins at ctx.target.
+pub extern "C" fn handler_begins() -> u64 {
+    let ctx = context::current();
+    let sp = ctx.regs.gpr[RSP];
+    let interrupted = ctx.regs.rip;
+    let frame_end = ctx.scratch[7];
+    stackmove::settle(ctx, sp);
+    let len = if frame_end > sp && frame_end - sp < 1 << 16 { frame_end - sp } else { ctx.stack_high.saturating_sub(sp).min(1 << 14) };
+    shadow::fill_v(sp, len, shadow::DEFINED);
+    stackmove::push(ctx, interrupted.wrapping_add(1), sp + 16);
+    // SAFETY: the frame begins with the handler's return address.
+    let restorer = unsafe { *(sp as *const u64) };
+    stackmove::push(ctx, restorer, sp);
+    crate::dispatch::dispatch()
+}
+
+/// Program registers were set from outside: after a signal return, or because nothing was delivered after all.
+pub extern "C" fn resumed() -> u64 {
+    let ctx = context::current();
+    stackmove::settle(ctx, ctx.regs.gpr[RSP]);
+    crate::dispatch::dispatch()
+}

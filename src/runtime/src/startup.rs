@@ -1,0 +1,294 @@
+//! From the exec stop to the first translated instruction.
+//!
+//! The kernel has mapped program, interpreter, stack and vdso where it likes. Everything is moved to where `abi::layout` wants it;
+//! nothing of the program has run yet, so the only pointers to fix are those that the kernel put on the initial stack:
+//!
+//! ```text
+//! rsp -> argc | argv[..] 0 | envp[..] 0 | auxv pairs .. AT_NULL | strings
+//! ```
+//! The initial stack is copied, not moved: the kernel goes on reading the command line and the environment (/proc) from the old
+//! place, which stays mapped, unused, out of the program's way.
+#![allow(unsafe_code, reason = "moves mappings and edits the initial stack")]
+
+use crate::{asm, cache, program, replaced, stackmove, threads};
+use core::sync::atomic::{AtomicPtr, Ordering};
+use memcheck_abi::config::{Config, Mapping, mapping};
+use memcheck_abi::event::{Redirect, Trap};
+use memcheck_abi::layout::{EXE_BASE, LOW_START, MAIN_STACK_TOP, PROGRAM_END};
+use memcheck_kernel::hooks::exec;
+use memcheck_rt::{depot, report, shadow, sys};
+use memcheck_translate::{Options, Stubs};
+
+pub const BOOT_STACK_SIZE: usize = 1 << 16;
+/// Stack for start-up, before the first thread slot exists.
+#[repr(C, align(64))]
+pub struct BootStack([u8; BOOT_STACK_SIZE]);
+pub static mut BOOT_STACK: BootStack = BootStack([0; BOOT_STACK_SIZE]);
+
+static CONFIG: AtomicPtr<Config> = AtomicPtr::new(memcheck_abi::layout::IMAGE_BASE as *mut Config);
+
+const MREMAP_MAYMOVE_FIXED: u64 = 3;
+const MAP_GROWSDOWN: u64 = 0x100;
+/// Bytes of the fresh stack below the copy that are mapped and painted at once.
+const STACK_MARGIN: u64 = 64 << 10;
+
+pub fn config() -> &'static Config {
+    // SAFETY: the image starts with the configuration; written by the tracer and by `start` before anyone else reads it.
+    unsafe { &*CONFIG.load(Ordering::Relaxed) }
+}
+
+/// Called by `asm::start` on the boot stack; `rsp` is the program's initial stack pointer.
+pub extern "C" fn start(rsp: u64) -> ! {
+    // SAFETY: as `config`; nobody else runs yet.
+    let config = unsafe { &mut *CONFIG.load(Ordering::Relaxed) };
+    let moves = Moves::decide(config);
+    moves.carry_out(config);
+    if !shadow::reserve() || !depot::init() {
+        fail("the address space for the shadow memory cannot be reserved (overcommit or ulimit -v)");
+    }
+    let stack = move_stack(config, rsp);
+    fix_auxv(config, &moves, rsp, stack);
+    let rsp = rsp.wrapping_add(stack);
+    if !cache::init(stubs(), Options { undef: config.undef_value_errors != 0 }) {
+        fail("the code cache cannot be mapped");
+    }
+    memcheck_kernel::init(config);
+    memcheck_kernel::install(&HOOKS);
+    if !memcheck_heap::init(config) {
+        fail("the heap's tables cannot be mapped");
+    }
+    memcheck_replace::init(config);
+    replaced::init();
+    report::init(config.num_callers, memcheck_heap::describe);
+    let Some(ctx) = threads::first(rsp, moves.address(config.start_rip)) else { fail("no memory for the first thread") };
+    stackmove::settle(ctx, rsp);
+    shadow::fill_v(rsp - STACK_MARGIN, STACK_MARGIN - 128, shadow::UNDEFINED);
+    // SAFETY: restores what the tracer changed.
+    unsafe { sys::syscall3(sys::nr::PERSONALITY, u64::from(config.personality), 0, 0) };
+    report::trap(Trap::Ready, 0, 0, 0, 0);
+    for m in &config.mappings[..config.mapping_count as usize] {
+        if m.prot & sys::PROT_EXEC as u32 != 0 && (m.kind == mapping::PROGRAM || m.kind == mapping::INTERPRETER) {
+            announce(m.start, m.end);
+        }
+    }
+    asm::enter()
+}
+
+/// The runtime cannot start: one line for the user.
+fn fail(text: &str) -> ! {
+    report::internal(text)
+}
+
+pub fn panicked(info: &core::panic::PanicInfo) -> ! {
+    let mut text = Line { bytes: [0; 256], len: 0 };
+    let _ = core::fmt::Write::write_fmt(&mut text, format_args!("{info}"));
+    report::internal(core::str::from_utf8(&text.bytes[..text.len]).unwrap_or("panic"))
+}
+
+/// A line of text in place, cut when full.
+pub struct Line {
+    pub bytes: [u8; 256],
+    pub len: usize,
+}
+
+impl core::fmt::Write for Line {
+    fn write_str(&mut self, s: &str) -> core::fmt::Result {
+        let n = s.len().min(self.bytes.len() - self.len);
+        self.bytes[self.len..self.len + n].copy_from_slice(&s.as_bytes()[..n]);
+        self.len += n;
+        Ok(())
+    }
+}
+
+/// How far each kind of mapping moves.
+struct Moves {
+    program: Range,
+    interpreter: Range,
+    vdso: Range,
+}
+
+#[derive(Clone, Copy, Default)]
+struct Range {
+    start: u64,
+    end: u64,
+    delta: u64,
+}
+
+impl Range {
+    fn of(config: &Config, kinds: &[u32], base: u64) -> Range {
+        let mine = || config.mappings[..config.mapping_count as usize].iter().filter(|m| kinds.contains(&m.kind));
+        let start = mine().map(|m| m.start).min().unwrap_or(0);
+        let end = mine().map(|m| m.end).max().unwrap_or(0);
+        let stays = end <= memcheck_abi::layout::LOW_END;
+        Range { start, end, delta: if stays { 0 } else { base.wrapping_sub(start) } }
+    }
+
+    fn apply(&self, addr: u64) -> u64 {
+        if addr >= self.start && addr <= self.end && self.start != self.end { addr.wrapping_add(self.delta) } else { addr }
+    }
+}
+
+impl Moves {
+    fn decide(config: &Config) -> Moves {
+        let program = Range::of(config, &[mapping::PROGRAM, mapping::HEAP], EXE_BASE);
+        let interpreter = Range::of(config, &[mapping::INTERPRETER], LOW_START);
+        let after = LOW_START + (interpreter.end - interpreter.start).next_multiple_of(1 << 20) + (1 << 20);
+        Moves { program, interpreter, vdso: Range::of(config, &[mapping::VDSO], after) }
+    }
+
+    fn range(&self, kind: u32) -> Range {
+        match kind {
+            mapping::PROGRAM | mapping::HEAP => self.program,
+            mapping::INTERPRETER => self.interpreter,
+            mapping::VDSO => self.vdso,
+            _ => Range::default(),
+        }
+    }
+
+    fn address(&self, addr: u64) -> u64 {
+        let moved = self.program.apply(addr);
+        if moved != addr { moved } else { self.interpreter.apply(addr) }
+    }
+
+    /// Move every mapping by the distance of its kind, and write the new addresses into the configuration.
+    fn carry_out(&self, config: &mut Config) {
+        let count = config.mapping_count as usize;
+        for m in &mut config.mappings[..count] {
+            let range = self.range(m.kind);
+            if range.delta != 0 && relocate(m, range.delta) {
+                m.start = m.start.wrapping_add(range.delta);
+                m.end = m.end.wrapping_add(range.delta);
+            }
+        }
+    }
+}
+
+fn relocate(m: &Mapping, delta: u64) -> bool {
+    let len = m.end - m.start;
+    let to = m.start.wrapping_add(delta);
+    // SAFETY: nothing of the program runs yet; the target range is unused (low addresses, chosen apart from each other).
+    let r = unsafe { sys::syscall6(sys::nr::MREMAP, m.start, len, len, MREMAP_MAYMOVE_FIXED, to, 0) };
+    if sys::is_error(r) && m.kind != mapping::VDSO {
+        fail("the program's mappings cannot be moved");
+    }
+    !sys::is_error(r)
+}
+
+/// Copy the initial stack to MAIN_STACK_TOP; returns the distance.
+fn move_stack(config: &mut Config, rsp: u64) -> u64 {
+    let count = config.mapping_count as usize;
+    let Some(m) = config.mappings[..count].iter_mut().find(|m| rsp >= m.start && rsp < m.end) else { fail("the initial stack was not found") };
+    let used = m.end - (rsp & !4095);
+    let len = used + 2 * STACK_MARGIN;
+    let flags = sys::MAP_PRIVATE | sys::MAP_ANONYMOUS | sys::MAP_FIXED_NOREPLACE | MAP_GROWSDOWN;
+    let prot = u64::from(m.prot);
+    // SAFETY: a fresh mapping; NOREPLACE.
+    let r = unsafe { sys::syscall6(sys::nr::MMAP, MAIN_STACK_TOP - len, len, prot, flags, u64::MAX, 0) };
+    if sys::is_error(r) {
+        fail("no memory for the program's stack");
+    }
+    let delta = MAIN_STACK_TOP.wrapping_sub(m.end);
+    // SAFETY: both ranges are mapped and apart.
+    unsafe { core::ptr::copy_nonoverlapping((m.end - used) as *const u8, (MAIN_STACK_TOP - used) as *mut u8, used as usize) };
+    let old_end = m.end;
+    fix_pointers(rsp, old_end, delta);
+    (m.start, m.end, m.kind) = (MAIN_STACK_TOP - len, MAIN_STACK_TOP, mapping::STACK);
+    delta
+}
+
+/// argv and envp: every word up to the second null that points into the old stack.
+fn fix_pointers(rsp: u64, old_end: u64, delta: u64) {
+    let mut at = rsp.wrapping_add(delta) + 8;
+    let mut nulls = 0;
+    while nulls < 2 {
+        // SAFETY: the vectors lie in the copy and end with two nulls, as the kernel built them.
+        let word = unsafe { &mut *(at as *mut u64) };
+        if *word == 0 {
+            nulls += 1;
+        } else if *word >= rsp && *word < old_end {
+            *word = word.wrapping_add(delta);
+        }
+        at += 8;
+    }
+}
+
+mod at {
+    pub const NULL: u64 = 0;
+    pub const IGNORE: u64 = 1;
+    pub const PHDR: u64 = 3;
+    pub const BASE: u64 = 7;
+    pub const ENTRY: u64 = 9;
+    pub const PLATFORM: u64 = 15;
+    pub const BASE_PLATFORM: u64 = 24;
+    pub const RANDOM: u64 = 25;
+    pub const RSEQ_FEATURE_SIZE: u64 = 27;
+    pub const RSEQ_ALIGN: u64 = 28;
+    pub const EXECFN: u64 = 31;
+    pub const SYSINFO_EHDR: u64 = 33;
+}
+
+fn fix_auxv(config: &Config, moves: &Moves, rsp: u64, delta: u64) {
+    let vdso_moved = config.mappings[..config.mapping_count as usize].iter().filter(|m| m.kind == mapping::VDSO).all(|m| m.end <= PROGRAM_END);
+    let mut at = rsp.wrapping_add(delta) + 8;
+    for _ in 0..2 {
+        // SAFETY: argv and envp end with a null each.
+        while unsafe { *(at as *const u64) } != 0 {
+            at += 8;
+        }
+        at += 8;
+    }
+    loop {
+        // SAFETY: the auxiliary vector follows and ends with AT_NULL.
+        let pair = unsafe { &mut *(at as *mut [u64; 2]) };
+        match pair[0] {
+            at::NULL => return,
+            at::PHDR | at::ENTRY => pair[1] = moves.program.apply(pair[1]),
+            at::BASE => pair[1] = moves.interpreter.apply(pair[1]),
+            at::PLATFORM | at::BASE_PLATFORM | at::RANDOM | at::EXECFN => pair[1] = pair[1].wrapping_add(delta),
+            at::SYSINFO_EHDR if vdso_moved => pair[1] = moves.vdso.apply(pair[1]),
+            at::SYSINFO_EHDR | at::RSEQ_FEATURE_SIZE | at::RSEQ_ALIGN => pair[0] = at::IGNORE,
+            _ => {}
+        }
+        at += 16;
+    }
+}
+
+fn stubs() -> Stubs {
+    let address = |f: extern "C" fn()| f as usize as u64;
+    Stubs {
+        dispatch: address(asm::dispatch),
+        link: address(asm::link),
+        check: address(asm::check),
+        helper: address(asm::helper),
+        syscall: address(asm::syscall),
+        replace: address(asm::replace),
+        ret_mismatch: address(asm::ret_mismatch),
+        release: address(asm::release),
+        stack_moved: address(asm::stack_slow),
+    }
+}
+
+static HOOKS: memcheck_kernel::Hooks = memcheck_kernel::Hooks { register_v: |_| None, code_changed, exec_mapped };
+
+fn code_changed(start: u64, len: u64) {
+    cache::CACHE.lock().invalidate(start, len);
+    program::remove_redirects(start, start.saturating_add(len));
+    report::trap(Trap::Unmapped, start, start.saturating_add(len), 0, 0);
+}
+
+fn exec_mapped(start: u64, end: u64, flags: u32) {
+    if flags & exec::FILE != 0 {
+        announce(start, end);
+    }
+}
+
+/// An object's code appeared: the tracer names it and says which of its functions are replaced.
+fn announce(start: u64, end: u64) {
+    let mut redirects = alloc::vec![Redirect::default(); 2048];
+    let n = report::trap(Trap::Mapped, start, end, redirects.as_mut_ptr() as u64, redirects.len() as u64);
+    for r in redirects.iter().take(n as usize) {
+        if replaced::has(r.func) {
+            program::add_redirect(r.addr, r.func, r.resolver != 0);
+        }
+    }
+}

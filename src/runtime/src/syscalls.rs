@@ -1,0 +1,132 @@
+//! The program's system calls: the kernel crate says how, this module does what touches threads and processes.
+#![allow(unsafe_code, reason = "system calls on the program's behalf")]
+
+use crate::cache::CACHE;
+use crate::{safepoint, threads};
+use memcheck_abi::context::{RAX, RSP, ThreadContext};
+use memcheck_abi::event::{ExitReport, Repeat, Trap};
+use memcheck_kernel::{Action, CloneArgs, Special};
+use memcheck_rt::{context, report, sys};
+
+const RT_SIGACTION: u64 = 13;
+const EXECVE: u64 = 59;
+const EXECVEAT: u64 = 322;
+
+/// First half, from `asm::syscall`: 1 = execute it natively with the program's registers, 0 = done, the result is in place.
+pub extern "C" fn before() -> u32 {
+    let ctx = context::current();
+    let result = match memcheck_kernel::before(ctx) {
+        Action::Native => return 1,
+        Action::NativeWith(a, nr) => {
+            // SAFETY: the kernel crate's version of the program's own call.
+            let r = unsafe { sys::syscall6(nr, a[0], a[1], a[2], a[3], a[4], a[5]) };
+            memcheck_kernel::after(ctx, r);
+            r
+        }
+        Action::Done(r) => r,
+        Action::Special(s) => special(ctx, s),
+    };
+    ctx.regs.gpr[RAX] = result as u64;
+    0
+}
+
+/// Second half.
+pub extern "C" fn after(result: i64) {
+    memcheck_kernel::after(context::current(), result);
+}
+
+fn special(ctx: &mut ThreadContext, s: Special) -> i64 {
+    match s {
+        Special::Clone(args) => clone(ctx, &args),
+        Special::Exit { status } => {
+            if ctx.vfork_child == 0 && is_last_thread() {
+                exit_report(status);
+            }
+            threads::exit(status as u64)
+        }
+        Special::ExitGroup { status } => {
+            if ctx.vfork_child == 0 {
+                exit_report(status);
+            }
+            loop {
+                // SAFETY: ends the process.
+                unsafe { sys::syscall3(sys::nr::EXIT_GROUP, status as u64, 0, 0) };
+            }
+        }
+        Special::Execve { path, argv, envp } => exec(path, argv, EXECVE, [path, argv, envp, 0, 0]),
+        Special::Execveat { dirfd, path, argv, envp, flags } => exec(path, argv, EXECVEAT, [dirfd as u64, path, argv, envp, u64::from(flags)]),
+        Special::RtSigreturn => {
+            report::trap(Trap::SigReturn, 0, 0, 0, 0);
+            report::internal("a signal return came back")
+        }
+        Special::RtSigaction { signal, new, old } => {
+            // SAFETY: the program's own call.
+            let r = unsafe { sys::syscall6(RT_SIGACTION, u64::from(signal), new, old, ctx.regs.gpr[memcheck_abi::context::R10], 0, 0) };
+            if r == 0 && new != 0 {
+                // SAFETY: the kernel has just read the structure there: handler, flags.
+                let (handler, flags) = unsafe { (*(new as *const u64), *((new + 8) as *const u64)) };
+                report::trap(Trap::Action, u64::from(signal), handler, flags, 0);
+            }
+            memcheck_kernel::after(ctx, r);
+            r
+        }
+    }
+}
+
+fn is_last_thread() -> bool {
+    let mut dir = [0u8; 32];
+    let path = b"/proc/self/task\0";
+    // SAFETY: stat on a constant path into our buffer of the kernel's size.
+    let mut stat = [0u64; 18];
+    let r = unsafe { sys::syscall3(4, path.as_ptr() as u64, stat.as_mut_ptr() as u64, 0) };
+    dir[0] = 0;
+    // The number of links of the task directory is the number of threads plus two.
+    r == 0 && stat[2] == 3
+}
+
+fn clone(ctx: &mut ThreadContext, args: &CloneArgs) -> i64 {
+    if args.flags & memcheck_kernel::action::clone::VM != 0 {
+        return threads::create(ctx, args);
+    }
+    memcheck_kernel::before_fork();
+    memcheck_heap::before_fork();
+    let cache = CACHE.lock();
+    // SAFETY: a plain copy of the process; the child goes on here with the same context.
+    let r = unsafe {
+        sys::syscall6(56, args.flags & !memcheck_kernel::action::clone::SETTLS, 0, args.parent_tid, args.child_tid, 0, 0)
+    };
+    drop(cache);
+    memcheck_heap::after_fork();
+    memcheck_kernel::after_fork();
+    if r == 0 {
+        // SAFETY: no arguments.
+        ctx.tid = unsafe { sys::syscall3(sys::nr::GETTID, 0, 0, 0) } as u32;
+        if args.flags & memcheck_kernel::action::clone::SETTLS != 0 {
+            ctx.guest_fs = args.tls;
+        }
+        if args.stack != 0 {
+            ctx.regs.gpr[RSP] = args.stack;
+            crate::stackmove::settle(ctx, args.stack);
+        }
+    }
+    r
+}
+
+fn exec(path: u64, argv: u64, nr: u64, a: [u64; 5]) -> i64 {
+    report::trap(Trap::Exec, path, argv, 0, 0);
+    // SAFETY: the program's own call; returns only on failure.
+    let r = unsafe { sys::syscall6(nr, a[0], a[1], a[2], a[3], a[4], 0) };
+    report::trap(Trap::ExecFailed, 0, 0, 0, 0);
+    r
+}
+
+/// Everything the tracer needs for the summaries.
+fn exit_report(status: i32) {
+    let mut out = ExitReport::default();
+    memcheck_heap::report(&mut out);
+    let mut repeats = alloc::vec![Repeat::default(); 2048];
+    out.repeat_count = report::take_repeats(&mut repeats) as u64;
+    out.repeats = repeats.as_ptr() as u64;
+    report::trap(Trap::Exit, status as u64, core::ptr::from_ref(&out) as u64, 0, 0);
+    let _ = safepoint::none;
+}

@@ -1,0 +1,140 @@
+//! Thread slots: context, runtime stack and shadow call stack of each thread of the program.
+#![allow(unsafe_code, reason = "sets up contexts in fresh memory and the segment bases")]
+
+use crate::{asm, stackmove};
+use core::arch::asm;
+use core::sync::atomic::{AtomicU32, AtomicU64, Ordering};
+use memcheck_abi::context::{RAX, RSP, ThreadContext};
+use memcheck_abi::event::Trap;
+use memcheck_abi::layout::{
+    SLOT_CALL_STACK, SLOT_CALL_STACK_END, SLOT_RUNTIME_STACK_TOP, THREADS_END, THREADS_START, THREAD_SLOT, V_DISTANCE,
+};
+use memcheck_kernel::CloneArgs;
+use memcheck_kernel::action::clone;
+use memcheck_rt::sync::Lock;
+use memcheck_rt::{context, report, sys};
+
+static NEXT_SLOT: AtomicU64 = AtomicU64::new(THREADS_START);
+static NEXT_NUMBER: AtomicU32 = AtomicU32::new(1);
+
+/// Slots whose thread has said it will exit: (slot, tid). They are free once the kernel no longer knows the thread.
+static LEAVING: Lock<alloc::vec::Vec<(u64, u32)>> = Lock::new(alloc::vec::Vec::new());
+
+const TGKILL: u64 = 234;
+
+fn reuse() -> Option<u64> {
+    let mut leaving = LEAVING.lock();
+    let &(slot, tid) = leaving.first()?;
+    // SAFETY: signal 0 only asks whether the thread exists.
+    let alive = unsafe { sys::syscall3(TGKILL, sys::syscall3(sys::nr::GETPID, 0, 0, 0) as u64, u64::from(tid), 0) } == 0;
+    if alive {
+        return None;
+    }
+    leaving.remove(0);
+    Some(slot)
+}
+
+/// A context in a fresh or reused slot.
+fn slot() -> Option<&'static mut ThreadContext> {
+    let at = match reuse() {
+        Some(at) => at,
+        None => {
+            let at = NEXT_SLOT.fetch_add(THREAD_SLOT, Ordering::Relaxed);
+            if at >= THREADS_END || !sys::map_fixed(at, SLOT_CALL_STACK_END, sys::PROT_READ | sys::PROT_WRITE) {
+                return None;
+            }
+            at
+        }
+    };
+    // SAFETY: mapped, zeroed or left by an ended thread; all fields are plain integers.
+    let ctx = unsafe { &mut *(at as *mut ThreadContext) };
+    // SAFETY: only this thread knows the slot.
+    unsafe { core::ptr::write_bytes(core::ptr::from_mut(ctx).cast::<u8>(), 0, size_of::<ThreadContext>()) };
+    ctx.self_ptr = at;
+    ctx.runtime_rsp = at + SLOT_RUNTIME_STACK_TOP;
+    ctx.call_base = at + SLOT_CALL_STACK;
+    ctx.call_top = ctx.call_base;
+    ctx.call_limit = at + SLOT_CALL_STACK_END;
+    ctx.number = NEXT_NUMBER.fetch_add(1, Ordering::Relaxed);
+    Some(ctx)
+}
+
+/// The main thread: sets the segment bases. `rsp` and `rip` are the program's.
+pub fn first(rsp: u64, rip: u64) -> Option<&'static mut ThreadContext> {
+    let ctx = slot()?;
+    ctx.regs.gpr[RSP] = rsp;
+    ctx.regs.rip = rip;
+    ctx.regs.rflags = 0x202;
+    // SAFETY: no arguments.
+    ctx.tid = unsafe { sys::syscall3(sys::nr::GETTID, 0, 0, 0) } as u32;
+    // SAFETY: from here on fs and gs are ours; the program's own bases live in the context. Kernel and processor support
+    // these instructions (checked by the tracer before it started the program).
+    unsafe {
+        asm!("wrfsbase {}", in(reg) ctx.self_ptr, options(nostack));
+        asm!("wrgsbase {}", in(reg) V_DISTANCE, options(nostack));
+    }
+    save_vectors(ctx);
+    Some(ctx)
+}
+
+/// The program's vector registers at its start.
+fn save_vectors(ctx: &mut ThreadContext) {
+    // At exec the kernel has cleared them, and the context is zeroed.
+    let _ = ctx;
+}
+
+/// The program's clone with shared memory: a thread, or a vfork-like child. Returns the kernel's answer.
+pub fn create(parent: &mut ThreadContext, args: &CloneArgs) -> i64 {
+    let Some(child) = slot() else { return -12 };
+    child.regs = parent.regs;
+    child.regs.gpr[RAX] = 0;
+    if args.stack != 0 {
+        child.regs.gpr[RSP] = args.stack;
+    }
+    child.guest_fs = if args.flags & clone::SETTLS != 0 { args.tls } else { parent.guest_fs };
+    child.guest_gs = parent.guest_gs;
+    child.xsave.0.copy_from_slice(&parent.xsave.0);
+    child.vfork_child = u32::from(!args.is_thread);
+    if args.is_thread {
+        stackmove::settle(child, child.regs.gpr[RSP]);
+    } else {
+        copy_calls(parent, child);
+    }
+    let flags = args.flags & !clone::SETTLS;
+    let r = asm::clone_thread(flags, child.runtime_rsp, args.parent_tid, args.child_tid, child.self_ptr);
+    if r > 0 && !args.is_thread && args.is_vfork_like {
+        // The child has ended or become another program: its slot is free.
+        LEAVING.lock().push((child.self_ptr, r as u32));
+    }
+    if sys::is_error(r) {
+        LEAVING.lock().push((child.self_ptr, 0));
+    }
+    r
+}
+
+/// A child on its parent's stack returns through its parent's frames.
+fn copy_calls(parent: &ThreadContext, child: &mut ThreadContext) {
+    (child.stack_low, child.stack_high, child.number) = (parent.stack_low, parent.stack_high, parent.number);
+    let len = parent.call_top + 16 - parent.call_base;
+    // SAFETY: both call stacks are mapped and of equal size.
+    unsafe { core::ptr::copy_nonoverlapping(parent.call_base as *const u8, child.call_base as *mut u8, len as usize) };
+    child.call_top = child.call_base + (parent.call_top - parent.call_base);
+}
+
+/// First Rust code of a new thread, on its runtime stack, with its segment bases set.
+pub extern "C" fn started(ctx: &mut ThreadContext) {
+    // SAFETY: no arguments.
+    ctx.tid = unsafe { sys::syscall3(sys::nr::GETTID, 0, 0, 0) } as u32;
+    report::trap(Trap::ThreadStart, ctx.self_ptr, 0, 0, 0);
+}
+
+/// The thread ends: exit(status), with everything given back.
+pub fn exit(status: u64) -> ! {
+    let ctx = context::current();
+    memcheck_heap::thread_exit(ctx);
+    LEAVING.lock().push((ctx.self_ptr, ctx.tid));
+    loop {
+        // SAFETY: ends this thread; its slot stays mapped until the kernel has forgotten it.
+        unsafe { sys::syscall3(sys::nr::EXIT, status, 0, 0) };
+    }
+}
