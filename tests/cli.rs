@@ -1,0 +1,411 @@
+//! The command line as a shell user or a build tool sees it: options, messages, exit codes, where the report goes.
+//!
+//! Texts and codes are Valgrind's, because tools that start it look for them. Each test compiles the small program it needs.
+
+mod common;
+
+use common::report::Report;
+use common::run::{Ended, Outcome, Run};
+use std::os::unix::fs::PermissionsExt;
+use std::path::{Path, PathBuf};
+use std::process::{Command, Stdio};
+use std::time::{Duration, Instant};
+
+/// A program with one invalid write, a leak, output on both streams and the exit status given as its argument.
+const FAULTY: &str = r#"
+#include <stdio.h>
+#include <stdlib.h>
+int main(int argc, char **argv) {
+    char *p = malloc(10);
+    p[10] = 1;
+    p = NULL;
+    printf("to stdout\n");
+    fprintf(stderr, "to stderr\n");
+    return argc > 1 ? atoi(argv[1]) : 0;
+}
+"#;
+
+const CLEAN: &str = r#"
+#include <stdio.h>
+int main(int argc, char **argv) {
+    for (int i = 1; i < argc; i++) printf("[%s]\n", argv[i]);
+    int c, n = 0;
+    while ((c = getchar()) != EOF) n++;
+    printf("%d\n", n);
+    return argc - 1;
+}
+"#;
+
+/// Compiles `source` in the directory of one test.
+fn compile(dir: &Path, name: &str, source: &str, flags: &[&str]) -> PathBuf {
+    let file = dir.join(format!("{name}.c"));
+    let exe = dir.join(name);
+    std::fs::write(&file, source).expect("a source file");
+    let status = Command::new("gcc").args(["-g", "-O0", "-w"]).arg(&file).arg("-o").arg(&exe).args(flags).status();
+    assert!(status.is_ok_and(|status| status.success()), "gcc failed on {name}");
+    exe
+}
+
+fn tool(dir: &Path) -> Run {
+    Run::new(common::memcheck(), dir)
+}
+
+fn check(outcome: &Outcome, ended: Ended, text: &str) {
+    assert_eq!(outcome.ended, ended, "stderr: {}", outcome.err());
+    assert!(outcome.err().contains(text), "'{text}' is not in: {}", outcome.err());
+}
+
+#[test]
+fn help_lists_the_options() {
+    let dir = common::scratch("cli-help");
+    for option in ["--help", "-h"] {
+        let outcome = tool(&dir).arg(option).finish("run");
+        assert_eq!(outcome.ended, Ended::Code(0), "{option}");
+        for word in ["--leak-check", "--error-exitcode", "--num-callers", "--log-file", "--trace-children"] {
+            assert!(outcome.out().contains(word), "{option} does not mention {word}");
+        }
+    }
+    let outcome = tool(&dir).args(["--tool=memcheck", "--help"]).finish("run");
+    assert_eq!(outcome.ended, Ended::Code(0), "configure scripts ask exactly this");
+}
+
+#[test]
+fn version_is_one_line_with_a_number() {
+    let dir = common::scratch("cli-version");
+    let outcome = tool(&dir).arg("--version").finish("run");
+    assert_eq!(outcome.ended, Ended::Code(0));
+    let text = outcome.out();
+    assert_eq!(text.lines().count(), 1, "{text}");
+    let dots = text.chars().filter(|c| *c == '.').count();
+    assert!(dots >= 2 && text.chars().any(|c| c.is_ascii_digit()), "{text}");
+}
+
+#[test]
+fn bad_options_end_with_one() {
+    let dir = common::scratch("cli-bad-options");
+    check(&tool(&dir).args(["--no-such-option", "true"]).finish("run"), Ended::Code(1), "Unknown option: --no-such-option");
+    check(&tool(&dir).args(["--num-callers=1000", "true"]).finish("run"), Ended::Code(1), "--num-callers=1000");
+    check(&tool(&dir).args(["--leak-check=perhaps", "true"]).finish("run"), Ended::Code(1), "--leak-check=perhaps");
+    assert_eq!(tool(&dir).args(["--tool=helgrind-not-here", "true"]).finish("run").ended, Ended::Code(1));
+    check(&tool(&dir).finish("run"), Ended::Code(1), "no program specified");
+}
+
+#[test]
+fn missing_programs_end_with_127() {
+    let dir = common::scratch("cli-missing");
+    check(&tool(&dir).arg("./no-such-program").finish("run"), Ended::Code(127), "./no-such-program: No such file or directory");
+    check(&tool(&dir).arg("no-such-program-here").finish("run"), Ended::Code(127), "no-such-program-here: command not found");
+}
+
+#[test]
+fn unusable_programs_end_with_126() {
+    let dir = common::scratch("cli-unusable");
+    let write = |name: &str, bytes: &[u8], mode: u32| {
+        let file = dir.join(name);
+        std::fs::write(&file, bytes).expect("a file");
+        std::fs::set_permissions(&file, std::fs::Permissions::from_mode(mode)).expect("its mode");
+    };
+    let mut elf = std::fs::read(compile(&dir, "whole", CLEAN, &[])).expect("a program");
+    write("not-executable", &elf, 0o644);
+    check(&tool(&dir).arg("./not-executable").finish("run"), Ended::Code(126), "./not-executable");
+    write("truncated", &elf[..40], 0o755);
+    let outcome = tool(&dir).arg("./truncated").finish("run");
+    assert!(outcome.ended == Ended::Code(126) || common::testing_reference(), "{outcome:?}");
+    elf[18] = 0x28; // e_machine: ARM
+    write("foreign", &elf, 0o755);
+    assert_eq!(tool(&dir).arg("./foreign").finish("run").ended, Ended::Code(126));
+    std::fs::create_dir(dir.join("directory")).expect("a directory");
+    assert_eq!(tool(&dir).arg("./directory").finish("run").ended, Ended::Code(126));
+}
+
+/// Random damage in an ELF file must end in an orderly way: any exit status, but no panic and no endless run.
+#[test]
+fn damaged_programs_end_in_order() {
+    let dir = common::scratch("cli-damaged");
+    let whole = std::fs::read(compile(&dir, "whole", CLEAN, &["-Wl,-z,noseparate-code"])).expect("a program");
+    let mut state = 0x2545_f491_4f6c_dd1d_u64;
+    for round in 0..12 {
+        let mut bytes = whole.clone();
+        for _ in 0..4 {
+            state ^= state << 13;
+            state ^= state >> 7;
+            state ^= state << 17;
+            // The file header and the program headers, where every word is read by someone.
+            let at = 24 + usize::try_from(state % 800).unwrap_or(0);
+            bytes[at] ^= u8::try_from(state >> 40 & 0xff).unwrap_or(1) | 1;
+        }
+        let file = dir.join(format!("damaged{round}"));
+        std::fs::write(&file, bytes).expect("a file");
+        std::fs::set_permissions(&file, std::fs::Permissions::from_mode(0o755)).expect("its mode");
+        let outcome = tool(&dir).arg(&file).limit(Duration::from_secs(30)).finish("run");
+        assert_ne!(outcome.ended, Ended::TimedOut, "round {round}");
+        assert!(!outcome.err().contains("panicked"), "round {round}: {}", outcome.err());
+    }
+}
+
+#[test]
+fn exit_status_is_the_programs_own() {
+    let dir = common::scratch("cli-exit");
+    let exe = compile(&dir, "faulty", FAULTY, &[]);
+    for code in [0, 1, 3, 77, 255] {
+        let outcome = tool(&dir).arg("-q").arg(&exe).arg(code.to_string()).finish("run");
+        assert_eq!(outcome.ended, Ended::Code(code));
+    }
+    let outcome = tool(&dir).args(["-q", "--error-exitcode=9"]).arg(&exe).arg("3").finish("run");
+    assert_eq!(outcome.ended, Ended::Code(9), "an error was found");
+    let clean = compile(&dir, "clean", CLEAN, &[]);
+    let outcome = tool(&dir).args(["-q", "--error-exitcode=9"]).arg(&clean).args(["a", "b"]).finish("run");
+    assert_eq!(outcome.ended, Ended::Code(2), "nothing was found");
+}
+
+#[test]
+fn death_by_signal_is_preserved() {
+    let dir = common::scratch("cli-signal");
+    for (signal, number) in [("SIGSEGV", 11), ("SIGABRT", 6), ("SIGTERM", 15), ("SIGKILL", 9), ("SIGPIPE", 13)] {
+        let source = format!("#include <signal.h>\n#include <unistd.h>\nint main(void) {{ kill(getpid(), {signal}); pause(); }}");
+        let exe = compile(&dir, signal, &source, &[]);
+        let outcome = tool(&dir).args(["--error-exitcode=5"]).arg(&exe).finish("run");
+        assert_eq!(outcome.ended, Ended::Signal(number), "{signal}: {}", outcome.err());
+        assert_eq!(Report::parse(&outcome.err()).summaries.len(), 1, "{signal}: the report must be complete");
+    }
+}
+
+#[test]
+fn report_goes_to_stderr_and_output_stays() {
+    let dir = common::scratch("cli-streams");
+    let exe = compile(&dir, "faulty", FAULTY, &[]);
+    let outcome = tool(&dir).arg("--leak-check=full").arg(&exe).finish("run");
+    assert_eq!(outcome.out(), "to stdout\n");
+    assert!(outcome.err().contains("to stderr\n"));
+    let report = Report::parse(&outcome.err());
+    let kinds: Vec<&str> = report.findings.iter().map(|finding| finding.kind).collect();
+    assert_eq!(kinds, ["invalid-write", "leak"]);
+    assert_eq!((report.summaries[0].errors, report.summaries[0].contexts), (2, 2));
+}
+
+#[test]
+fn quiet_is_silent_about_clean_programs_only() {
+    let dir = common::scratch("cli-quiet");
+    let clean = compile(&dir, "clean", CLEAN, &[]);
+    let outcome = tool(&dir).arg("-q").arg(&clean).finish("run");
+    assert_eq!((outcome.out().as_str(), outcome.err().as_str()), ("0\n", ""));
+    let exe = compile(&dir, "faulty", FAULTY, &[]);
+    let text = tool(&dir).arg("-q").arg(&exe).finish("run").err();
+    assert!(text.contains("Invalid write of size 1"), "{text}");
+    assert!(!text.contains("HEAP SUMMARY") && !text.contains("ERROR SUMMARY"), "{text}");
+}
+
+#[test]
+fn arguments_of_the_program_are_untouched() {
+    let dir = common::scratch("cli-arguments");
+    let exe = compile(&dir, "clean", CLEAN, &[]);
+    let args = ["--leak-check=full", "-q", "--", "two words", "", "*"];
+    let outcome = tool(&dir).arg("--tool=memcheck").arg(&exe).args(args).finish("run");
+    assert_eq!(outcome.out(), "[--leak-check=full]\n[-q]\n[--]\n[two words]\n[]\n[*]\n0\n");
+    assert_eq!(outcome.ended, Ended::Code(6));
+    assert!(outcome.err().contains("two\\ words"), "the Command line escapes: {}", outcome.err());
+    let outcome = tool(&dir).args(["-q", "--"]).arg(&exe).arg("x").finish("run");
+    assert_eq!(outcome.out(), "[x]\n0\n");
+}
+
+#[test]
+fn names_are_looked_up_in_path() {
+    let dir = common::scratch("cli-path");
+    compile(&dir, "found-by-path", CLEAN, &[]);
+    let path = format!("{}:/usr/bin:/bin", dir.display());
+    let outcome = tool(&dir).args(["-q", "found-by-path"]).env("PATH", path).finish("run");
+    assert_eq!((outcome.out().as_str(), outcome.ended), ("0\n", Ended::Code(0)));
+}
+
+#[test]
+fn standard_input_reaches_the_program() {
+    let dir = common::scratch("cli-stdin");
+    let exe = compile(&dir, "clean", CLEAN, &[]);
+    let outcome = Run::new("sh", &dir).args(["-c", "printf 12345 | \"$0\" -q \"$1\""]);
+    let outcome = outcome.arg(common::memcheck()).arg(&exe).finish("run");
+    assert_eq!(outcome.out(), "5\n");
+}
+
+#[test]
+fn scripts_run_by_their_interpreter() {
+    let dir = common::scratch("cli-script");
+    let script = dir.join("script");
+    std::fs::write(&script, "#!/bin/sh\necho \"script $1\"\nexit 4\n").expect("a script");
+    std::fs::set_permissions(&script, std::fs::Permissions::from_mode(0o755)).expect("its mode");
+    let outcome = tool(&dir).args(["-q", "./script", "argument"]).finish("run");
+    assert_eq!((outcome.out().as_str(), outcome.ended), ("script argument\n", Ended::Code(4)), "{}", outcome.err());
+}
+
+#[test]
+fn log_file_patterns() {
+    let dir = common::scratch("cli-log");
+    let exe = compile(&dir, "faulty", FAULTY, &[]);
+    let run = |pattern: &str| tool(&dir).arg(format!("--log-file={pattern}")).arg(&exe).env("LOG_NAME", "named").finish("run");
+    let outcome = run("plain.log");
+    assert_eq!(outcome.err(), "to stderr\n", "nothing of the report is mixed in");
+    assert!(std::fs::read_to_string(dir.join("plain.log")).expect("plain.log").contains("Parent PID:"));
+    run("by-%q{LOG_NAME}-100%%.log");
+    assert!(dir.join("by-named-100%.log").exists());
+    run("pid-%p.log");
+    let entries = std::fs::read_dir(&dir).expect("the directory").flatten();
+    let names: Vec<String> = entries.map(|entry| entry.file_name().to_string_lossy().into_owned()).collect();
+    let number = |name: &String| name.strip_prefix("pid-").and_then(|rest| rest.strip_suffix(".log")).map(str::to_owned);
+    let numbers: Vec<String> = names.iter().filter_map(number).collect();
+    assert!(numbers.len() == 1 && numbers[0].parse::<u32>().is_ok(), "{names:?}");
+    check(&run("%q{NO_SUCH_VARIABLE_HERE}"), Ended::Code(1), "NO_SUCH_VARIABLE_HERE");
+    check(&run("%x"), Ended::Code(1), "%x");
+}
+
+#[test]
+fn log_file_is_not_the_programs_output() {
+    let dir = common::scratch("cli-log-fd");
+    let exe = compile(&dir, "faulty", FAULTY, &[]);
+    let script = "\"$0\" --log-fd=9 \"$1\" 9>nine.log";
+    let outcome = Run::new("sh", &dir).args(["-c", script]).arg(common::memcheck()).arg(&exe).finish("run");
+    assert_eq!((outcome.out().as_str(), outcome.err().as_str()), ("to stdout\n", "to stderr\n"));
+    let log = std::fs::read_to_string(dir.join("nine.log")).unwrap_or_default();
+    assert!(Report::parse(&log).summaries.len() == 1, "{log}");
+}
+
+#[test]
+fn closed_descriptors_do_not_matter() {
+    let dir = common::scratch("cli-closed");
+    let exe = compile(&dir, "faulty", FAULTY, &[]);
+    let script = "\"$0\" --log-file=closed.log \"$1\" 3 <&- >&- 2>&-";
+    let outcome = Run::new("sh", &dir).args(["-c", script]).arg(common::memcheck()).arg(&exe).finish("run");
+    assert_eq!(outcome.ended, Ended::Code(3));
+    let report = Report::parse(&std::fs::read_to_string(dir.join("closed.log")).unwrap_or_default());
+    assert_eq!(report.findings.iter().filter(|finding| finding.kind == "invalid-write").count(), 1, "{}", report.text);
+}
+
+#[test]
+fn stripped_programs_name_their_object() {
+    let dir = common::scratch("cli-stripped");
+    let exe = compile(&dir, "faulty", FAULTY, &["-s"]);
+    let text = tool(&dir).arg(&exe).finish("run").err();
+    assert!(text.contains("Invalid write of size 1"), "{text}");
+    assert!(text.contains(&format!("??? (in {})", exe.display())), "{text}");
+    assert!(text.contains("0 bytes after a block of size 10 alloc'd"), "{text}");
+}
+
+#[test]
+fn num_callers_limits_stacks() {
+    let dir = common::scratch("cli-callers");
+    let source = "#include <stdlib.h>\nstatic void f(char *p, int n) { if (n) f(p, n - 1); else *p = 1; }\n\
+        int main(void) { char *p = malloc(1); f(p + 1, 60); free(p); }";
+    let exe = compile(&dir, "deep", source, &[]);
+    let frames = |option: &str| {
+        let report = Report::parse(&tool(&dir).arg(option).arg(&exe).finish("run").err());
+        assert_eq!(report.findings.len(), 1, "{}", report.text);
+        report.findings[0].frames.len()
+    };
+    assert_eq!(frames("--num-callers=5"), 5);
+    assert_eq!(frames("--tool=memcheck"), 12);
+    assert_eq!(frames("--num-callers=100"), 62);
+}
+
+#[test]
+fn children_are_traced_on_demand() {
+    let dir = common::scratch("cli-children");
+    let exe = compile(&dir, "faulty", FAULTY, &[]);
+    let found = |option: &str| {
+        let outcome = tool(&dir).arg(option).args(["sh", "-c", "\"$0\"; exit 5"]).arg(&exe).finish("run");
+        assert_eq!((outcome.out().as_str(), outcome.ended), ("to stdout\n", Ended::Code(5)), "{}", outcome.err());
+        Report::parse(&outcome.err()).findings.iter().filter(|finding| finding.kind == "invalid-write").count()
+    };
+    assert_eq!(found("--trace-children=yes"), 1);
+    assert_eq!(found("--trace-children=no"), 0);
+}
+
+#[test]
+fn untraced_exec_runs_natively() {
+    let dir = common::scratch("cli-exec");
+    let source = "#include <unistd.h>\nint main(void) { execl(\"/bin/sh\", \"sh\", \"-c\", \"echo replaced; exit 6\", NULL); }";
+    let exe = compile(&dir, "replaced", source, &[]);
+    let outcome = tool(&dir).arg(&exe).finish("run");
+    assert_eq!((outcome.out().as_str(), outcome.ended), ("replaced\n", Ended::Code(6)), "{}", outcome.err());
+}
+
+/// Reads a file that another process is about to write.
+fn wait_for_text(file: &Path) -> String {
+    let start = Instant::now();
+    while start.elapsed() < Duration::from_secs(60) {
+        if let Ok(text) = std::fs::read_to_string(file)
+            && text.ends_with('\n')
+        {
+            return text.trim().to_owned();
+        }
+        std::thread::sleep(Duration::from_millis(10));
+    }
+    panic!("{} did not appear", file.display());
+}
+
+/// Says its pid in a file and waits for a signal.
+const WAITS: &str = r#"
+#include <signal.h>
+#include <stdio.h>
+#include <unistd.h>
+static void end(int number) { _exit(40 + number); }
+int main(int argc, char **argv) {
+    if (argc > 2) signal(SIGTERM, end);
+    FILE *file = fopen(argv[1], "w");
+    fprintf(file, "%d\n", getpid());
+    fclose(file);
+    for (;;) pause();
+}
+"#;
+
+fn kill(signal: &str, pid: &str) {
+    let status = Command::new("kill").args([signal, pid]).status();
+    assert!(status.is_ok_and(|status| status.success()), "kill {signal} {pid}");
+}
+
+#[test]
+fn killing_the_tool_leaves_nothing_behind() {
+    let dir = common::scratch("cli-killed");
+    let exe = compile(&dir, "waits", WAITS, &[]);
+    let pid_file = dir.join("pid");
+    let mut child = Command::new(common::memcheck())
+        .arg("-q")
+        .args([&exe, &pid_file])
+        .stdin(Stdio::null())
+        .spawn()
+        .expect("the tool starts");
+    let pid = wait_for_text(&pid_file);
+    kill("-9", &child.id().to_string());
+    let _ = child.wait();
+    let start = Instant::now();
+    let gone = || {
+        let state = std::fs::read_to_string(format!("/proc/{pid}/stat")).unwrap_or_default();
+        state.is_empty() || state.contains(") Z ")
+    };
+    while !gone() {
+        assert!(start.elapsed() < Duration::from_secs(20), "process {pid} is still there");
+        std::thread::sleep(Duration::from_millis(20));
+    }
+}
+
+#[test]
+fn termination_is_passed_on() {
+    let dir = common::scratch("cli-terminated");
+    let exe = compile(&dir, "waits", WAITS, &[]);
+    for (index, (handled, expected)) in [(false, Ended::Signal(15)), (true, Ended::Code(55))].into_iter().enumerate() {
+        let pid_file = dir.join(format!("pid{index}"));
+        let script = "\"$@\" & echo $! >tool-pid; wait $!";
+        let mut run = Run::new("sh", &dir).args(["-c", script, "sh"]).arg(common::memcheck()).arg("-q");
+        run = run.arg(&exe).arg(&pid_file).args(handled.then_some("handle"));
+        let tool_pid = dir.join("tool-pid");
+        let _ = std::fs::remove_file(&tool_pid);
+        let killer = std::thread::spawn(move || {
+            wait_for_text(&pid_file);
+            kill("-TERM", &wait_for_text(&tool_pid));
+        });
+        let outcome = run.finish("run");
+        killer.join().expect("the signal was sent");
+        let expected = match expected {
+            Ended::Signal(number) => Ended::Code(128 + number), // as the shell says it
+            other => other,
+        };
+        assert_eq!(outcome.ended, expected, "{}", outcome.err());
+    }
+}
