@@ -24,6 +24,7 @@ pub type OriginOf = fn(u64) -> u32;
 pub fn init(config: &Config) {
     UNDEF_ERRORS.store(config.undef_value_errors != 0, Ordering::Relaxed);
     ORIGINS.store(config.track_origins != 0, Ordering::Relaxed);
+    crate::vector::detect(true);
 }
 
 /// Who knows about origins; called only when they are tracked.

@@ -12,7 +12,7 @@
 #![allow(unsafe_code, reason = "moves bytes by address")]
 
 use crate::call::{Call, here, tracks_origins};
-use crate::raw::{all_zero, any, fill_bytes, get, load16, move_bytes, or, probe_write, put, small_or};
+use crate::raw::{all_zero, fill_bytes, get, move_bytes, probe_write, put, small_or};
 use crate::scan::shadowed;
 use core::sync::atomic::{Ordering, compiler_fence};
 use memcheck_abi::context::ThreadContext;
@@ -28,33 +28,20 @@ pub fn transfer(call: &mut Call, dst: u64, src: u64, n: u64, unit: u64) {
     if n > 64 || (dst | src) >= PROGRAM_END || dst & 4095 > 4096 - 64 {
         return transfer_long(call, dst, src, n, unit);
     }
-    // SAFETY: the ranges begin in the program's space and are short, so their shadow is mapped (it has spare pages at its end).
-    let clean = unsafe { short_clean(src, n) & short_clean(dst, n) };
-    if clean {
-        // SAFETY: exactly the bytes that C reads and writes.
-        unsafe { move_bytes(dst, src, n) };
-    } else {
-        transfer_dirty(call, dst, src, n, unit);
-    }
+    transfer_piece(call, dst, src, n, unit);
 }
 
-/// Is V zero for these at most 64 bytes?
-///
-/// # Safety
-/// The V range is mapped.
+/// Copy at most CHUNK bytes between ranges that begin in the program's space.
 #[inline(always)]
-unsafe fn short_clean(addr: u64, n: u64) -> bool {
-    let v = addr.wrapping_add(V_DISTANCE);
-    // SAFETY: the caller's promise; all loads lie inside the range.
+fn transfer_piece(call: &mut Call, dst: u64, src: u64, n: u64, unit: u64) {
+    // SAFETY: the shadow of such a short range is mapped even if it goes beyond the program's space (there are spare pages behind it);
+    // the data is exactly what C reads and writes.
     unsafe {
-        if n < 16 {
-            return small_or(v, n) == 0;
+        if all_zero(src + V_DISTANCE, n) && all_zero(dst + V_DISTANCE, n) {
+            move_bytes(dst, src, n);
+        } else {
+            transfer_dirty(call, dst, src, n, unit);
         }
-        let mut x = or(load16(v), load16(v + n - 16));
-        if n > 32 {
-            x = or(x, or(load16(v + 16), load16(v + n - 32)));
-        }
-        !any(x)
     }
 }
 
@@ -67,6 +54,9 @@ fn clean(addr: u64, n: u64) -> bool {
 
 #[inline(never)]
 fn transfer_long(call: &mut Call, dst: u64, src: u64, n: u64, unit: u64) {
+    if n <= CHUNK && (dst | src) < PROGRAM_END && (dst & 4095) + n <= 4096 {
+        return transfer_piece(call, dst, src, n, unit);
+    }
     if n == 0 {
         return;
     }
@@ -82,9 +72,8 @@ fn transfer_long(call: &mut Call, dst: u64, src: u64, n: u64, unit: u64) {
         let len = CHUNK.min(n - done);
         let offset = if forward { done } else { n - done - len };
         let (to, from) = (dst.wrapping_add(offset), src.wrapping_add(offset));
-        if clean(from, len) && clean(to, len) {
-            // SAFETY: bytes that C reads and writes, in an order that is right for overlaps.
-            unsafe { move_bytes(to, from, len) };
+        if (to | from) < PROGRAM_END {
+            transfer_piece(call, to, from, len, unit);
         } else {
             transfer_dirty(call, to, from, len, unit);
         }
@@ -217,9 +206,15 @@ pub fn fill(call: &mut Call, dst: u64, byte: u8, n: u64) {
     if n > 64 || dst >= PROGRAM_END {
         return fill_long(call, dst, byte, n);
     }
-    // SAFETY: short and beginning in the program's space: shadow is mapped; the data is what C writes.
+    fill_piece(call, dst, byte, n);
+}
+
+/// Fill at most CHUNK bytes of a range that begins in the program's space.
+#[inline(always)]
+fn fill_piece(call: &mut Call, dst: u64, byte: u8, n: u64) {
+    // SAFETY: as in `transfer_piece`.
     unsafe {
-        if short_clean(dst, n) {
+        if all_zero(dst + V_DISTANCE, n) {
             fill_bytes(dst, byte, n);
         } else {
             fill_dirty(call, dst, n, 1, |to, len| fill_bytes(to, byte, len));
@@ -234,12 +229,11 @@ fn fill_long(call: &mut Call, dst: u64, byte: u8, n: u64) {
         let to = dst.wrapping_add(done);
         shadowed(to);
         let len = CHUNK.min(n - done);
-        if clean(to, len) {
-            // SAFETY: bytes that C writes.
-            unsafe { fill_bytes(to, byte, len) };
+        if to < PROGRAM_END {
+            fill_piece(call, to, byte, len);
         } else {
             // SAFETY: bytes that C writes.
-            fill_dirty(call, to, len, 1, |to, len| unsafe { fill_bytes(to, byte, len) });
+            unsafe { fill_bytes(to, byte, len) };
         }
         done += len;
     }

@@ -7,14 +7,15 @@
 //! ```text
 //! dispatcher --SysV call, on the runtime's stack--> string, memory, search      the C functions
 //!                                                     |        |
-//!                                                   scan     copy               kernels over data + V
+//!                                                scan, compare copy             kernels over data + V
 //!                                                     |        |
-//!                                                   raw      call               bytes; reports and judgement of dirty bytes
+//!                                           unit, vector, raw  call             bytes; reports and judgement of dirty bytes
 //! ```
 //!
 //! - [`memory`], [`string`], [`search`]  the functions
-//! - [`scan`]   search and comparison    - [`copy`]  copying and filling
-//! - [`call`]   what one call reports    - [`raw`]   loads and stores
+//! - [`scan`], [`compare`], [`copy`]       the kernels
+//! - [`call`]                              what one call reports
+//! - [`unit`], [`vector`], [`raw`]         characters, vectors, loads and stores
 //!
 //! A fault on program memory inside these functions is the program's: as if its own function had touched that address. The program's
 //! state is that of the function's entry; running the function again from there is always right (see [`copy`]).
@@ -24,12 +25,15 @@
 #![cfg_attr(not(test), no_std)]
 
 pub mod call;
+pub mod compare;
 pub mod copy;
 pub mod memory;
 pub mod raw;
 pub mod scan;
 pub mod search;
 pub mod string;
+pub mod unit;
+pub mod vector;
 
 pub use call::{init, set_origin_hooks};
 use memcheck_abi::replace::Func;

@@ -1,8 +1,10 @@
 //! mem*: ranges of known length.
 
 use crate::call::{Call, overlap};
+use crate::compare::compare;
 use crate::copy::{fill, transfer};
-use crate::scan::{Exact, One, compare, find, find_last};
+use crate::scan::{find, find_last};
+use crate::unit::{Exact, One};
 
 /// No limit; a multiple of every unit's size.
 pub const UNBOUNDED: u64 = !3;

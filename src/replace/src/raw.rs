@@ -1,32 +1,31 @@
 //! Bytes at machine speed, without any check: the only file that loads and stores by address.
 //!
-//! Everything here is baseline SSE2 and moves 16 bytes at a time. The same functions serve data and shadow, because the V shadow of
-//! a range is just another range. Nothing here may become a call of `memcpy` or `memset`: those symbols of the runtime image can
+//! Short ranges take 16 bytes at a time, long ones the widest vectors there are. The same functions serve data and shadow, because the
+//! V shadow of a range is just another range. Nothing here may become a call of `memcpy` or `memset`: those symbols of the runtime image can
 //! be built on this file, so loops that a compiler would recognise as such carry an empty `asm!` that hides them.
 //!
 //! The contract of all functions: an address is either shadow that is mapped, or memory of the program which the replaced C
 //! function would touch itself — then a fault is the program's fault and is delivered to it as such.
 #![allow(unsafe_code, reason = "loads and stores by address")]
 
+use crate::vector::{Vector, by_width};
 use core::arch::asm;
-use core::arch::x86_64::{
-    __m128i, _mm_cmpeq_epi8, _mm_loadu_si128, _mm_movemask_epi8, _mm_or_si128, _mm_set1_epi8, _mm_setzero_si128, _mm_storeu_si128,
-};
+use core::arch::x86_64::__m128i;
 
 /// # Safety
 /// The contract of this module, for 16 bytes.
 #[inline(always)]
-pub unsafe fn load16(addr: u64) -> __m128i {
+unsafe fn load16(addr: u64) -> __m128i {
     // SAFETY: the caller's promise.
-    unsafe { _mm_loadu_si128(addr as *const __m128i) }
+    unsafe { __m128i::load(addr) }
 }
 
 /// # Safety
 /// The contract of this module, for 16 bytes.
 #[inline(always)]
-pub unsafe fn store16(addr: u64, value: __m128i) {
+unsafe fn store16(addr: u64, value: __m128i) {
     // SAFETY: the caller's promise.
-    unsafe { _mm_storeu_si128(addr as *mut __m128i, value) }
+    unsafe { value.store(addr) }
 }
 
 /// # Safety
@@ -45,45 +44,58 @@ pub unsafe fn put<T: Copy>(addr: u64, value: T) {
     unsafe { (addr as *mut T).write_unaligned(value) }
 }
 
-/// Is any of these 16 bytes not zero?
-#[inline(always)]
-pub fn any(x: __m128i) -> bool {
-    // SAFETY: SSE2 is part of the architecture.
-    unsafe { _mm_movemask_epi8(_mm_cmpeq_epi8(x, _mm_setzero_si128())) != 0xffff }
-}
-
-#[inline(always)]
-pub fn or(a: __m128i, b: __m128i) -> __m128i {
-    // SAFETY: SSE2 is part of the architecture.
-    unsafe { _mm_or_si128(a, b) }
-}
-
 /// Are all bytes of `[addr, addr + len)` zero?
 ///
 /// # Safety
 /// The contract of this module.
-#[inline]
+#[inline(always)]
 pub unsafe fn all_zero(addr: u64, len: u64) -> bool {
     // SAFETY: the caller's promise; every load lies inside the range.
     unsafe {
-        if len < 16 {
-            return small_or(addr, len) == 0;
+        match len {
+            65.. => all_zero_long(addr, len),
+            16.. => {
+                let mut x = load16(addr).or(load16(addr + len - 16));
+                if len > 32 {
+                    x = x.or(load16(addr + 16).or(load16(addr + len - 32)));
+                }
+                x.is_zero()
+            }
+            _ => small_or(addr, len) == 0,
         }
-        let last = addr + len - 16;
+    }
+}
+
+by_width! {
+    /// [`all_zero`] for more than 64 bytes.
+    ///
+    /// # Safety
+    /// The contract of this module.
+    unsafe fn all_zero_long[][](addr: u64, len: u64) -> bool = all_zero_in
+}
+
+/// # Safety
+/// As [`all_zero_long`].
+#[inline(always)]
+unsafe fn all_zero_in<V: Vector>(addr: u64, len: u64) -> bool {
+    // SAFETY: the caller's promise; every load lies inside the range.
+    unsafe {
+        let last = addr + len - V::BYTES;
         let mut at = addr;
-        while at + 48 < last {
-            let x = or(or(load16(at), load16(at + 16)), or(load16(at + 32), load16(at + 48)));
-            if any(x) {
+        while at + 3 * V::BYTES < last {
+            let low = V::load(at).or(V::load(at + V::BYTES));
+            let high = V::load(at + 2 * V::BYTES).or(V::load(at + 3 * V::BYTES));
+            if !low.or(high).is_zero() {
                 return false;
             }
-            at += 64;
+            at += 4 * V::BYTES;
         }
-        let mut x = load16(last);
+        let mut x = V::load(last);
         while at < last {
-            x = or(x, load16(at));
-            at += 16;
+            x = x.or(V::load(at));
+            at += V::BYTES;
         }
-        !any(x)
+        x.is_zero()
     }
 }
 
@@ -109,19 +121,12 @@ pub unsafe fn small_or(addr: u64, len: u64) -> u64 {
 ///
 /// # Safety
 /// The contract of this module.
-#[inline]
+#[inline(always)]
 pub unsafe fn move_bytes(dst: u64, src: u64, n: u64) {
     // SAFETY: the caller's promise. In each arm all loads come before the first store, which makes overlaps harmless.
     unsafe {
         match n {
-            65.. if n > 128 => move_long(dst, src, n),
-            65.. => {
-                let a = [load16(src), load16(src + 16), load16(src + 32), load16(src + 48)];
-                let end = n - 64;
-                let b = [load16(src + end), load16(src + end + 16), load16(src + end + 32), load16(src + end + 48)];
-                store64(dst, a);
-                store64(dst + end, b);
-            }
+            65.. => move_long(dst, src, n),
             33.. => {
                 let (a, b) = (load16(src), load16(src + 16));
                 let (c, d) = (load16(src + n - 32), load16(src + n - 16));
@@ -158,56 +163,101 @@ unsafe fn move_two<T: Copy>(dst: u64, src: u64, gap: u64) {
     }
 }
 
-/// # Safety
-/// The contract of this module, for 64 bytes.
-#[inline(always)]
-unsafe fn store64(dst: u64, x: [__m128i; 4]) {
-    // SAFETY: the caller's promise.
-    unsafe {
-        store16(dst, x[0]);
-        store16(dst + 16, x[1]);
-        store16(dst + 32, x[2]);
-        store16(dst + 48, x[3]);
-    }
+by_width! {
+    /// [`move_bytes`] for more than 64 bytes.
+    ///
+    /// # Safety
+    /// The contract of this module.
+    unsafe fn move_long[][](dst: u64, src: u64, n: u64) = move_in
 }
 
 /// # Safety
-/// The contract of this module; `n > 64`.
-#[inline(never)]
-unsafe fn move_long(dst: u64, src: u64, n: u64) {
+/// As [`move_long`].
+#[inline(always)]
+unsafe fn move_in<V: Vector>(dst: u64, src: u64, n: u64) {
     // SAFETY: the caller's promise. The first and last vectors are loaded first and stored last, so the aligned stores of the
     // loop can not destroy them; in between, a store only reaches source bytes that were already loaded.
     unsafe {
-        let (first, last) = (load16(src), load16(src + n - 16));
+        let w = V::BYTES;
+        let (first, last) = (V::load(src), V::load(src + n - w));
         if dst.wrapping_sub(src) >= n {
-            let mut i = 16 - (dst & 15);
-            while i + 64 <= n {
-                let x = [load16(src + i), load16(src + i + 16), load16(src + i + 32), load16(src + i + 48)];
-                store64(dst + i, x);
-                i += 64;
+            let mut i = w - dst % w;
+            while i + 4 * w <= n {
+                move_block::<V>(dst + i, src + i);
+                i += 4 * w;
             }
-            while i + 16 <= n {
-                let x = load16(src + i);
-                store16(dst + i, x);
+            while i + w <= n {
+                V::load(src + i).store(dst + i);
                 asm!("", options(nostack, preserves_flags));
-                i += 16;
+                i += w;
             }
         } else {
-            let mut i = n - ((dst + n) & 15);
-            while i >= 64 {
-                i -= 64;
-                let x = [load16(src + i), load16(src + i + 16), load16(src + i + 32), load16(src + i + 48)];
-                store64(dst + i, x);
+            let mut i = n - (dst + n) % w;
+            while i >= 4 * w {
+                i -= 4 * w;
+                move_block::<V>(dst + i, src + i);
             }
-            while i >= 16 {
-                i -= 16;
-                let x = load16(src + i);
-                store16(dst + i, x);
+            while i >= w {
+                i -= w;
+                V::load(src + i).store(dst + i);
                 asm!("", options(nostack, preserves_flags));
             }
         }
-        store16(dst, first);
-        store16(dst + n - 16, last);
+        first.store(dst);
+        last.store(dst + n - w);
+    }
+}
+
+/// Four vectors: all loads, then all stores.
+///
+/// # Safety
+/// The contract of this module.
+#[inline(always)]
+unsafe fn move_block<V: Vector>(dst: u64, src: u64) {
+    let w = V::BYTES;
+    // SAFETY: the caller's promise.
+    unsafe {
+        let (a, b, c, d) = (V::load(src), V::load(src + w), V::load(src + 2 * w), V::load(src + 3 * w));
+        a.store(dst);
+        b.store(dst + w);
+        c.store(dst + 2 * w);
+        d.store(dst + 3 * w);
+    }
+}
+
+by_width! {
+    /// [`fill_bytes`] for more than 64 bytes.
+    ///
+    /// # Safety
+    /// The contract of this module.
+    unsafe fn fill_long[][](dst: u64, byte: u8, n: u64) = fill_in
+}
+
+/// # Safety
+/// As [`fill_long`].
+#[inline(always)]
+unsafe fn fill_in<V: Vector>(dst: u64, byte: u8, n: u64) {
+    // SAFETY: the caller's promise.
+    unsafe {
+        let x = V::splat8(byte);
+        let w = V::BYTES;
+        let last = dst + n - w;
+        x.store(dst);
+        let mut at = dst + w - dst % w;
+        while at + 3 * w < last {
+            x.store(at);
+            x.store(at + w);
+            x.store(at + 2 * w);
+            x.store(at + 3 * w);
+            asm!("", options(nostack, preserves_flags));
+            at += 4 * w;
+        }
+        while at < last {
+            x.store(at);
+            asm!("", options(nostack, preserves_flags));
+            at += w;
+        }
+        x.store(last);
     }
 }
 
@@ -215,26 +265,21 @@ unsafe fn move_long(dst: u64, src: u64, n: u64) {
 ///
 /// # Safety
 /// The contract of this module.
-#[inline]
+#[inline(always)]
 pub unsafe fn fill_bytes(dst: u64, byte: u8, n: u64) {
     // SAFETY: the caller's promise.
     unsafe {
+        if n > 64 {
+            return fill_long(dst, byte, n);
+        }
         if n >= 16 {
-            let x = _mm_set1_epi8(byte as i8);
-            let last = dst + n - 16;
+            let x = __m128i::splat8(byte);
             store16(dst, x);
-            let mut at = (dst + 16) & !15;
-            while at + 48 < last {
-                store64(at, [x; 4]);
-                asm!("", options(nostack, preserves_flags));
-                at += 64;
+            store16(dst + n - 16, x);
+            if n > 32 {
+                store16(dst + 16, x);
+                store16(dst + n - 32, x);
             }
-            while at < last {
-                store16(at, x);
-                asm!("", options(nostack, preserves_flags));
-                at += 16;
-            }
-            store16(last, x);
             return;
         }
         let word = u64::from(byte) * 0x0101_0101_0101_0101;

@@ -7,35 +7,19 @@
 #![allow(unsafe_code, reason = "reads characters by address")]
 
 use crate::call::Call;
-use crate::raw::get;
-use crate::scan::{Exact, Fold, IgnoreCase, Needle, Nul, Unit, compare, find, unit_at};
+use crate::compare::compare;
 use crate::memory::UNBOUNDED;
-use core::arch::x86_64::{__m128i, _mm_or_si128};
-
-/// Either of two characters, and (in strings) the terminator.
-#[derive(Clone, Copy)]
-struct Start<const STRING: bool>(u8, u8);
-
-impl<const STRING: bool> Needle<u8> for Start<STRING> {
-    #[inline(always)]
-    fn lanes(self, data: __m128i) -> __m128i {
-        // SAFETY: SSE2 is part of the architecture.
-        unsafe {
-            let either = _mm_or_si128(u8::equal(data, self.0.splat()), u8::equal(data, self.1.splat()));
-            if STRING { _mm_or_si128(either, Needle::<u8>::lanes(Nul, data)) } else { either }
-        }
-    }
-    fn may_match(self, bits: u64, undefined: u64) -> bool {
-        let same = |c: u8| (bits ^ u64::from(c)) & !undefined == 0;
-        same(self.0) || same(self.1) || STRING && same(0)
-    }
-}
+use crate::raw::get;
+use crate::scan::{find, unit_at};
+use crate::unit::{Exact, Fold, Four, IgnoreCase, Nul};
 
 /// The needle in the haystack: address, or 0. `len` is the haystack's length (of a string: no limit), the needle is not empty.
 fn search<F: Fold, const STRING: bool>(call: &mut Call, hay: u64, len: u64, needle: u64, n: u64) -> u64 {
     let Some(last) = len.checked_sub(n) else { return 0 };
     let (first, _) = unit_at::<u8>(call, needle);
-    let start = Start::<STRING>(F::unit(u64::from(first)) as u8, upper::<F>(first));
+    let lower = F::unit(u64::from(first)) as u8;
+    // In strings the terminator stops the search as well.
+    let start = Four::<false>([lower, upper::<F>(first), if STRING { 0 } else { lower }, lower]);
     let (mut at, mut work) = (0, 0);
     while at <= last {
         at += find(call, hay.wrapping_add(at), last - at + 1, start);
@@ -52,8 +36,9 @@ fn search<F: Fold, const STRING: bool>(call: &mut Call, hay: u64, len: u64, need
             return 0;
         }
         at += 1;
-        work += difference.at;
-        if work > 256 + 8 * at {
+        // A candidate costs about as much as 16 bytes of the way.
+        work += 16 + difference.at;
+        if work > 1024 + 4 * at {
             return two_way::<F, STRING>(call, hay.wrapping_add(at), len - at, needle, n);
         }
     }

@@ -7,9 +7,11 @@
 //! single-byte locales with letters above 127 would fold more.
 
 use crate::call::{Call, overlap};
+use crate::compare::compare;
 use crate::copy::{fill, probe, transfer};
 use crate::memory::UNBOUNDED;
-use crate::scan::{Exact, Fold, IgnoreCase, Nul, OneOrNul, Unit, compare, find, find_last, unit_at};
+use crate::scan::{find, find_last, unit_at};
+use crate::unit::{Exact, Fold, IgnoreCase, Nul, One, OneOrNul, Unit};
 
 /// `n` units in bytes.
 #[inline(always)]
@@ -264,7 +266,7 @@ pub extern "C" fn wmemcmp(a: u64, b: u64, n: u64) -> i32 {
 
 pub extern "C" fn wmemchr(s: u64, c: u32, n: u64) -> u64 {
     let limit = bytes::<u32>(n);
-    let at = find(&mut Call::new(), s, limit, crate::scan::One(c));
+    let at = find(&mut Call::new(), s, limit, One(c));
     if at < limit { s.wrapping_add(at) } else { 0 }
 }
 

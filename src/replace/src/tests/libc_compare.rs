@@ -1,7 +1,7 @@
 //! The same call, ours on program memory and libc's on a copy, must give the same value and the same memory.
 
 use super::{AREA, ONE, Random, TWO, at_end, read, silent, world, write};
-use crate::{memory as m, search as f, string as s};
+use crate::{memory as m, search as f, string as s, vector};
 
 unsafe extern "C" {
     fn strlen(s: u64) -> u64;
@@ -51,19 +51,21 @@ unsafe extern "C" {
     fn wmemmove(d: u64, s: u64, n: u64) -> u64;
 }
 
-/// Run `theirs` and then `ours` from the same memory; both must return the same and leave the same. No reports.
+/// Run `theirs`, and `ours` with both vector widths, from the same memory; all must return the same and leave the same. No reports.
 #[track_caller]
 fn same<T: PartialEq + std::fmt::Debug>(what: &str, theirs: impl Fn() -> T, ours: impl Fn() -> T) {
-    let (one, two) = (read(ONE, AREA), read(TWO, AREA));
+    let before = (read(ONE, AREA), read(TWO, AREA));
     let expected = theirs();
     let after = (read(ONE, AREA), read(TWO, AREA));
-    write(ONE, &one);
-    write(TWO, &two);
-    let got = ours();
-    assert_eq!(got, expected, "{what}");
-    assert!(after == (read(ONE, AREA), read(TWO, AREA)), "{what}: memory differs");
-    write(ONE, &one);
-    write(TWO, &two);
+    for wide in [false, true] {
+        write(ONE, &before.0);
+        write(TWO, &before.1);
+        vector::detect(wide);
+        assert_eq!(ours(), expected, "{what}, wide: {wide}");
+        assert!(after == (read(ONE, AREA), read(TWO, AREA)), "{what}, wide: {wide}: memory differs");
+    }
+    write(ONE, &before.0);
+    write(TWO, &before.1);
     silent();
 }
 
