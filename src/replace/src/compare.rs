@@ -12,6 +12,9 @@ use crate::vector::{Vector, by_width};
 use core::arch::x86_64::__m128i;
 use memcheck_abi::layout::{PROGRAM_END, V_DISTANCE};
 
+/// Bytes that are compared without a call.
+const SHORT: u64 = 64;
+
 /// Where a comparison ended: the (folded) units that differ or are the terminator, and their byte offset.
 pub struct Difference {
     pub at: u64,
@@ -26,29 +29,43 @@ pub fn compare<U: Unit, F: Fold, const STRING: bool>(call: &mut Call, a: u64, b:
     if limit == 0 {
         return None;
     }
-    if (a | b) < PROGRAM_END && (a | b) % U::SIZE == 0 && room(a, b) >= 16 {
-        // SAFETY: C reads the first units, and 16 bytes are in their pages.
-        let (stop, dirt) = unsafe { differences::<U, F, STRING>(a, b) };
-        if stop != 0 {
-            let at = u64::from(stop.trailing_zeros()) & !(U::SIZE - 1);
-            if at >= limit {
-                return None;
-            }
-            if dirt >> at & 1 == 0 {
-                // SAFETY: everything before was equal, so C reads these units.
+    let mut at = 0;
+    if (a | b) < PROGRAM_END && (a | b) % U::SIZE == 0 {
+        let room = room(a, b).min(SHORT);
+        while at + 16 <= room {
+            // SAFETY: everything before was equal, so C reads the units at `at`, and 16 bytes are in their pages.
+            let (stop, dirt) = unsafe { differences::<U, F, STRING>(a + at, b + at) };
+            if stop != 0 {
+                let skip = u64::from(stop.trailing_zeros()) & !(U::SIZE - 1);
+                at += skip;
+                if at >= limit {
+                    return None;
+                }
+                if dirt >> skip & 1 != 0 {
+                    break;
+                }
+                // SAFETY: as above.
                 let (p, q) = unsafe { (get::<U>(a + at).bits(), get::<U>(b + at).bits()) };
                 return Some(Difference { at, a: F::unit(p), b: F::unit(q) });
             }
-        } else if limit <= 16 {
-            return None;
+            at += 16;
+            if at >= limit {
+                return None;
+            }
         }
     }
-    compare_rest::<U, F, STRING>(call, a, b, limit, ordered)
+    compare_rest::<U, F, STRING>(call, (a, b), at, limit, ordered)
 }
 
+/// [`compare`] from offset `at` on.
 #[inline(never)]
-fn compare_rest<U: Unit, F: Fold, const STRING: bool>(call: &mut Call, a: u64, b: u64, limit: u64, ordered: bool) -> Option<Difference> {
-    let mut at = 0;
+fn compare_rest<U: Unit, F: Fold, const STRING: bool>(
+    call: &mut Call,
+    (a, b): (u64, u64),
+    mut at: u64,
+    limit: u64,
+    ordered: bool,
+) -> Option<Difference> {
     while at < limit {
         let (x, y) = (a.wrapping_add(at), b.wrapping_add(at));
         if (x | y) < PROGRAM_END && (x | y) % U::SIZE == 0 && room(x, y) >= 16 {

@@ -150,12 +150,36 @@ unsafe fn more_vectors<U: Unit, N: Needle<U>>(s: u64, mut at: u64, limit: u64, n
                 return Stop { at: at + stop.at, dirty: stop.dirty };
             }
             at += 16;
-            if (s + at) % BLOCK == 0 && at < limit {
-                at += quiet_run::<U, N>(s + at, limit - at, needle);
+            if (s + at) % 64 == 0 {
+                at = quiet_blocks::<U, N>(s, at, limit, needle);
             }
         }
     }
     Stop { at: limit, dirty: false }
+}
+
+/// From offset `at` (64-aligned) over whole quiet blocks: the next block is not quiet, or at or behind `limit`.
+///
+/// # Safety
+/// C may read the byte at `s + at` if it is before `limit`.
+#[inline(always)]
+unsafe fn quiet_blocks<U: Unit, N: Needle<U>>(s: u64, mut at: u64, limit: u64, needle: N) -> u64 {
+    // SAFETY: as in `more_vectors`.
+    unsafe {
+        while at < limit {
+            if at >= 256 && (s + at) % BLOCK == 0 {
+                at += quiet_run::<U, N>(s + at, limit - at, needle);
+                if at >= limit {
+                    break;
+                }
+            }
+            if !quiet_block::<__m128i, U, N>(s + at, needle) {
+                break;
+            }
+            at += 64;
+        }
+    }
+    at
 }
 
 by_width! {

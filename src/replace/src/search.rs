@@ -1,7 +1,7 @@
 //! Substrings and character sets: strstr, strcasestr, memmem, strspn, strcspn, strpbrk.
 //!
 //! Substring search first goes from one occurrence of the needle's first character to the next, which is what nearly all programs
-//! need. When the failed comparisons cost more than the way made, it goes on with the two-way algorithm (Crochemore and Perrin,
+//! need (two characters: most places are ruled out by vectors). When the failed comparisons cost more than the way made, it goes on with the two-way algorithm (Crochemore and Perrin,
 //! 1991), which is linear in the worst case and needs no memory. The haystack is never measured as a whole: a program that
 //! searches again and again in one long string must not pay for its length each time.
 #![allow(unsafe_code, reason = "reads characters by address")]
@@ -12,22 +12,21 @@ use crate::memory::UNBOUNDED;
 use crate::raw::get;
 use crate::scan::{find, unit_at};
 use crate::unit::{Exact, Fold, Four, IgnoreCase, Nul};
+use crate::vector::{Vector, by_width};
+use memcheck_abi::layout::{PROGRAM_END, V_DISTANCE};
 
 /// The needle in the haystack: address, or 0. `len` is the haystack's length (of a string: no limit), the needle is not empty.
 fn search<F: Fold, const STRING: bool>(call: &mut Call, hay: u64, len: u64, needle: u64, n: u64) -> u64 {
     let Some(last) = len.checked_sub(n) else { return 0 };
-    let (first, _) = unit_at::<u8>(call, needle);
-    let lower = F::unit(u64::from(first)) as u8;
-    // In strings the terminator stops the search as well.
-    let start = Four::<false>([lower, upper::<F>(first), if STRING { 0 } else { lower }, lower]);
+    let start = Start::new::<F, STRING>(call, needle, n);
     let (mut at, mut work) = (0, 0);
-    while at <= last {
-        at += find(call, hay.wrapping_add(at), last - at + 1, start);
+    loop {
+        at = start.next::<F, STRING>(call, hay, at, last);
         if at > last {
             return 0;
         }
         let found = hay.wrapping_add(at);
-        // SAFETY: `find` read this byte.
+        // SAFETY: `next` read this byte.
         if STRING && unsafe { get::<u8>(found) } == 0 {
             return 0;
         }
@@ -42,11 +41,80 @@ fn search<F: Fold, const STRING: bool>(call: &mut Call, hay: u64, len: u64, need
             return two_way::<F, STRING>(call, hay.wrapping_add(at), len - at, needle, n);
         }
     }
-    0
 }
 
-fn upper<F: Fold>(c: u8) -> u8 {
-    if F::EXACT { c } else { c.to_ascii_uppercase() }
+/// What a place must look like to be worth a comparison: the first character, or the first two.
+struct Start {
+    /// Both cases of the first character; in strings also the terminator, which ends the search.
+    first: Four<false>,
+    /// The first two characters, folded; `None` for a needle of one.
+    pair: Option<[u8; 2]>,
+}
+
+impl Start {
+    fn new<F: Fold, const STRING: bool>(call: &mut Call, needle: u64, n: u64) -> Start {
+        let (first, _) = unit_at::<u8>(call, needle);
+        let lower = F::unit(u64::from(first)) as u8;
+        let upper = if F::EXACT { first } else { first.to_ascii_uppercase() };
+        // SAFETY: the needle has `n` bytes.
+        let pair = (n > 1).then(|| [lower, F::unit(u64::from(unsafe { get::<u8>(needle + 1) })) as u8]);
+        Start { first: Four([lower, upper, if STRING { 0 } else { lower }, lower]), pair }
+    }
+
+    /// First offset from `at` on that is a candidate or the terminator; more than `last` if there is none.
+    fn next<F: Fold, const STRING: bool>(&self, call: &mut Call, hay: u64, mut at: u64, last: u64) -> u64 {
+        let Some(pair) = self.pair else {
+            return at + find(call, hay.wrapping_add(at), (last + 1).saturating_sub(at), self.first);
+        };
+        while at <= last {
+            let addr = hay.wrapping_add(at);
+            if addr < PROGRAM_END {
+                // SAFETY: no terminator before, so C reads this byte.
+                at += unsafe { no_pair::<F, STRING>(addr, last - at + 1, pair) };
+            }
+            // A candidate, the terminator, dirt, the end of a page, or the end of the haystack: look at this one byte.
+            if at > last || find(call, hay.wrapping_add(at), 1, self.first) == 0 {
+                return at;
+            }
+            at += 1;
+        }
+        at
+    }
+}
+
+by_width! {
+    /// Number of bytes from `addr` on at which neither the pair nor (in strings) the terminator nor dirt is; stops when it reaches
+    /// `limit`, or early at the end of a page.
+    ///
+    /// # Safety
+    /// C reads the byte at `addr`, which has shadow.
+    unsafe fn no_pair[F: Fold, const STRING: bool][F, STRING](addr: u64, limit: u64, pair: [u8; 2]) -> u64 = no_pair_in
+}
+
+/// # Safety
+/// As [`no_pair`].
+#[inline(always)]
+unsafe fn no_pair_in<V: Vector, F: Fold, const STRING: bool>(addr: u64, limit: u64, pair: [u8; 2]) -> u64 {
+    let mut at = 0;
+    // SAFETY: all loads are in the page of the byte at `at`, which C reads because no terminator came before.
+    unsafe {
+        let (first, second) = (V::splat8(pair[0]), V::splat8(pair[1]));
+        while at < limit {
+            if (addr + at) & 4095 > 4095 - V::BYTES {
+                return at;
+            }
+            let data = V::load(addr + at);
+            let hits = F::vector(data).equal8(first).and(F::vector(V::load(addr + at + 1)).equal8(second));
+            let hits = if STRING { hits.or(data.equal8(V::zero())) } else { hits };
+            let stop = hits.or(V::load(addr + at + V_DISTANCE));
+            if !stop.is_zero() {
+                let clean = stop.equal8(V::zero()).mask();
+                return at + u64::from((!clean).trailing_zeros());
+            }
+            at += V::BYTES;
+        }
+    }
+    at
 }
 
 /// Where the needle is cut for the two-way algorithm: index of the last byte of the left part (-1 if empty) and the period.
@@ -172,13 +240,17 @@ pub extern "C" fn memmem(hay: u64, len: u64, needle: u64, n: u64) -> u64 {
     if n == 0 { hay } else { search::<Exact, false>(&mut Call::new(), hay, len, needle, n) }
 }
 
-/// A set of bytes, one bit each.
-struct Set([u64; 4]);
+/// A set of bytes, one bit each; while there are at most four, also as a list.
+struct Set {
+    bits: [u64; 4],
+    few: [u8; 4],
+    count: usize,
+}
 
 impl Set {
     /// The characters of a string.
     fn of(call: &mut Call, s: u64) -> Set {
-        let mut set = Set([0; 4]);
+        let mut set = Set { bits: [0; 4], few: [0; 4], count: 0 };
         let mut at = s;
         loop {
             let (c, undefined) = unit_at::<u8>(call, at);
@@ -194,16 +266,29 @@ impl Set {
     }
 
     fn add(&mut self, c: u8) {
-        self.0[usize::from(c >> 6)] |= 1 << (c & 63);
+        if self.has(c) {
+            return;
+        }
+        self.bits[usize::from(c >> 6)] |= 1 << (c & 63);
+        if self.count < 4 {
+            // Unused places repeat the last member, so that the list always says what the set says.
+            self.few[self.count..].fill(c);
+        }
+        self.count += 1;
     }
 
+    #[inline(always)]
     fn has(&self, c: u8) -> bool {
-        self.0[usize::from(c >> 6)] >> (c & 63) & 1 != 0
+        self.bits[usize::from(c >> 6)] >> (c & 63) & 1 != 0
     }
 }
 
-/// Number of characters at `s` before the first that is (`member`) or is not in the set.
-fn span(call: &mut Call, s: u64, set: &Set, member: bool) -> u64 {
+/// Number of characters at `s` before the first that is (`MEMBER`) or is not in the set.
+fn span<const MEMBER: bool>(call: &mut Call, s: u64, set: &Set) -> u64 {
+    if (1..=4).contains(&set.count) {
+        let few = set.few;
+        return if MEMBER { find(call, s, UNBOUNDED, Four::<false>(few)) } else { find(call, s, UNBOUNDED, Four::<true>(few)) };
+    }
     let mut n = 0;
     loop {
         let at = s.wrapping_add(n);
@@ -211,7 +296,7 @@ fn span(call: &mut Call, s: u64, set: &Set, member: bool) -> u64 {
         if undefined != 0 {
             call.undefined(at);
         }
-        if set.has(c) == member {
+        if set.has(c) == MEMBER {
             return n;
         }
         n += 1;
@@ -222,13 +307,13 @@ fn span(call: &mut Call, s: u64, set: &Set, member: bool) -> u64 {
 fn span_until(call: &mut Call, s: u64, stop: u64) -> u64 {
     let mut set = Set::of(call, stop);
     set.add(0);
-    span(call, s, &set, true)
+    span::<true>(call, s, &set)
 }
 
 pub extern "C" fn strspn(s: u64, accept: u64) -> u64 {
     let mut call = Call::new();
     let set = Set::of(&mut call, accept);
-    span(&mut call, s, &set, false)
+    span::<false>(&mut call, s, &set)
 }
 
 pub extern "C" fn strcspn(s: u64, reject: u64) -> u64 {
