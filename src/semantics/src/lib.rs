@@ -12,7 +12,8 @@
 //! Rooms, in the order in which they build on each other:
 //! - [`wide`] 64 bytes as lanes; [`bits`] arithmetic on partly known numbers; [`regs`] the shadow registers
 //! - [`machine`] the surroundings; [`plan`] an instruction made ready; [`cx`] running one; [`table`] all rows
-//! - families, each with its rows: [`moves`] [`integer`] [`shift`] [`bitop`] [`flags`] [`control`] [`string`]
+//! - families, each with its rows: [`moves`] [`integer`] [`shift`] [`bitop`] [`flags`] [`control`] [`string`],
+//!   vectors: [`vmoves`] [`lanes`] [`shuffle`] [`convert`] [`compare`] [`kmask`] [`gather`], and [`x87`] [`state`]
 //! - [`lookahead`] the excuse for branches that compilers reordered
 //!
 //! Promises: a bit called defined never depends on an undefined bit (`tests/proof.rs` tries to refute that on the processor).
@@ -24,18 +25,27 @@
 
 pub mod bitop;
 pub mod bits;
+pub mod compare;
 pub mod control;
+pub mod convert;
 mod cx;
 pub mod flags;
+pub mod gather;
 pub mod integer;
+pub mod kmask;
+pub mod lanes;
 pub mod machine;
 pub mod moves;
 pub mod plan;
 pub mod regs;
 pub mod shift;
+pub mod shuffle;
+pub mod state;
 pub mod string;
 pub mod table;
+pub mod vmoves;
 pub mod wide;
+pub mod x87;
 
 pub use cx::run;
 pub use machine::{Complaint, ComplaintKind, Machine, Outcome, Segment};

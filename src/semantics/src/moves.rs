@@ -75,6 +75,7 @@ pub(crate) fn stack_slot(displacement: i64, size: u16, read: bool) -> Mem {
         size,
         element: 8,
         vsib: 0,
+        index_size: 0,
         width: 64,
         segment: None,
         displacement: displacement as u64,

@@ -45,6 +45,8 @@ pub struct Mem {
     pub element: u8,
     /// The index is a vector register of this element size (gathers); 0 otherwise.
     pub vsib: u8,
+    /// Bytes of that vector register.
+    pub index_size: u8,
     /// 64 or 32 bit address arithmetic; 8: the index is al (xlat).
     pub width: u8,
     pub segment: Option<crate::machine::Segment>,
@@ -306,6 +308,7 @@ fn explicit_memory(insn: &Instruction, kind: OpKind) -> Mem {
         size: size.size() as u16,
         element: if size == MemorySize::Unknown { 8 } else { size.element_size() as u8 },
         vsib,
+        index_size: index.size() as u8,
         width: match (index, base.size(), index.size()) {
             (Register::AL, ..) => 8,
             (_, 4, _) => 32,

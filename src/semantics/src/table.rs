@@ -7,17 +7,26 @@
 use iced_x86::{Instruction, Mnemonic, Mnemonic as M};
 
 use crate::bitop::{self, BitOp};
+use crate::compare::{self, Compare};
 use crate::control::{self, Control};
+use crate::convert::{self, Convert};
 use crate::cx::Cx;
 use crate::flags::{self, FlagOp};
+use crate::gather;
 use crate::integer::{self, Int};
+use crate::kmask::{self, KOp};
+use crate::lanes::{self, Lane, LaneShift, Logic, Scalar};
 use crate::machine::Machine;
 use crate::moves::{self, Move};
 use crate::plan::{Operand, Plan};
 use crate::regs::{ARITH, FLAGS, MASK0, VEC0, X87};
 use crate::shift::{self, Shift};
+use crate::shuffle::{self, Shuffle};
+use crate::state::{self, State};
 use crate::string::{self, Str};
+use crate::vmoves::{self, VMove};
 use crate::wide::Wide;
+use crate::x87::{self, X87Op};
 
 /// Mnemonics that follow one rule.
 pub type Row = (&'static [Mnemonic], Rule);
@@ -38,6 +47,23 @@ pub enum Rule {
     Flag(FlagOp),
     Control(Control),
     Str(Str),
+    VMove(VMove),
+    /// (operation, lane of a write mask)
+    Logic(Logic, u8),
+    Lane(Lane, u8),
+    /// (operation, lane, a count for every lane)
+    LaneShift(LaneShift, u8, bool),
+    Scalar(Scalar, u8),
+    /// (bytes that mix, lane of a write mask)
+    Mix(u8, u8),
+    Shuffle(Shuffle),
+    Convert(Convert),
+    Compare(Compare),
+    KMask(KOp, u8),
+    Gather(u8),
+    Scatter(u8),
+    X87(X87Op),
+    State(State),
 }
 
 #[rustfmt::skip] // one row per rule
@@ -63,6 +89,15 @@ const FAMILIES: &[&[Row]] = &[
     shift::ROWS,
     bitop::ROWS,
     control::ROWS,
+    vmoves::ROWS,
+    lanes::ROWS,
+    shuffle::ROWS,
+    convert::ROWS,
+    compare::ROWS,
+    kmask::ROWS,
+    gather::ROWS,
+    x87::ROWS,
+    state::ROWS,
 ];
 
 /// More than there are mnemonics; checked by a test.
@@ -98,7 +133,17 @@ pub fn rule(insn: &Instruction) -> Rule {
 impl Rule {
     /// Masked-off lanes of a memory source are not loaded (false for shuffles, which need them all).
     pub(crate) fn is_lanewise(self) -> bool {
-        false
+        matches!(
+            self,
+            Rule::VMove(VMove::Full(_) | VMove::Scalar(_))
+                | Rule::Logic(..)
+                | Rule::Lane(..)
+                | Rule::LaneShift(..)
+                | Rule::Scalar(..)
+                | Rule::Convert(_)
+                | Rule::Compare(_)
+                | Rule::Shuffle(Shuffle::BlendMask(_))
+        )
     }
 
     /// What a rule wants changed in the plan the operands alone suggest.
@@ -118,6 +163,18 @@ impl Rule {
                 plan.quick = false;
             }
             Rule::Flag(op) => adjust_flag_op(op, insn, plan),
+            Rule::X87(op) => x87::adjust(op, insn, plan),
+            Rule::Gather(_)
+            | Rule::Scatter(_)
+            | Rule::State(_)
+            | Rule::VMove(VMove::Masked(_) | VMove::MaskedBytes)
+            | Rule::Shuffle(Shuffle::Compress(_) | Shuffle::Expand(_)) => {
+                // They find out themselves which memory they touch.
+                plan.preload = false;
+                plan.quick = false;
+            }
+            Rule::VMove(VMove::ZeroUpper) => plan.quick = false,
+            Rule::Compare(Compare::Text(..)) => plan.reads |= 1 << VEC0,
             Rule::Conservative if plan.mem.is_some_and(|mem| mem.size > 64) => plan.preload = false,
             _ => {}
         }
@@ -146,6 +203,20 @@ pub(crate) fn dispatch<M: Machine>(cx: &mut Cx<M>) -> bool {
         Rule::Flag(op) => flags::run(cx, op),
         Rule::Control(op) => control::run(cx, op),
         Rule::Str(s) => string::run(cx, s),
+        Rule::VMove(op) => vmoves::run(cx, op),
+        Rule::Logic(op, width) => lanes::run_logic(cx, op, width),
+        Rule::Lane(op, width) => lanes::run_lane(cx, op, width),
+        Rule::LaneShift(op, width, each) => lanes::run_shift(cx, op, width, each),
+        Rule::Scalar(op, width) => lanes::run_scalar(cx, op, width),
+        Rule::Mix(group, width) => lanes::run_mix(cx, group, width),
+        Rule::Shuffle(op) => shuffle::run(cx, op),
+        Rule::Convert(op) => convert::run(cx, op),
+        Rule::Compare(op) => compare::run(cx, op),
+        Rule::KMask(op, bytes) => kmask::run(cx, op, bytes),
+        Rule::Gather(lane) => gather::gather(cx, lane),
+        Rule::Scatter(lane) => gather::scatter(cx, lane),
+        Rule::X87(op) => x87::run(cx, op),
+        Rule::State(op) => state::run(cx, op),
         Rule::Conservative => {
             conservative(cx);
             return false;
