@@ -1,0 +1,352 @@
+//! The event loop: one report of the kernel after the other, until no traced process is left.
+//!
+//! ```text
+//! wait ─► whose? ─► which stop? ── Signal ──► our trap (traps.rs) or a real signal (deliver.rs)
+//!                                ─ Event  ──► birth, exec, exit
+//!                                ─ Group  ──► job control: stay stopped
+//! ```
+//!
+//! One thread does everything: ptrace belongs to the thread that attached.
+//!
+//! A new thread and its parent report independently, in any order: a stop of an unknown thread waits among the `strays` for the
+//! parent's report.
+
+use std::collections::HashMap;
+use std::fs;
+use std::time::{Duration, Instant};
+
+use crate::handler::Handler;
+use crate::inject::{self, Failure, Image};
+use crate::launch::Launched;
+use crate::process::{Life, Phase, Process, Thread};
+use crate::resolve::Refusal;
+use crate::tracee::{self, Ending, Error, How, Report, Result, Stop, Stopped, general};
+
+/// A program under control.
+pub struct Tracer<'a> {
+    pub(crate) image: Option<Image<'a>>,
+    /// Pid of the program that was launched.
+    main: i32,
+    personality: u32,
+    pub(crate) processes: HashMap<i32, Process>,
+    /// Thread id to process id.
+    owner: HashMap<i32, i32>,
+    strays: HashMap<i32, (Stopped, Stop)>,
+    /// How the main program ended.
+    ending: Option<Ending>,
+}
+
+impl<'a> Tracer<'a> {
+    /// Take over a launched program. Without an image it runs natively, only followed.
+    pub fn start(launched: Launched, image: Option<Image<'a>>, handler: &mut dyn Handler) -> std::result::Result<Tracer<'a>, Refusal> {
+        let Launched { pid, stopped, personality } = launched;
+        let mut tracer = Tracer {
+            image,
+            main: pid,
+            personality,
+            processes: HashMap::new(),
+            owner: HashMap::from([(pid, pid)]),
+            strays: HashMap::new(),
+            ending: None,
+        };
+        tracer.processes.insert(pid, Process::new(pid, Life::Starting));
+        if let Err(failure) = tracer.take_over(pid, stopped, handler) {
+            tracer.kill(pid);
+            while tracee::wait(-1, true).is_some_and(|report| !matches!(report, Report::Ended(p, _) if p == pid)) {}
+            return Err(match failure {
+                Failure::Bits32 => Refusal::new(126, failure.to_string()),
+                _ => Refusal::new(1, failure.to_string()),
+            });
+        }
+        Ok(tracer)
+    }
+
+    /// Pid of the program that was launched.
+    pub fn pid(&self) -> i32 {
+        self.main
+    }
+
+    /// Follow everything to its end; the answer is the main program's.
+    pub fn run(mut self, handler: &mut dyn Handler) -> Ending {
+        let _forwarding = crate::forward::Forwarding::to(self.main);
+        while !(self.processes.is_empty() && self.ending.is_some()) {
+            let Some(report) = tracee::wait(-1, true) else { break };
+            match report {
+                Report::Ended(tid, ending) => self.ended(tid, ending, handler),
+                Report::Stopped(stopped, stop) => self.dispatch(stopped, stop, handler),
+            }
+        }
+        let verdict = self.processes.get(&self.main).and_then(|p| p.verdict);
+        self.ending.or(verdict).unwrap_or(Ending::Failed)
+    }
+
+    /// Inject the runtime at an exec stop and let the process go.
+    fn take_over(&mut self, pid: i32, stopped: Stopped, handler: &mut dyn Handler) -> std::result::Result<(), Failure> {
+        let mut process = Process::new(pid, Life::Starting);
+        if let Some(before) = self.processes.remove(&pid) {
+            process.parent = before.parent;
+        }
+        process.threads.insert(pid, Thread::new(true));
+        let process = self.processes.entry(pid).insert_entry(process).into_mut();
+        let stopped = match &self.image {
+            Some(image) => inject::inject(stopped, process, image, self.personality, handler)?,
+            None => stopped,
+        };
+        Ok(stopped.resume(How::Continue, 0)?)
+    }
+
+    /// Handle a stop, and the ways in which handling can fail.
+    pub(crate) fn dispatch(&mut self, stopped: Stopped, stop: Stop, handler: &mut dyn Handler) {
+        let tid = stopped.tid();
+        let Some(&pid) = self.owner.get(&tid) else {
+            self.stray(stopped, stop);
+            return;
+        };
+        match self.stopped(pid, stopped, stop, handler) {
+            Ok(()) | Err(Error::Died) => {}
+            Err(error) => self.give_up(pid, &error.to_string(), handler),
+        }
+    }
+
+    /// A thread whose birth was not reported yet waits; one whose parent will never report it must not wait for ever.
+    fn stray(&mut self, stopped: Stopped, stop: Stop) {
+        if stop == Stop::Event(libc::PTRACE_EVENT_EXIT) {
+            let _ = stopped.resume(How::Continue, 0);
+        } else {
+            self.strays.insert(stopped.tid(), (stopped, stop));
+        }
+    }
+
+    /// Memcheck cannot go on with a process.
+    pub(crate) fn give_up(&mut self, pid: i32, why: &str, handler: &mut dyn Handler) {
+        if let Some(process) = self.processes.get_mut(&pid) {
+            process.verdict.get_or_insert(Ending::Failed);
+            process.life = Life::Ending;
+            handler.internal(process, why);
+        }
+        self.kill(pid);
+    }
+
+    pub(crate) fn kill(&mut self, pid: i32) {
+        let _ = nix::sys::signal::kill(nix::unistd::Pid::from_raw(pid), nix::sys::signal::Signal::SIGKILL);
+    }
+
+    fn stopped(&mut self, pid: i32, stopped: Stopped, stop: Stop, handler: &mut dyn Handler) -> Result<()> {
+        let tid = stopped.tid();
+        match stop {
+            Stop::Event(libc::PTRACE_EVENT_EXEC) => return self.executed(pid, stopped, handler),
+            Stop::Event(libc::PTRACE_EVENT_EXIT) => return self.leaving(pid, stopped, handler),
+            Stop::Event(event @ (libc::PTRACE_EVENT_CLONE | libc::PTRACE_EVENT_FORK | libc::PTRACE_EVENT_VFORK)) => {
+                let child = stopped.message()? as i32;
+                if event == libc::PTRACE_EVENT_VFORK
+                    && let Some(thread) = self.thread_mut(pid, tid)
+                {
+                    thread.in_vfork = true;
+                }
+                self.resume(pid, stopped, 0)?;
+                self.born(pid, child, event, handler);
+                return Ok(());
+            }
+            Stop::Event(libc::PTRACE_EVENT_VFORK_DONE) => {
+                if let Some(thread) = self.thread_mut(pid, tid) {
+                    thread.in_vfork = false;
+                }
+            }
+            Stop::Group(_) => return stopped.resume(How::Listen, 0),
+            Stop::Signal(signo) => return self.signal(pid, stopped, signo, handler),
+            Stop::Syscall => return self.syscall_stop(pid, stopped),
+            Stop::Event(_) | Stop::Interrupt => {}
+        }
+        self.resume(pid, stopped, 0)
+    }
+
+    pub(crate) fn thread_mut(&mut self, pid: i32, tid: i32) -> Option<&mut Thread> {
+        self.processes.get_mut(&pid)?.threads.get_mut(&tid)
+    }
+
+    /// Go on in the way that the thread's phase asks for.
+    pub(crate) fn resume(&mut self, pid: i32, stopped: Stopped, signal: i32) -> Result<()> {
+        let mut how = How::Continue;
+        if let Some(thread) = self.thread_mut(pid, stopped.tid()) {
+            thread.regs = None;
+            how = match thread.phase {
+                Phase::Run | Phase::Dying(..) => How::Continue,
+                Phase::Stepping(_) | Phase::Delivering => How::Step,
+                Phase::SigReturn => How::Syscall,
+            };
+        }
+        stopped.resume(how, signal)
+    }
+
+    /// A thread or process appeared; it is stopped, or will be soon.
+    fn born(&mut self, parent: i32, child: i32, event: i32, handler: &mut dyn Handler) {
+        if thread_group(child) == Some(parent) {
+            self.owner.insert(child, parent);
+            if let Some(process) = self.processes.get_mut(&parent) {
+                process.threads.insert(child, Thread::new(process.life == Life::Starting));
+            }
+        } else if let Some(process) = self.processes.get(&parent) {
+            let mut copy = Process::new(child, process.life);
+            copy.code = process.code;
+            copy.parent = Some(parent);
+            copy.threads.insert(child, Thread::new(true));
+            handler.forked(process, &copy, event == libc::PTRACE_EVENT_VFORK);
+            self.owner.insert(child, child);
+            self.processes.insert(child, copy);
+        }
+        if let Some((stopped, stop)) = self.strays.remove(&child) {
+            self.dispatch(stopped, stop, handler);
+        }
+    }
+
+    /// The process became another program. The kernel has ended its other threads, and the caller has the leader's id now.
+    fn executed(&mut self, pid: i32, stopped: Stopped, handler: &mut dyn Handler) -> Result<()> {
+        let Some(process) = self.processes.get_mut(&pid) else { return Ok(()) };
+        let follow = process.follow_exec && !inject::is_32_bit(&stopped)?;
+        self.owner.retain(|_, owner| *owner != pid);
+        handler.exec_done(process, follow);
+        if !follow {
+            self.processes.remove(&pid);
+            return stopped.detach();
+        }
+        self.owner.insert(pid, pid);
+        match self.take_over(pid, stopped, handler) {
+            Err(Failure::Ptrace(error)) => Err(error),
+            Err(failure) => {
+                self.give_up(pid, &failure.to_string(), handler);
+                Ok(())
+            }
+            Ok(()) => Ok(()),
+        }
+    }
+
+    /// A thread is on its way out; its memory is still there. The last chance to say something about SIGKILL.
+    fn leaving(&mut self, pid: i32, stopped: Stopped, handler: &mut dyn Handler) -> Result<()> {
+        let tid = stopped.tid();
+        let ending = tracee::ending(stopped.message()? as i32);
+        let regs = stopped.registers()?;
+        if let Some(process) = self.processes.get_mut(&pid) {
+            if let Some(thread) = process.threads.get_mut(&tid) {
+                thread.leaving = true;
+            }
+            if let (Life::Ready, Some(Ending::Signaled(signo))) = (process.life, ending) {
+                process.life = Life::Ending;
+                let info = process.describe(tid, &regs);
+                let (code, addr) = (libc::SI_USER, 0);
+                handler.fatal_signal(process, &info, &crate::handler::FatalSignal { signo, code, addr, sender: 0, regs: general(&regs) });
+            }
+        }
+        stopped.resume(How::Continue, 0)
+    }
+
+    fn ended(&mut self, tid: i32, ending: Ending, handler: &mut dyn Handler) {
+        self.strays.remove(&tid);
+        let owner = self.owner.remove(&tid);
+        if tid == self.main && self.ending.is_none() {
+            let verdict = self.processes.get(&tid).and_then(|p| p.verdict);
+            self.ending = Some(verdict.unwrap_or(ending));
+        }
+        match owner {
+            // The leader is reported last of all its threads.
+            Some(pid) if pid == tid => {
+                let process = self.processes.remove(&pid);
+                self.owner.retain(|_, owner| *owner != pid);
+                self.kill_orphans();
+                if let Some(process) = process {
+                    handler.process_ended(pid, process.verdict.unwrap_or(ending));
+                }
+            }
+            Some(pid) => {
+                if let Some(process) = self.processes.get_mut(&pid) {
+                    process.threads.remove(&tid);
+                }
+            }
+            None => {}
+        }
+    }
+
+    /// Strays whose parent ended before it could report them: their runtime would trap with nobody listening.
+    fn kill_orphans(&mut self) {
+        let known = |tid: &i32| {
+            let group = thread_group(*tid);
+            group.is_some_and(|g| self.processes.contains_key(&g)) || parent_of(*tid).is_some_and(|p| self.processes.contains_key(&p))
+        };
+        let orphans: Vec<i32> = self.strays.keys().copied().filter(|tid| !known(tid)).collect();
+        for tid in orphans {
+            self.strays.remove(&tid);
+            self.kill(tid);
+        }
+    }
+
+    /// Stop all threads of a process but one. Whatever stop they make instead of our interruption is handled when they go on.
+    pub(crate) fn stop_world(&mut self, pid: i32, except: i32, handler: &mut dyn Handler) {
+        let Some(process) = self.processes.get(&pid) else { return };
+        let running = |t: &Thread| t.parked.is_none() && !t.leaving && !t.in_vfork;
+        let others: Vec<i32> = process.threads.iter().filter(|(tid, t)| **tid != except && running(t)).map(|(tid, _)| *tid).collect();
+        for &tid in &others {
+            if let Some((stopped, stop)) = self.strays.remove(&tid) {
+                self.park(pid, stopped, stop);
+            } else {
+                let _ = tracee::interrupt(tid);
+            }
+        }
+        for tid in others {
+            if self.thread_mut(pid, tid).is_none_or(|t| t.parked.is_some()) {
+                continue;
+            }
+            match wait_patiently(tid) {
+                Some(Report::Stopped(stopped, stop)) => self.park(pid, stopped, stop),
+                Some(Report::Ended(tid, ending)) => self.ended(tid, ending, handler),
+                // In an uninterruptible sleep: it does not run, which is all we want.
+                None => {}
+            }
+        }
+    }
+
+    fn park(&mut self, pid: i32, stopped: Stopped, stop: Stop) {
+        let regs = stopped.registers().ok();
+        if let Some(thread) = self.thread_mut(pid, stopped.tid()) {
+            thread.regs = regs;
+            thread.parked = Some((stopped, stop));
+        }
+    }
+
+    /// The opposite of `stop_world`.
+    pub(crate) fn release_world(&mut self, pid: i32, handler: &mut dyn Handler) {
+        let Some(process) = self.processes.get_mut(&pid) else { return };
+        let parked: Vec<(Stopped, Stop)> = process.threads.values_mut().filter_map(|t| t.parked.take()).collect();
+        for (stopped, stop) in parked {
+            self.dispatch(stopped, stop, handler);
+        }
+    }
+}
+
+/// Wait for one thread that was interrupted. `None` after some seconds.
+fn wait_patiently(tid: i32) -> Option<Report> {
+    const PATIENCE: Duration = Duration::from_secs(3);
+    let start = Instant::now();
+    let mut pause = Duration::from_micros(10);
+    loop {
+        match tracee::wait(tid, false) {
+            None if start.elapsed() < PATIENCE => {
+                std::thread::sleep(pause);
+                pause = (pause * 2).min(Duration::from_millis(2));
+            }
+            report => return report,
+        }
+    }
+}
+
+fn status_field(tid: i32, key: &str) -> Option<i32> {
+    let status = fs::read_to_string(format!("/proc/{tid}/status")).ok()?;
+    status.lines().find_map(|line| line.strip_prefix(key))?.trim().parse().ok()
+}
+
+/// The process that a thread belongs to.
+fn thread_group(tid: i32) -> Option<i32> {
+    status_field(tid, "Tgid:")
+}
+
+fn parent_of(tid: i32) -> Option<i32> {
+    status_field(tid, "PPid:")
+}

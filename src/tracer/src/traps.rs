@@ -1,0 +1,247 @@
+//! The runtime's traps: `int3` at `Config::trap`, code in rax, arguments in rdi, rsi, rdx, r10, answer in rax.
+//!
+//! Everything read here comes from memory that the program can reach: bounded, and never trusted.
+
+use std::ffi::OsString;
+use std::mem::offset_of;
+use std::os::unix::ffi::OsStringExt;
+use std::path::PathBuf;
+
+use memcheck_abi::config::Config;
+use memcheck_abi::context::ThreadContext;
+use memcheck_abi::event::{ErrorEvent, ExitReport, Repeat, Trap};
+use memcheck_abi::layout;
+
+use crate::handler::Handler;
+use crate::memory::{Plain, config_from_bytes};
+use crate::process::{Code, Life, Phase, Process, ThreadInfo};
+use crate::run::Tracer;
+use crate::tracee::{Ending, Regs, Result, Stopped, with_general};
+
+/// Longest text taken from the runtime, bytes.
+const MAX_TEXT: usize = 1 << 20;
+const MAX_ARGUMENTS: u64 = 1 << 16;
+const MAX_REPEATS: u64 = 1 << 20;
+
+const ALL: [Trap; 17] = [
+    Trap::Ready,
+    Trap::Mapped,
+    Trap::Unmapped,
+    Trap::Error,
+    Trap::Repeats,
+    Trap::SafePoint,
+    Trap::SigReturn,
+    Trap::Exit,
+    Trap::Exec,
+    Trap::ExecFailed,
+    Trap::Print,
+    Trap::LeakCheck,
+    Trap::Internal,
+    Trap::Action,
+    Trap::Note,
+    Trap::ThreadStart,
+    Trap::CountErrors,
+];
+
+/// The trap with this code.
+fn trap_of(rax: u64) -> Option<Trap> {
+    ALL.into_iter().find(|&t| t as u64 == rax)
+}
+
+impl Tracer<'_> {
+    /// A thread trapped; `regs` are its registers.
+    pub(crate) fn trap(&mut self, pid: i32, stopped: Stopped, regs: Regs, handler: &mut dyn Handler) -> Result<()> {
+        let tid = stopped.tid();
+        let Some(trap) = trap_of(regs.rax) else {
+            self.give_up(pid, &format!("unknown trap {}", regs.rax), handler);
+            return Ok(());
+        };
+        match trap {
+            // These decide themselves how the thread goes on.
+            Trap::SafePoint => return self.safe_point(pid, stopped, regs, handler),
+            Trap::SigReturn => return self.signal_return(pid, stopped, regs, handler),
+            Trap::Internal => {
+                let text = self.text(pid, regs.rdi, regs.rsi);
+                self.give_up(pid, &String::from_utf8_lossy(&text), handler);
+                return Ok(());
+            }
+            Trap::Exit => return self.exit(pid, stopped, regs, handler),
+            Trap::LeakCheck => {
+                self.stop_world(pid, tid, handler);
+                if let Some(process) = self.processes.get(&pid) {
+                    handler.leak_check(process, regs.rdi, &process.memory.value::<ExitReport>(regs.rsi).unwrap_or_default());
+                }
+                self.answer(pid, stopped, regs, 0)?;
+                self.release_world(pid, handler);
+                return Ok(());
+            }
+            _ => {}
+        }
+        let Some(process) = self.processes.get_mut(&pid) else { return Ok(()) };
+        let answer = simple(process, tid, trap, &regs, handler);
+        self.answer(pid, stopped, regs, answer)
+    }
+
+    /// Write the answer and go on.
+    fn answer(&mut self, pid: i32, stopped: Stopped, regs: Regs, answer: u64) -> Result<()> {
+        if answer != regs.rax {
+            stopped.set_registers(&Regs { rax: answer, ..regs })?;
+        }
+        self.resume(pid, stopped, 0)
+    }
+
+    fn text(&self, pid: i32, addr: u64, length: u64) -> Vec<u8> {
+        self.processes.get(&pid).map(|p| p.memory.bytes(addr, length, MAX_TEXT)).unwrap_or_default()
+    }
+
+    /// exit_group is next, or a signal that kills. The other threads stay stopped: the end finds them so.
+    fn exit(&mut self, pid: i32, stopped: Stopped, regs: Regs, handler: &mut dyn Handler) -> Result<()> {
+        let tid = stopped.tid();
+        self.stop_world(pid, tid, handler);
+        let Some(process) = self.processes.get_mut(&pid) else { return Ok(()) };
+        let report = process.memory.value::<ExitReport>(regs.rsi).unwrap_or_default();
+        let dying = match process.threads.get(&tid).map(|t| t.phase) {
+            Some(Phase::Dying(info)) => Some(info.signo),
+            _ => None,
+        };
+        let ending = dying.map_or(Ending::Exited(regs.rdi as i32 & 0xff), Ending::Signaled);
+        let info = process.describe(tid, &regs);
+        handler.exiting(process, &info, ending, &report);
+        process.life = Life::Ending;
+        match dying {
+            Some(_) => self.finish_dying(pid, stopped),
+            None => self.answer(pid, stopped, regs, 0),
+        }
+    }
+
+    /// rt_sigreturn: the kernel restores the registers from the frame, in a real system call made with the program's registers.
+    fn signal_return(&mut self, pid: i32, stopped: Stopped, regs: Regs, handler: &mut dyn Handler) -> Result<()> {
+        let Some(process) = self.processes.get_mut(&pid) else { return Ok(()) };
+        let Some(program) = process.context(&regs).and_then(|c| process.saved_registers(c)) else {
+            self.give_up(pid, "a signal return without a thread context", handler);
+            return Ok(());
+        };
+        let rip = process.code.syscall_insn;
+        if let Some(thread) = process.threads.get_mut(&stopped.tid()) {
+            thread.phase = Phase::SigReturn;
+            thread.in_sigreturn = false;
+        }
+        stopped.set_registers(&Regs { rip, rax: libc::SYS_rt_sigreturn as u64, ..with_general(&regs, &program) })?;
+        self.resume(pid, stopped, 0)
+    }
+
+    /// The two system call stops of rt_sigreturn.
+    pub(crate) fn syscall_stop(&mut self, pid: i32, stopped: Stopped) -> Result<()> {
+        let Some(thread) = self.thread_mut(pid, stopped.tid()) else { return self.resume(pid, stopped, 0) };
+        match thread.phase {
+            Phase::SigReturn if thread.in_sigreturn => {
+                let regs = stopped.registers()?;
+                self.enter_program(pid, stopped, regs, false, 0)
+            }
+            Phase::SigReturn => {
+                thread.in_sigreturn = true;
+                self.resume(pid, stopped, 0)
+            }
+            _ => self.resume(pid, stopped, 0),
+        }
+    }
+}
+
+/// The traps that are a call of the handler and an answer.
+fn simple(process: &mut Process, tid: i32, trap: Trap, regs: &Regs, handler: &mut dyn Handler) -> u64 {
+    let (rdi, rsi, rdx) = (regs.rdi, regs.rsi, regs.rdx);
+    match trap {
+        Trap::Ready => ready(process, tid, regs, handler),
+        Trap::ThreadStart => {
+            thread_started(process, tid, regs);
+            handler.thread_started(process, &info(process, tid, regs));
+        }
+        Trap::Mapped => {
+            let mut redirects = handler.mapped(process, rdi, rsi);
+            redirects.truncate(regs.r10 as usize);
+            let bytes: Vec<u8> = redirects.iter().flat_map(|r| r.bytes()).copied().collect();
+            return if process.memory.write(rdx, &bytes) { redirects.len() as u64 } else { 0 };
+        }
+        Trap::Unmapped => handler.unmapped(process, rdi, rsi),
+        Trap::Error => {
+            let Some(mut error) = process.memory.value::<ErrorEvent>(rdi) else { return 0 };
+            error.stack_len = error.stack_len.min(error.stack.len() as u32);
+            return handler.error(process, &info(process, tid, regs), &error);
+        }
+        Trap::Repeats => {
+            if let Some(repeat) = process.memory.value::<Repeat>(rdi) {
+                handler.repeats(process, &[repeat]);
+            }
+        }
+        Trap::Exec => {
+            let path = process.memory.c_string(rdi, MAX_TEXT);
+            process.follow_exec = handler.exec_started(process, &PathBuf::from(OsString::from_vec(path)), &arguments(process, rsi));
+        }
+        Trap::ExecFailed => {
+            process.follow_exec = false;
+            handler.exec_failed(process);
+        }
+        Trap::Print => handler.print(process, &info(process, tid, regs), &process.memory.bytes(rdi, rsi, MAX_TEXT), rdx & 1 != 0),
+        Trap::Note => handler.note(process, &String::from_utf8_lossy(&process.memory.bytes(rdi, rsi, MAX_TEXT))),
+        Trap::CountErrors => return handler.error_count(process),
+        // The kernel has the actions and is asked for them.
+        Trap::Action => {}
+        Trap::SafePoint | Trap::SigReturn | Trap::Exit | Trap::LeakCheck | Trap::Internal => {}
+    }
+    0
+}
+
+fn info(process: &Process, tid: i32, regs: &Regs) -> ThreadInfo {
+    process.describe(tid, regs)
+}
+
+/// All of `Config` is valid now.
+fn ready(process: &mut Process, tid: i32, regs: &Regs, handler: &mut dyn Handler) {
+    let mut bytes = vec![0; size_of::<Config>()];
+    if process.memory.read(layout::IMAGE_BASE, &mut bytes) == bytes.len()
+        && let Some(config) = config_from_bytes(&bytes)
+    {
+        process.code = Code::of(&config);
+    }
+    process.life = Life::Ready;
+    thread_started(process, tid, regs);
+    handler.ready(process);
+}
+
+/// The thread has a context: signals that came before can be announced.
+fn thread_started(process: &mut Process, tid: i32, regs: &Regs) {
+    let Some(thread) = process.threads.get_mut(&tid) else { return };
+    thread.started = true;
+    if !thread.queue.is_empty()
+        && let Some(context) = process.context(regs)
+    {
+        process.set_context_field(context, offset_of!(ThreadContext, pending), 1u32);
+    }
+}
+
+/// The null-terminated argument vector at `addr`.
+fn arguments(process: &Process, addr: u64) -> Vec<OsString> {
+    let pointers = (0..MAX_ARGUMENTS).map(|i| process.memory.value::<u64>(addr + 8 * i).unwrap_or(0));
+    pointers.take_while(|&p| p != 0).map(|p| OsString::from_vec(process.memory.c_string(p, MAX_TEXT))).collect()
+}
+
+/// The repeats of an exit report.
+pub fn repeats(process: &Process, report: &ExitReport) -> Vec<Repeat> {
+    process.memory.values(report.repeats, report.repeat_count.min(MAX_REPEATS) as usize)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn trap_codes() {
+        assert_eq!(trap_of(1), Some(Trap::Ready));
+        assert_eq!(trap_of(17), Some(Trap::CountErrors));
+        assert_eq!(trap_of(0), None);
+        assert_eq!(trap_of(18), None);
+        for (i, trap) in ALL.into_iter().enumerate() {
+            assert_eq!(trap as usize, i + 1, "complete and in order");
+        }
+    }
+}
