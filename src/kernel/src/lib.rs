@@ -1,1 +1,113 @@
+//! System calls of the traced program: what each reads and writes, the address-space map, and the few calls that must not
+//! reach the kernel as they are.
+//!
+//! The runtime's glue intercepts every `syscall` instruction and asks here twice:
+//!
+//! ```text
+//! program registers -> ctx.regs -> before(ctx) -> Action
+//!                                     Native        the glue executes `syscall` with the program's registers
+//!                                     Done(x)       already done here, x is the result
+//!                                     Special(..)   the glue's own business (threads, exec, exit, signals)
+//! result ----------> after(ctx, result)             for everything that was really executed
+//! ```
+//!
+//! `before` checks what the kernel will read (addressable and defined) and write (addressable); `after` marks what the kernel wrote
+//! as defined. Knowledge is rows ([`row`], [`table`]), one for every number; calls that change mappings are executed by
+//! [`space`], which also chooses addresses. Checks only report: the call always runs.
+//!
+//! Facts: the kernel's own headers and manual pages for sizes and directions; parameter names are those that Valgrind 3.19 prints,
+//! because suppression files contain them.
+//!
+//! Deliberately absent: the kernel's behaviour. A wrong row gives a wrong report, never a wrong program.
 #![no_std]
+
+extern crate alloc;
+#[cfg(test)]
+extern crate std;
+
+pub mod action;
+pub mod call;
+mod check;
+pub mod hooks;
+pub mod row;
+pub mod signals;
+pub mod space;
+pub mod table;
+mod virtualise;
+
+#[cfg(test)]
+mod tests;
+
+pub use action::{Action, CloneArgs, Special};
+pub use hooks::{Hooks, install};
+pub use virtualise::{personality, seccomp_installed};
+
+use call::{Call, Phase};
+use memcheck_abi::config::Config;
+use memcheck_abi::context::{RAX, ThreadContext, local};
+use memcheck_rt::sys;
+
+/// Take the options and the mappings of the exec stop. Once, before the program's first instruction.
+pub fn init(config: &Config) {
+    call::set_undef(config.undef_value_errors != 0);
+    virtualise::set_personality(config.personality);
+    space::init(config);
+}
+
+/// Around a fork: no other thread may be inside the address-space map while the process is copied, or the child would
+/// inherit a map in the middle of a change. Call before the fork; afterwards call [`after_fork`] in the parent and in the child.
+pub fn before_fork() {
+    space::hold();
+}
+
+/// See [`before_fork`].
+pub fn after_fork() {
+    space::release();
+}
+
+const NO_ROW: u64 = u64::MAX;
+
+/// First half: check the arguments, decide how the call is executed. `ctx.regs` holds the program's registers, rip is the address
+/// after the `syscall` instruction.
+#[inline]
+pub fn before(ctx: &mut ThreadContext) -> Action {
+    let number = ctx.regs.gpr[RAX];
+    let Some(row) = table::find(number) else {
+        ctx.locals[local::SYSCALL] = NO_ROW;
+        return Action::Native;
+    };
+    ctx.locals[local::SYSCALL] = number;
+    let dirty = (hooks::get().register_v)(ctx);
+    let mut call = Call::new(ctx, Phase::Check, 0);
+    if let Some(v) = dirty {
+        row::check_registers(&mut call, row, &v);
+    }
+    row::run(&mut call, row.rules);
+    match row.act {
+        None => Action::Native,
+        Some(act) => act(&mut call),
+    }
+}
+
+/// Second half, after the kernel answered: mark what it wrote. `ctx.regs` still holds the arguments (rax is not looked at).
+#[inline]
+pub fn after(ctx: &mut ThreadContext, result: i64) {
+    let number = ctx.locals[local::SYSCALL] & call::NUMBER;
+    let Some(row) = table::find(number) else { return };
+    let phase = match result {
+        r if !sys::is_error(r) => Phase::Mark,
+        EFAULT => Phase::Fault,
+        _ => Phase::Failed,
+    };
+    let mut call = Call::new(ctx, phase, result);
+    row::run(&mut call, row.rules);
+}
+
+/// Errors as the kernel returns them.
+pub(crate) const EPERM: i64 = -1;
+pub(crate) const EINTR: i64 = -4;
+pub(crate) const ENOMEM: i64 = -12;
+pub(crate) const EFAULT: i64 = -14;
+pub(crate) const EEXIST: i64 = -17;
+pub(crate) const EINVAL: i64 = -22;
+pub(crate) const ENOSYS: i64 = -38;

@@ -1,0 +1,135 @@
+//! What the glue has to do with a system call.
+
+use crate::call::Call;
+
+/// How a system call is executed.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub enum Action {
+    /// Execute it with the program's registers, then call `after`.
+    Native,
+    /// Execute another call with these arguments (in the kernel's order) and number, then call `after`.
+    NativeWith([u64; 6], u64),
+    /// Executed or refused already: the result. No `after`.
+    Done(i64),
+    /// The glue's own business. `after` is called with the result where the call returns and really ran.
+    Special(Special),
+}
+
+/// Calls that concern threads, signals and the life of the process.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub enum Special {
+    /// `clone`, `fork` and `vfork`.
+    Clone(CloneArgs),
+    Exit {
+        status: i32,
+    },
+    ExitGroup {
+        status: i32,
+    },
+    /// Addresses of path, argument vector and environment vector.
+    Execve {
+        path: u64,
+        argv: u64,
+        envp: u64,
+    },
+    Execveat {
+        dirfd: i32,
+        path: u64,
+        argv: u64,
+        envp: u64,
+        flags: u32,
+    },
+    RtSigreturn,
+    /// Execute natively, then tell the tracer. `new` is the address of the kernel's struct sigaction, 0 for a query.
+    RtSigaction {
+        signal: u32,
+        new: u64,
+        old: u64,
+    },
+}
+
+/// The decoded arguments of a `clone`-like call.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub struct CloneArgs {
+    /// CLONE_* and the exit signal in the low byte.
+    pub flags: u64,
+    /// The child's stack pointer, 0 = the parent's.
+    pub stack: u64,
+    pub parent_tid: u64,
+    pub child_tid: u64,
+    pub tls: u64,
+    /// A thread of this process (CLONE_VM and CLONE_THREAD).
+    pub is_thread: bool,
+    /// The child borrows our memory while the caller waits (CLONE_VM and CLONE_VFORK).
+    pub is_vfork_like: bool,
+}
+
+pub mod clone {
+    pub const VM: u64 = 0x100;
+    pub const VFORK: u64 = 0x4000;
+    pub const THREAD: u64 = 0x1_0000;
+    pub const SETTLS: u64 = 0x8_0000;
+    pub const PARENT_SETTID: u64 = 0x10_0000;
+    pub const CHILD_CLEARTID: u64 = 0x20_0000;
+    pub const CHILD_SETTID: u64 = 0x100_0000;
+    pub const PIDFD: u64 = 0x1000;
+}
+
+const SIGCHLD: u64 = 17;
+
+impl CloneArgs {
+    const fn new(flags: u64, stack: u64, parent_tid: u64, child_tid: u64, tls: u64) -> Self {
+        CloneArgs {
+            flags,
+            stack,
+            parent_tid,
+            child_tid,
+            tls,
+            is_thread: flags & (clone::VM | clone::THREAD) == clone::VM | clone::THREAD,
+            is_vfork_like: flags & (clone::VM | clone::VFORK) == clone::VM | clone::VFORK,
+        }
+    }
+}
+
+pub(crate) fn clone_(c: &mut Call) -> Action {
+    let [flags, stack, parent, child, tls, _] = c.args;
+    Action::Special(Special::Clone(CloneArgs::new(flags, stack, parent, child, tls)))
+}
+
+pub(crate) fn fork(_: &mut Call) -> Action {
+    Action::Special(Special::Clone(CloneArgs::new(SIGCHLD, 0, 0, 0, 0)))
+}
+
+pub(crate) fn vfork(_: &mut Call) -> Action {
+    Action::Special(Special::Clone(CloneArgs::new(SIGCHLD | clone::VM | clone::VFORK, 0, 0, 0, 0)))
+}
+
+pub(crate) fn exit(c: &mut Call) -> Action {
+    Action::Special(Special::Exit { status: c.args[0] as i32 })
+}
+
+pub(crate) fn exit_group(c: &mut Call) -> Action {
+    Action::Special(Special::ExitGroup { status: c.args[0] as i32 })
+}
+
+pub(crate) fn execve(c: &mut Call) -> Action {
+    Action::Special(Special::Execve { path: c.args[0], argv: c.args[1], envp: c.args[2] })
+}
+
+pub(crate) fn execveat(c: &mut Call) -> Action {
+    let [dirfd, path, argv, envp, flags, _] = c.args;
+    Action::Special(Special::Execveat { dirfd: dirfd as i32, path, argv, envp, flags: flags as u32 })
+}
+
+pub(crate) fn rt_sigreturn(_: &mut Call) -> Action {
+    Action::Special(Special::RtSigreturn)
+}
+
+pub(crate) fn rt_sigaction(c: &mut Call) -> Action {
+    Action::Special(Special::RtSigaction { signal: c.args[0] as u32, new: c.args[1], old: c.args[2] })
+}
+
+/// The call is refused with ENOSYS: libc then uses the older call, which is understood here.
+pub(crate) fn not_implemented(_: &mut Call) -> Action {
+    Action::Done(crate::ENOSYS)
+}

@@ -1,0 +1,348 @@
+//! One system call while it is looked at, and the verbs that rows are made of.
+//!
+//! A row's rules run up to twice, and the same rule means different things in each phase:
+//!
+//! | | `input` | `output` | `string` |
+//! |---|---|---|---|
+//! | Check: before the call | addressable and defined? | addressable? | like input, to the NUL |
+//! | Mark: it succeeded | | defined now | |
+//! | Fault: it returned EFAULT | mapped? | mapped? | mapped? |
+//! | Failed: another error | | | |
+//!
+//! Program memory that steers a check (lengths, pointers, strings) is read only after the address-space map said that it is
+//! there: a wild pointer is the program's error and must end as its report, not as our fault.
+#![allow(unsafe_code, reason = "reads the program's memory at addresses it passed to the kernel")]
+
+use crate::{check, space};
+use core::sync::atomic::{AtomicBool, Ordering};
+use memcheck_abi::context::{R8, R9, R10, RDI, RDX, RSI, RSP, ThreadContext, local};
+use memcheck_abi::event::{ErrorEvent, Kind};
+use memcheck_abi::layout::in_program;
+use memcheck_rt::access::Bad;
+use memcheck_rt::{report, sys};
+
+/// The six argument registers in the kernel's order.
+pub const ARGUMENTS: [usize; 6] = [RDI, RSI, RDX, R10, R8, R9];
+/// Length of the `syscall` instruction: reports name its own address.
+const SYSCALL_LEN: u64 = 2;
+
+/// `locals[SYSCALL]`: the number, and above it whether something unaddressable was already reported.
+pub const NUMBER: u64 = 0xffff_ffff;
+const REPORTED: u64 = 1 << 32;
+
+static UNDEF: AtomicBool = AtomicBool::new(true);
+
+pub fn set_undef(on: bool) {
+    UNDEF.store(on, Ordering::Relaxed);
+}
+
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub enum Phase {
+    Check,
+    Mark,
+    Fault,
+    Failed,
+}
+
+/// A parameter's name in two parts; every `#` in the second stands for the next index.
+#[derive(Clone, Copy)]
+pub struct Name {
+    prefix: &'static str,
+    text: &'static str,
+    index: [u32; 2],
+}
+
+impl Name {
+    pub const fn at(text: &'static str, i: u32) -> Name {
+        Name { prefix: "", text, index: [i, 0] }
+    }
+    /// A field of a structure: `prefix` ends in a dot, `text` closes the bracket.
+    pub const fn field(prefix: &'static str, text: &'static str) -> Name {
+        Name { prefix, text, index: [0; 2] }
+    }
+
+    /// The same name with the last index set: the second if there are two.
+    pub fn index(mut self, i: u32) -> Name {
+        let places = self.text.bytes().filter(|&b| b == b'#').count();
+        self.index[places.saturating_sub(1).min(1)] = i;
+        self
+    }
+
+    fn write(self, e: &mut ErrorEvent) {
+        let mut n = 0;
+        let mut push = |b: u8| {
+            if n + 1 < e.name.len() {
+                e.name[n] = b;
+                e.name[n + 1] = 0;
+                n += 1;
+            }
+        };
+        self.prefix.bytes().for_each(&mut push);
+        let mut next = 0;
+        for b in self.text.bytes() {
+            if b != b'#' {
+                push(b);
+                continue;
+            }
+            let value = self.index[next.min(1)];
+            next += 1;
+            let mut power = 1;
+            while value / power >= 10 {
+                power *= 10;
+            }
+            while power > 0 {
+                push(b'0' + (value / power % 10) as u8);
+                power /= 10;
+            }
+        }
+    }
+}
+
+impl From<&'static str> for Name {
+    #[inline(always)]
+    fn from(text: &'static str) -> Name {
+        Name::at(text, 0)
+    }
+}
+
+/// Plain values that may be read from the program: any bytes are a valid value.
+pub trait Plain: Copy + Default {}
+impl Plain for u8 {}
+impl Plain for u16 {}
+impl Plain for u32 {}
+impl Plain for i32 {}
+impl Plain for u64 {}
+impl Plain for [u64; 2] {}
+
+pub struct Call<'a> {
+    pub ctx: &'a mut ThreadContext,
+    pub args: [u64; 6],
+    pub phase: Phase,
+    /// The kernel's answer; 0 before.
+    pub result: i64,
+}
+
+impl<'a> Call<'a> {
+    #[inline(always)]
+    pub fn new(ctx: &'a mut ThreadContext, phase: Phase, result: i64) -> Self {
+        let g = &ctx.regs.gpr;
+        let args = [g[RDI], g[RSI], g[RDX], g[R10], g[R8], g[R9]];
+        Call { ctx, args, phase, result }
+    }
+
+    #[inline(always)]
+    fn sp(&self) -> u64 {
+        self.ctx.regs.gpr[RSP]
+    }
+
+    /// Argument `i` as an int; negative counts as 0.
+    pub fn count(&self, i: usize) -> u64 {
+        (self.args[i] as i32).max(0) as u64
+    }
+
+    /// Words kept from Check to the second half, 0..3.
+    pub fn keep(&mut self, i: usize, value: u64) {
+        self.ctx.locals[local::SYSCALL + 1 + i] = value;
+    }
+    pub fn kept(&self, i: usize) -> u64 {
+        self.ctx.locals[local::SYSCALL + 1 + i]
+    }
+
+    /// The kernel reads `[addr, addr + len)`. A null pointer is "not given".
+    #[inline]
+    pub fn input(&mut self, addr: u64, len: u64, name: impl Into<Name>) {
+        if addr == 0 || len == 0 {
+            return;
+        }
+        match self.phase {
+            Phase::Check if !in_program(addr, len) => {}
+            Phase::Check if UNDEF.load(Ordering::Relaxed) => {
+                if let Some(bad) = check::first_bad(self.ctx, self.sp(), addr, len) {
+                    self.bad(bad, name.into());
+                }
+            }
+            Phase::Check => self.addressable(addr, len, name.into()),
+            Phase::Fault => self.mapped(addr, len, name.into()),
+            _ => {}
+        }
+    }
+
+    /// The kernel writes `[addr, addr + len)` if it succeeds.
+    #[inline]
+    pub fn output(&mut self, addr: u64, len: u64, name: impl Into<Name>) {
+        if addr == 0 || len == 0 {
+            return;
+        }
+        match self.phase {
+            Phase::Check => self.addressable(addr, len, name.into()),
+            Phase::Mark => check::mark_defined(self.ctx, self.sp(), addr, len),
+            Phase::Fault => self.mapped(addr, len, name.into()),
+            Phase::Failed => {}
+        }
+    }
+
+    /// The kernel wrote here, whatever the phase.
+    pub fn mark(&mut self, addr: u64, len: u64) {
+        if addr != 0 {
+            check::mark_defined(self.ctx, self.sp(), addr, len);
+        }
+    }
+
+    /// The kernel reads and then writes the same bytes.
+    pub fn both(&mut self, addr: u64, len: u64, name: impl Into<Name>) {
+        match self.phase {
+            Phase::Mark => self.output(addr, len, name),
+            _ => self.input(addr, len, name),
+        }
+    }
+
+    #[inline]
+    fn addressable(&mut self, addr: u64, len: u64, name: Name) {
+        if !in_program(addr, len) {
+            return;
+        }
+        if let Some(at) = check::first_unaddressable(self.ctx, self.sp(), addr, len) {
+            self.bad(Bad::Unaddressable(at), name);
+        }
+    }
+
+    /// The kernel reads a string, the NUL included; `limit` = the most it looks at.
+    pub fn string_up_to(&mut self, addr: u64, limit: u64, name: impl Into<Name>) {
+        let name = name.into();
+        match self.phase {
+            Phase::Check if addr != 0 => {
+                let (len, ended) = self.string_len(addr, limit);
+                self.input(addr, len, name);
+                if !ended && len < limit && self.ctx.locals[local::SYSCALL] & REPORTED == 0 && !sys::is_mapped(addr + len, 1) {
+                    self.bad(Bad::Unaddressable(addr + len), name);
+                }
+            }
+            Phase::Fault => {
+                let (len, ended) = self.string_len(addr, limit);
+                if !ended && len < limit {
+                    self.mapped(addr + len, 1, name);
+                }
+            }
+            _ => {}
+        }
+    }
+
+    /// A string argument; paths and names end within two pages or the kernel refuses them.
+    pub fn string(&mut self, addr: u64, name: impl Into<Name>) {
+        self.string_up_to(addr, 8192, name);
+    }
+
+    /// Bytes up to and including the NUL, and whether there was one, not looking beyond `limit` or the end of what is readable.
+    fn string_len(&self, addr: u64, limit: u64) -> (u64, bool) {
+        let mut len = 0;
+        let mut readable = 0;
+        while len < limit {
+            if len == readable {
+                let end = space::readable_end(addr + len, self.sp());
+                if end <= addr + len {
+                    return (len, false);
+                }
+                readable = end - addr;
+            }
+            // SAFETY: [addr, addr + readable) is mapped and readable.
+            if unsafe { core::ptr::read_volatile((addr + len) as *const u8) } == 0 {
+                return (len + 1, true);
+            }
+            len += 1;
+        }
+        (len, false)
+    }
+
+    /// Can `[addr, addr + len)` be read without a fault?
+    pub fn readable(&self, addr: u64, len: u64) -> bool {
+        let Some(end) = addr.checked_add(len) else { return false };
+        let mut at = addr;
+        while at < end {
+            let next = space::readable_end(at, self.sp());
+            if next <= at {
+                return false;
+            }
+            at = next;
+        }
+        addr != 0
+    }
+
+    /// A value from the program's memory; `None` if it is not there.
+    pub fn peek<T: Plain>(&self, addr: u64) -> Option<T> {
+        if !self.readable(addr, core::mem::size_of::<T>() as u64) {
+            return None;
+        }
+        // SAFETY: readable, and every bit pattern is a value of a `Plain` type.
+        Some(unsafe { core::ptr::read_unaligned(addr as *const T) })
+    }
+
+    /// As `peek`, 0 if it is not there.
+    pub fn peek_or_zero<T: Plain>(&self, addr: u64) -> T {
+        self.peek(addr).unwrap_or_default()
+    }
+
+    /// Write a result of an emulated call; false if the program's memory is not there.
+    pub fn poke(&mut self, addr: u64, value: u64) -> bool {
+        if !space::writable(addr, 8, self.sp()) {
+            return false;
+        }
+        // SAFETY: mapped and writable; it is the program's memory, and the program asked for the write.
+        unsafe { core::ptr::write_unaligned(addr as *mut u64, value) };
+        self.mark(addr, 8);
+        true
+    }
+
+    /// EFAULT: is this the argument that is not mapped?
+    fn mapped(&mut self, addr: u64, len: u64, name: Name) {
+        if self.ctx.locals[local::SYSCALL] & REPORTED == 0
+            && let Some(at) = first_unmapped(addr, len)
+        {
+            self.bad(Bad::Unaddressable(at), name);
+        }
+    }
+
+    #[cold]
+    fn bad(&mut self, bad: Bad, name: Name) {
+        let (flag, at) = match bad {
+            Bad::Undefined(at) => (0, at),
+            Bad::Unaddressable(at) => (1, at),
+        };
+        if flag == 1 {
+            self.ctx.locals[local::SYSCALL] |= REPORTED;
+        }
+        self.raise(Kind::ParamMemory, |e| {
+            e.flag = flag;
+            e.addr = at;
+            e.has_addr = 1;
+            name.write(e);
+        });
+    }
+
+    /// An argument register holds undefined bits.
+    #[cold]
+    pub fn undefined_register(&self, fill: impl FnOnce(&mut ErrorEvent)) {
+        if UNDEF.load(Ordering::Relaxed) {
+            self.raise(Kind::ParamRegister, fill);
+        }
+    }
+
+    fn raise(&self, kind: Kind, fill: impl FnOnce(&mut ErrorEvent)) {
+        report::raise(kind, self.ctx.regs.rip.wrapping_sub(SYSCALL_LEN), self.sp(), fill);
+    }
+}
+
+/// First byte of the range without a mapping, page by page; looks at most at 2^20 pages.
+fn first_unmapped(addr: u64, len: u64) -> Option<u64> {
+    let end = addr.saturating_add(len.min(1 << 32));
+    if sys::is_mapped(addr, end - addr) {
+        return None;
+    }
+    let mut at = addr;
+    while at < end {
+        if !sys::is_mapped(at, 1) {
+            return Some(at);
+        }
+        at = (at | 4095).saturating_add(1);
+    }
+    None
+}

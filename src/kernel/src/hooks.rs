@@ -1,0 +1,37 @@
+//! What this crate asks of the glue. Installed once, before the first system call; until then nothing happens.
+#![allow(unsafe_code, reason = "a static structure published through an atomic pointer")]
+
+use core::sync::atomic::{AtomicPtr, Ordering};
+use memcheck_abi::context::ThreadContext;
+
+/// Flags of [`Hooks::exec_mapped`].
+pub mod exec {
+    /// The range is writable as well: the program may change the code at any time without telling.
+    pub const WRITABLE: u32 = 1;
+    /// It maps a file: the tracer may find an object there.
+    pub const FILE: u32 = 2;
+}
+
+pub struct Hooks {
+    /// V bits of the general registers in encoding order (1 = undefined); `None` while all are defined, the usual answer.
+    pub register_v: fn(&ThreadContext) -> Option<[u64; 16]>,
+    /// Executable memory in `[start, start + len)` went away, changed or became unexecutable: drop its translations. Called after
+    /// the change and before the system call returns, one at a time, never with the map locked.
+    pub code_changed: fn(start: u64, len: u64),
+    /// `[start, end)` became executable; `flags` are [`exec`]. Called as above, after `code_changed` of the same call.
+    pub exec_mapped: fn(start: u64, end: u64, flags: u32),
+}
+
+static NONE: Hooks = Hooks { register_v: |_| None, code_changed: |_, _| {}, exec_mapped: |_, _, _| {} };
+static HOOKS: AtomicPtr<Hooks> = AtomicPtr::new(&raw const NONE as *mut Hooks);
+
+/// Install the glue's functions.
+pub fn install(hooks: &'static Hooks) {
+    HOOKS.store(core::ptr::from_ref(hooks).cast_mut(), Ordering::Release);
+}
+
+#[inline(always)]
+pub(crate) fn get() -> &'static Hooks {
+    // SAFETY: only references to statics are ever stored, and nobody writes through them.
+    unsafe { &*HOOKS.load(Ordering::Acquire) }
+}

@@ -1,0 +1,215 @@
+//! The program's mappings, as this side knows them.
+//!
+//! A piece is what one `mmap` made, or what `mprotect` and `munmap` left of it. Pieces of the same origin merge when their
+//! protection becomes equal again; pieces of different origin never do, so that two thread stacks that touch stay two.
+
+use super::gaps::Gaps;
+use alloc::collections::BTreeMap;
+use alloc::vec::Vec;
+use memcheck_abi::layout::{LOW_END, LOW_START, MMAP_END, MMAP_START};
+
+/// Kind flags of a mapping.
+pub mod kind {
+    pub const FILE: u32 = 1;
+    pub const SHARED: u32 = 2;
+    /// MAP_STACK, MAP_GROWSDOWN or the main stack.
+    pub const STACK: u32 = 4;
+    pub const BRK: u32 = 8;
+    /// System V shared memory.
+    pub const SHM: u32 = 16;
+}
+
+/// `[start, end)` with its PROT_* bits and [`kind`] flags; `origin` = serial number of the call that made it.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub struct Piece {
+    pub start: u64,
+    pub end: u64,
+    pub prot: u32,
+    pub kind: u32,
+    pub origin: u64,
+}
+
+pub struct Map {
+    pieces: BTreeMap<u64, Piece>,
+    pub low: Gaps,
+    pub high: Gaps,
+    next_origin: u64,
+}
+
+impl Map {
+    pub const fn empty() -> Self {
+        Map { pieces: BTreeMap::new(), low: Gaps::empty(), high: Gaps::empty(), next_origin: 1 }
+    }
+
+    pub fn new() -> Self {
+        Map { low: Gaps::new(LOW_START, LOW_END), high: Gaps::new(MMAP_START, MMAP_END), ..Map::empty() }
+    }
+
+    /// The piece around `addr`.
+    pub fn at(&self, addr: u64) -> Option<Piece> {
+        self.pieces.range(..=addr).next_back().map(|(_, p)| *p).filter(|p| addr < p.end)
+    }
+
+    /// All pieces that overlap the range, whole, in order.
+    pub fn overlapping(&self, start: u64, end: u64) -> impl Iterator<Item = Piece> + '_ {
+        let first = self.at(start).map_or(start, |p| p.start);
+        self.pieces.range(first..end.max(first)).map(|(_, p)| *p)
+    }
+
+    pub fn is_free(&self, start: u64, end: u64) -> bool {
+        self.overlapping(start, end).next().is_none()
+    }
+
+    /// Serial number for a new mapping.
+    pub fn origin(&mut self) -> u64 {
+        self.next_origin += 1;
+        self.next_origin
+    }
+
+    /// Replace whatever lies in the piece's range by it.
+    pub fn set(&mut self, piece: Piece) {
+        self.clear(piece.start, piece.end);
+        self.take(piece.start, piece.end);
+        self.insert_merged(piece);
+    }
+
+    /// Nothing is mapped in the range any more. Returns what was, cut to the range.
+    pub fn clear(&mut self, start: u64, end: u64) -> Vec<Piece> {
+        let removed = self.cut(start, end);
+        self.low.give(start, end);
+        self.high.give(start, end);
+        removed
+    }
+
+    /// Change protections; pieces keep their origin and kind. Returns what was, cut to the range.
+    pub fn protect(&mut self, start: u64, end: u64, prot: u32) -> Vec<Piece> {
+        let old = self.cut(start, end);
+        for &piece in &old {
+            self.insert_merged(Piece { prot, ..piece });
+        }
+        old
+    }
+
+    /// Do not hand out these addresses (something that the map does not know lies there).
+    pub fn take(&mut self, start: u64, end: u64) {
+        self.low.take(start, end);
+        self.high.take(start, end);
+    }
+
+    /// The mapping at `high` now begins at `low` (a stack grew).
+    pub fn grow_down(&mut self, low: u64, high: u64) {
+        if let Some(piece) = self.at(high) && low < piece.start {
+            self.pieces.remove(&piece.start);
+            self.set(Piece { start: low, ..piece });
+        }
+    }
+
+    /// Remove pieces and cut those at the ends; the range stays taken.
+    fn cut(&mut self, start: u64, end: u64) -> Vec<Piece> {
+        let mut inside = Vec::new();
+        for piece in self.overlapping(start, end).collect::<Vec<_>>() {
+            self.pieces.remove(&piece.start);
+            if piece.start < start {
+                self.pieces.insert(piece.start, Piece { end: start, ..piece });
+            }
+            if piece.end > end {
+                self.pieces.insert(end, Piece { start: end, ..piece });
+            }
+            inside.push(Piece { start: piece.start.max(start), end: piece.end.min(end), ..piece });
+        }
+        inside
+    }
+
+    fn insert_merged(&mut self, mut piece: Piece) {
+        let same = |p: &Piece, q: &Piece| p.origin == q.origin && p.prot == q.prot && p.kind == q.kind;
+        if let Some(before) = self.pieces.range(..piece.start).next_back().map(|(_, p)| *p)
+            && before.end == piece.start
+            && same(&before, &piece)
+        {
+            self.pieces.remove(&before.start);
+            piece.start = before.start;
+        }
+        if let Some(after) = self.pieces.get(&piece.end).copied()
+            && same(&after, &piece)
+        {
+            self.pieces.remove(&after.start);
+            piece.end = after.end;
+        }
+        self.pieces.insert(piece.start, piece);
+    }
+}
+
+impl Default for Map {
+    fn default() -> Self {
+        Map::new()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::{Map, Piece};
+
+    fn piece(start: u64, end: u64, prot: u32, origin: u64) -> Piece {
+        Piece { start, end, prot, kind: 0, origin }
+    }
+
+    fn list(map: &Map) -> alloc::vec::Vec<(u64, u64, u32, u64)> {
+        map.overlapping(0, u64::MAX).map(|p| (p.start, p.end, p.prot, p.origin)).collect()
+    }
+
+    #[test]
+    fn pieces_of_one_origin_merge_again() {
+        let mut map = Map::new();
+        map.set(piece(0x1000, 0x9000, 0, 1));
+        map.protect(0x2000, 0x4000, 3);
+        assert_eq!(list(&map), [(0x1000, 0x2000, 0, 1), (0x2000, 0x4000, 3, 1), (0x4000, 0x9000, 0, 1)]);
+        map.protect(0x4000, 0x6000, 3);
+        assert_eq!(list(&map)[1], (0x2000, 0x6000, 3, 1));
+        map.protect(0x2000, 0x6000, 0);
+        assert_eq!(list(&map), [(0x1000, 0x9000, 0, 1)]);
+    }
+
+    #[test]
+    fn neighbours_of_different_origin_stay_apart() {
+        let mut map = Map::new();
+        map.set(piece(0x1000, 0x2000, 3, 1));
+        map.set(piece(0x2000, 0x3000, 3, 2));
+        assert_eq!(map.at(0x1fff).map(|p| p.end), Some(0x2000));
+        assert_eq!(map.at(0x2000).map(|p| p.start), Some(0x2000));
+        assert_eq!(map.at(0x3000), None);
+    }
+
+    #[test]
+    fn clearing_cuts_both_ends_and_tells_what_was_there() {
+        let mut map = Map::new();
+        map.set(piece(0x1000, 0x5000, 5, 1));
+        map.set(piece(0x6000, 0x8000, 3, 2));
+        let gone = map.clear(0x2000, 0x7000);
+        assert_eq!(gone, [piece(0x2000, 0x5000, 5, 1), piece(0x6000, 0x7000, 3, 2)]);
+        assert_eq!(list(&map), [(0x1000, 0x2000, 5, 1), (0x7000, 0x8000, 3, 2)]);
+        assert!(map.is_free(0x2000, 0x7000) && !map.is_free(0x2000, 0x7001) && !map.is_free(0x1fff, 0x2000));
+    }
+
+    #[test]
+    fn areas_follow_the_pieces() {
+        use memcheck_abi::layout::LOW_START;
+        let mut map = Map::new();
+        map.set(piece(LOW_START, LOW_START + 0x4000, 5, 1));
+        assert!(!map.low.is_free(LOW_START, LOW_START + 0x1000));
+        map.protect(LOW_START, LOW_START + 0x4000, 0);
+        assert!(!map.low.is_free(LOW_START, LOW_START + 0x1000));
+        map.clear(LOW_START, LOW_START + 0x1000);
+        assert!(map.low.is_free(LOW_START, LOW_START + 0x1000));
+        assert!(!map.low.is_free(LOW_START, LOW_START + 0x2000));
+    }
+
+    #[test]
+    fn a_stack_grows_down() {
+        let mut map = Map::new();
+        map.set(piece(0x8000, 0x9000, 3, 1));
+        map.grow_down(0x5000, 0x8fff);
+        assert_eq!(list(&map), [(0x5000, 0x9000, 3, 1)]);
+        map.grow_down(0x6000, 0x8fff);
+        assert_eq!(list(&map), [(0x5000, 0x9000, 3, 1)], "never shrinks");
+    }
+}

@@ -1,0 +1,80 @@
+//! mprotect: code comes and goes by it.
+#![allow(unsafe_code, reason = "executes the program's mprotect")]
+
+use super::map::Piece;
+use super::place;
+use super::{EXEC, Effects, MAP, ORDER, WRITE, real_prot, round_up};
+use crate::action::Action;
+use crate::call::Call;
+use crate::{EINVAL, ENOMEM};
+use memcheck_rt::sys::{self, nr};
+
+const PKEY_MPROTECT: u64 = 329;
+
+pub(crate) fn mprotect(c: &mut Call) -> Action {
+    let [addr, len, prot, ..] = c.args;
+    // SAFETY: `protect` checked that the range is the program's.
+    protect(addr, len, prot, || unsafe { sys::syscall3(nr::MPROTECT, addr, len, real_prot(prot)) })
+}
+
+pub(crate) fn pkey_mprotect(c: &mut Call) -> Action {
+    let [addr, len, prot, key, ..] = c.args;
+    // SAFETY: as above.
+    protect(addr, len, prot, || unsafe { sys::syscall6(PKEY_MPROTECT, addr, len, real_prot(prot), key, 0, 0) })
+}
+
+fn protect(addr: u64, len: u64, prot: u64, run: impl FnOnce() -> i64) -> Action {
+    let Some(end) = round_up(len).and_then(|len| addr.checked_add(len)) else { return Action::Done(ENOMEM) };
+    if place::forbidden(addr, end) && len != 0 {
+        return heap_or_refused(addr, end, prot, run);
+    }
+    let order = ORDER.lock();
+    let mut effects = Effects::default();
+    let result = run();
+    if !sys::is_error(result) {
+        let mut map = MAP.lock();
+        let old = map.protect(addr, end, prot as u32 & 7);
+        drop(map);
+        for piece in &old {
+            transition(piece, prot as u32 & 7, &mut effects);
+        }
+    }
+    effects.tell();
+    drop(order);
+    Action::Done(result)
+}
+
+/// Heap blocks may be protected (debugging allocators, guard pages inside aligned blocks); nothing else of the forbidden ranges.
+fn heap_or_refused(addr: u64, end: u64, prot: u64, run: impl FnOnce() -> i64) -> Action {
+    use memcheck_abi::layout::{HEAP_END, HEAP_START};
+    if addr < HEAP_START || end > HEAP_END {
+        return Action::Done(if end < addr { EINVAL } else { ENOMEM });
+    }
+    let result = run();
+    if !sys::is_error(result) && prot & sys::PROT_EXEC != 0 {
+        let piece = Piece { start: addr, end, prot: prot as u32 & 7, kind: 0, origin: 0 };
+        let mut effects = Effects::default();
+        effects.changed.push((addr, end));
+        effects.new(piece);
+        let order = ORDER.lock();
+        effects.tell();
+        drop(order);
+    }
+    Action::Done(result)
+}
+
+/// | before | after | told |
+/// |---|---|---|
+/// | X | no X | changed |
+/// | no X | X | appeared |
+/// | X | X and W, or the other way round | both: the code may have been or may now be rewritten |
+fn transition(old: &Piece, prot: u32, effects: &mut Effects) {
+    let new = Piece { prot, ..*old };
+    let rewritten = (old.prot ^ prot) & WRITE != 0;
+    if old.prot & EXEC != 0 && (prot & EXEC == 0 || rewritten) {
+        effects.gone(&[*old]);
+    }
+    if prot & EXEC != 0 && (old.prot & EXEC == 0 || rewritten) {
+        effects.new(new);
+    }
+}

@@ -1,0 +1,97 @@
+//! Calls whose honest answer would show the tool, or take from it what it needs.
+//!
+//! | call | answer |
+//! |---|---|
+//! | arch_prctl SET/GET FS/GS | the program's own bases live in the thread context, the real ones are ours |
+//! | arch_prctl others (shadow stacks, AMX permission) | EINVAL, as on a processor without |
+//! | personality | without the flags that the tool set before exec |
+//! | ptrace TRACEME | EPERM, as under any tracer |
+//! | prctl SET_SYSCALL_USER_DISPATCH | EINVAL: system calls of the runtime would be dispatched too |
+//! | rseq, clone3, io_uring_setup, io_setup | ENOSYS, and libraries fall back |
+#![allow(unsafe_code, reason = "executes personality")]
+
+use crate::action::Action;
+use crate::call::Call;
+use crate::{EFAULT, EINVAL, EPERM};
+use core::sync::atomic::{AtomicBool, AtomicU32, Ordering};
+use memcheck_abi::layout::PROGRAM_END;
+use memcheck_rt::sys::{self, nr};
+
+const ARCH_SET_GS: u64 = 0x1001;
+const ARCH_SET_FS: u64 = 0x1002;
+const ARCH_GET_FS: u64 = 0x1003;
+const ARCH_GET_GS: u64 = 0x1004;
+
+/// The first address that is no user address: bases above are refused by the kernel, too.
+const TASK_END: u64 = 0x7fff_ffff_f000;
+const _: () = assert!(PROGRAM_END < TASK_END);
+
+pub(crate) fn arch_prctl(c: &mut Call) -> Action {
+    let [code, addr, ..] = c.args;
+    Action::Done(match code {
+        ARCH_SET_FS | ARCH_SET_GS if addr >= TASK_END => EPERM,
+        ARCH_SET_FS => {
+            c.ctx.guest_fs = addr;
+            0
+        }
+        ARCH_SET_GS => {
+            c.ctx.guest_gs = addr;
+            0
+        }
+        ARCH_GET_FS | ARCH_GET_GS => {
+            let value = if code == ARCH_GET_FS { c.ctx.guest_fs } else { c.ctx.guest_gs };
+            c.output(addr, 8, "arch_prctl(addr)");
+            if c.poke(addr, value) { 0 } else { EFAULT }
+        }
+        _ => EINVAL,
+    })
+}
+
+static PERSONALITY: AtomicU32 = AtomicU32::new(0);
+const QUERY: u32 = 0xffff_ffff;
+
+pub(crate) fn set_personality(flags: u32) {
+    PERSONALITY.store(flags, Ordering::Relaxed);
+}
+
+/// The personality flags that the program believes to have; children started by exec must get exactly these.
+pub fn personality() -> u32 {
+    PERSONALITY.load(Ordering::Relaxed)
+}
+
+pub(crate) fn set_or_query_personality(c: &mut Call) -> Action {
+    let old = personality();
+    let wanted = c.args[0] as u32;
+    if wanted != QUERY {
+        // SAFETY: changes flags that only matter for exec and for places that are chosen here anyway.
+        let result = unsafe { sys::syscall3(nr::PERSONALITY, u64::from(wanted), 0, 0) };
+        if sys::is_error(result) {
+            return Action::Done(result);
+        }
+        PERSONALITY.store(wanted, Ordering::Relaxed);
+    }
+    Action::Done(i64::from(old))
+}
+
+const PTRACE_TRACEME: u64 = 0;
+
+pub(crate) fn ptrace(c: &mut Call) -> Action {
+    if c.args[0] == PTRACE_TRACEME { Action::Done(EPERM) } else { Action::Native }
+}
+
+static SECCOMP: AtomicBool = AtomicBool::new(false);
+
+/// Has the program installed a system call filter? Then the runtime should only make calls that the program makes anyway.
+pub fn seccomp_installed() -> bool {
+    SECCOMP.load(Ordering::Relaxed)
+}
+
+pub(crate) fn note_seccomp(_: &mut Call) {
+    SECCOMP.store(true, Ordering::Relaxed);
+}
+
+const PR_SET_SYSCALL_USER_DISPATCH: u64 = 59;
+
+pub(crate) fn prctl(c: &mut Call) -> Action {
+    if c.args[0] == PR_SET_SYSCALL_USER_DISPATCH { Action::Done(EINVAL) } else { Action::Native }
+}
