@@ -405,6 +405,8 @@ pub extern "C" fn replace() {
          mov rax, [r11+rax*8]
          cld
          call rax
+         test rax, rax
+         jz 9f
          2: cmp dword ptr fs:[{pending}], 0
          jne 7f
          3: mov rsp, fs:[{guest_rsp}]
@@ -442,12 +444,42 @@ pub extern "C" fn replace() {
          mov fs:[{target}], rcx
          mov fs:[{s0}], rcx
          jmp {dispatch}
+         9: call {null}
+         test rax, rax
+         jz 2b
+         mov fs:[{s3}], rax
+         jmp {again}
          ",
+        s3 = const S3, null = sym crate::replaced::null_result, again = sym restore_arguments,
         regs = const offset::REGS, guest_rsp = const offset::GUEST_RSP, runtime_rsp = const offset::RUNTIME_RSP,
         s0 = const S0, s4 = const S4, pending = const offset::PENDING, call_top = const offset::CALL_TOP, target = const offset::TARGET,
         branch_table = const memcheck_abi::layout::TABLE_DISPLACEMENT, magic = const memcheck_abi::layout::MAGIC_BASE,
         table = sym crate::replaced::TABLE, dispatch = sym dispatch, leave = sym crate::safepoint::after_replaced,
         resync = sym crate::stackmove::resync,
+    )
+}
+
+/// Go to slot 3 with the general registers that `replace` kept; vector registers and flags mean nothing at a function's entry.
+#[unsafe(naked)]
+extern "C" fn restore_arguments() {
+    naked_asm!(
+        "mov rax, fs:[{regs}]
+         mov rcx, fs:[{regs}+8]
+         mov rdx, fs:[{regs}+16]
+         mov rbx, fs:[{regs}+24]
+         mov rbp, fs:[{regs}+40]
+         mov rsi, fs:[{regs}+48]
+         mov rdi, fs:[{regs}+56]
+         mov r8, fs:[{regs}+64]
+         mov r9, fs:[{regs}+72]
+         mov r10, fs:[{regs}+80]
+         mov r12, fs:[{regs}+96]
+         mov r13, fs:[{regs}+104]
+         mov r14, fs:[{regs}+112]
+         mov r15, fs:[{regs}+120]
+         mov rsp, fs:[{guest_rsp}]
+         jmp fs:[{s3}]",
+        regs = const offset::REGS, guest_rsp = const offset::GUEST_RSP, s3 = const S3,
     )
 }
 

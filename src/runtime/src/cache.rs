@@ -44,10 +44,12 @@ pub struct Cache {
     /// Regions by program page.
     pages: BTreeMap<u64, Vec<u32>>,
     high: BTreeMap<u64, u64>,
+    /// Translations of replaced functions' own code: program address to body.
+    originals: BTreeMap<u64, u64>,
     translator: Option<Translator>,
 }
 
-pub static CACHE: Lock<Cache> = Lock::new(Cache { next: CACHE_START, regions: Vec::new(), pages: BTreeMap::new(), high: BTreeMap::new(), translator: None });
+pub static CACHE: Lock<Cache> = Lock::new(Cache { next: CACHE_START, regions: Vec::new(), pages: BTreeMap::new(), high: BTreeMap::new(), originals: BTreeMap::new(), translator: None });
 
 /// Regions translated so far.
 pub static TRANSLATED: AtomicU64 = AtomicU64::new(0);
@@ -103,7 +105,7 @@ impl Cache {
         }
         let mut translator = self.translator.take()?;
         let at = self.next.next_multiple_of(16);
-        let view = View { high: &self.high };
+        let view = View { high: &self.high, original: 0 };
         let region = translator.translate(&view, pc, at);
         let keep = region.as_ref().is_some_and(|_| view.is_writable(pc));
         self.translator = Some(translator);
@@ -111,22 +113,25 @@ impl Cache {
         Some(self.publish(region, pc, at, keep))
     }
 
-    fn publish(&mut self, region: Region, pc: u64, at: u64, keep_bytes: bool) -> u64 {
-        let end = at + region.code.len() as u64;
-        if end > CACHE_END {
-            report::internal("the code cache is full");
+    /// The translation of a replaced function's own code. Only its first region is special; what it branches to is found as usual.
+    pub fn find_original(&mut self, pc: u64) -> Option<u64> {
+        if let Some(&body) = self.originals.get(&pc) {
+            return Some(body);
         }
-        // SAFETY: [at, end) is unused cache.
-        unsafe { core::ptr::copy_nonoverlapping(region.code.as_ptr(), at as *mut u8, region.code.len()) };
-        self.next = end;
-        TRANSLATED.fetch_add(1, Ordering::Relaxed);
-        let index = self.regions.len() as u32;
-        let bytes = keep_bytes.then(|| copy_code(region.start, region.end));
-        self.regions.push(Record { host: at, host_end: end, pc, start: region.start, end: region.end, info: region.info.into_boxed_slice(), incoming: Vec::new(), alive: true, bytes });
-        for page in region.start >> 12..=(region.end - 1) >> 12 {
-            self.pages.entry(page).or_default().push(index);
-        }
+        let mut translator = self.translator.take()?;
+        let at = self.next.next_multiple_of(16);
+        let region = translator.translate(&View { high: &self.high, original: pc }, pc, at);
+        self.translator = Some(translator);
+        let region = region?;
         let body = at + u64::from(region.body);
+        self.place(&region, pc, at, false);
+        self.originals.insert(pc, body);
+        Some(body)
+    }
+
+    /// Put a region into the cache and make it the translation of `pc`.
+    fn publish(&mut self, region: Region, pc: u64, at: u64, keep_bytes: bool) -> u64 {
+        self.place(&region, pc, at, keep_bytes);
         if pc < CODE_END {
             table_entry(pc).store(at, Ordering::Release);
         } else {
@@ -137,7 +142,24 @@ impl Cache {
                 self.link(at + u64::from(exit.patch), at + u64::from(exit.stub), exit.target, target);
             }
         }
-        body
+        at + u64::from(region.body)
+    }
+
+    fn place(&mut self, region: &Region, pc: u64, at: u64, keep_bytes: bool) {
+        let end = at + region.code.len() as u64;
+        if end > CACHE_END {
+            report::internal("the code cache is full");
+        }
+        // SAFETY: [at, end) is unused cache.
+        unsafe { core::ptr::copy_nonoverlapping(region.code.as_ptr(), at as *mut u8, region.code.len()) };
+        self.next = end;
+        TRANSLATED.fetch_add(1, Ordering::Relaxed);
+        let index = self.regions.len() as u32;
+        let bytes = keep_bytes.then(|| copy_code(region.start, region.end));
+        self.regions.push(Record { host: at, host_end: end, pc, start: region.start, end: region.end, info: region.info.clone().into_boxed_slice(), incoming: Vec::new(), alive: true, bytes });
+        for page in region.start >> 12..=(region.end - 1) >> 12 {
+            self.pages.entry(page).or_default().push(index);
+        }
     }
 
     /// Let the branch whose rel32 is at `patch` go to `body`, the translation of `pc`.
@@ -212,6 +234,7 @@ impl Cache {
         for (patch, stub) in incoming {
             write_rel32(patch, stub);
         }
+        self.originals.remove(&pc);
         if pc < CODE_END {
             let _ = table_entry(pc).compare_exchange(host, 0, Ordering::AcqRel, Ordering::Relaxed);
         } else if self.high.get(&pc) == Some(&host) {

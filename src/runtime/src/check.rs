@@ -1,6 +1,7 @@
 //! The slow side of a memory check: V was not zero and the fast classification did not settle it.
 
 use crate::cache::CACHE;
+use memcheck_abi::config::mapping;
 use memcheck_abi::context::{RSP, ThreadContext};
 use memcheck_abi::event::Kind;
 use memcheck_abi::layout::{PROGRAM_END, in_program};
@@ -18,11 +19,11 @@ pub extern "C" fn slow() {
         return;
     }
     let sp = ctx.regs.gpr[RSP];
-    if let Some(bad) = access::first_unaddressable(ctx, sp, addr, size)
-        && !(kind == LOAD && excused(ctx, sp, addr, size))
-    {
+    if access::first_unaddressable(ctx, sp, addr, size).is_some() && !(kind == LOAD && excused(ctx, sp, addr, size)) {
         let pc = CACHE.lock().position(ctx.scratch[slot::CONTINUE as usize]).map_or(0, |p| p.pc);
-        complain(kind, pc, sp, addr, size, bad);
+        if !(kind == LOAD && in_loader(ctx, sp, pc, addr, size)) {
+            complain(kind, pc, sp, addr, size);
+        }
     }
     if kind == STORE {
         define(ctx, sp, addr, size);
@@ -38,7 +39,15 @@ fn excused(ctx: &ThreadContext, sp: u64, addr: u64, size: u64) -> bool {
         && (addr..addr + size).any(|a| access::addressable(ctx, sp, a))
 }
 
-fn complain(kind: u32, pc: u64, sp: u64, addr: u64, size: u64, _bad: u64) {
+/// The dynamic loader has string functions of its own, without symbols in most systems. Their vector loads reach over the end of a
+/// string, never over the end of a page: they are aligned (whole lines of four are read), or begin inside the string.
+fn in_loader(ctx: &ThreadContext, sp: u64, pc: u64, addr: u64, size: u64) -> bool {
+    let config = crate::startup::config();
+    let loader = &config.mappings[..config.mapping_count as usize];
+    size >= 8 && (addr % 16 == 0 || access::addressable(ctx, sp, addr)) && loader.iter().any(|m| m.kind == mapping::INTERPRETER && pc >= m.start && pc < m.end)
+}
+
+fn complain(kind: u32, pc: u64, sp: u64, addr: u64, size: u64) {
     let fill = |e: &mut memcheck_abi::event::ErrorEvent| {
         (e.addr, e.has_addr, e.size) = (addr, 1, size);
     };

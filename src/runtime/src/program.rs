@@ -4,7 +4,7 @@
 use alloc::collections::BTreeMap;
 use core::sync::atomic::{AtomicU64, Ordering};
 use memcheck_abi::layout::{MAGIC_BASE, MAGIC_END, PROGRAM_END};
-use memcheck_kernel::space;
+use memcheck_kernel::space::{self, kind};
 use memcheck_translate::Program;
 
 use crate::cache::{INDIRECT_ENTRY, lookup_low};
@@ -63,6 +63,8 @@ pub fn redirect(pc: u64) -> Option<(u32, bool)> {
 
 pub struct View<'a> {
     pub high: &'a BTreeMap<u64, u64>,
+    /// Not taken as replaced: the program's own code here is wanted. 0 = none.
+    pub original: u64,
 }
 
 const EXEC: u32 = 4;
@@ -84,7 +86,7 @@ impl Program for View<'_> {
     }
 
     fn redirect(&self, pc: u64) -> Option<(u32, bool)> {
-        redirect(pc)
+        if pc == self.original { None } else { redirect(pc) }
     }
 
     fn translated(&self, pc: u64) -> Option<u64> {
@@ -92,6 +94,6 @@ impl Program for View<'_> {
     }
 
     fn is_writable(&self, pc: u64) -> bool {
-        space::mapping_of(pc).is_some_and(|(_, _, prot, _)| prot & WRITE != 0)
+        space::mapping_of(pc).is_some_and(|(_, _, prot, kind)| prot & WRITE != 0 || kind & kind::SHARED != 0)
     }
 }

@@ -5,7 +5,7 @@
 
 use crate::Program;
 use alloc::vec::Vec;
-use iced_x86::{Code, Decoder, DecoderOptions, FlowControl, Instruction, Mnemonic};
+use iced_x86::{Code, Decoder, DecoderOptions, FlowControl, Instruction, Mnemonic, OpKind};
 
 /// Longest region, in instructions and in conditional branches.
 const MAX_INSTRUCTIONS: usize = 60;
@@ -58,6 +58,7 @@ pub fn region(program: &dyn Program, pc: u64, items: &mut Vec<Item>) -> Option<T
     }
     let mut decoder = Decoder::with_ip(64, code, pc, DecoderOptions::NONE);
     let mut branches = 0;
+    let changing = program.is_writable(pc);
     loop {
         let at = decoder.ip();
         let position = decoder.position();
@@ -82,6 +83,7 @@ pub fn region(program: &dyn Program, pc: u64, items: &mut Vec<Item>) -> Option<T
         }
         items.push(item);
         match flow(&insn) {
+            Flow::Straight if changing && may_store(&insn) => return Some(Tail::Next(decoder.ip())),
             Flow::Straight => {}
             Flow::Branch => {
                 branches += 1;
@@ -110,4 +112,10 @@ pub fn flow(insn: &Instruction) -> Flow {
         FlowControl::Interrupt if insn.code() == Code::Int_imm8 => Flow::End,
         _ => Flow::End,
     }
+}
+
+/// Might this write to memory other than the stack? (Generous: some that only read are among them.)
+fn may_store(insn: &Instruction) -> bool {
+    insn.is_string_instruction()
+        || insn.op_count() > 0 && insn.op0_kind() == OpKind::Memory && !matches!(insn.mnemonic(), Mnemonic::Cmp | Mnemonic::Test | Mnemonic::Push | Mnemonic::Nop)
 }

@@ -104,7 +104,8 @@ pub trait Program {
     fn redirect(&self, pc: u64) -> Option<(u32, bool)>;
     /// Host address of the body of the translation of `pc`.
     fn translated(&self, pc: u64) -> Option<u64>;
-    /// The page of `pc` is writable: the code may change under us.
+    /// The page of `pc` is writable, through this or another mapping: the code may change under us. Regions there end behind every
+    /// store and begin with a comparison.
     fn is_writable(&self, pc: u64) -> bool;
 }
 
