@@ -67,6 +67,10 @@ pub struct LeakSearch {
     /// Print every record (subject to `--show-leak-kinds`) or just the sums.
     pub full: bool,
     pub delta: Option<DeltaMode>,
+    /// The thread that asked for the search, or that exits; 0 stands for the initial thread.
+    pub thread: u32,
+    /// Size of the memory that was searched for pointers, for `-v`.
+    pub searched_bytes: Option<u64>,
     /// Sums of the previous check, for the summary in delta mode.
     pub previous: Option<LeakTotals>,
 }

@@ -37,6 +37,7 @@ pub use usage::{UsageError, Voice};
 
 use crate::frame::FrameStyle;
 use crate::sink::Destination;
+use crate::suppress::pattern;
 use table::{Kind, OptionRow};
 
 /// The version whose behaviour compatibility mode promises.
@@ -216,6 +217,14 @@ impl Options {
     pub fn is_quiet(&self) -> bool {
         self.verbosity < 1
     }
+
+    /// Is a program started by the traced one to run natively? `path` is the file, `args` its arguments, `argv[0]` included.
+    pub fn skips_child(&self, path: &str, args: &[String]) -> bool {
+        let any = |patterns: &[String], text: &str| patterns.iter().any(|pattern| pattern::matches(pattern, text));
+        !self.trace_children
+            || any(&self.trace_children_skip, path)
+            || args.iter().any(|arg| any(&self.trace_children_skip_by_arg, arg))
+    }
 }
 
 /// What the command line asks for.
@@ -261,6 +270,9 @@ pub fn parse(argv0: &OsStr, args: &[OsString], env: &dyn Env) -> Result<Invocati
         return Err(UsageError::no_program(voice));
     }
     check_together(&mut options, voice)?;
+    if given.iter().filter(|word| word.to_string_lossy().starts_with("--log-file=")).count() > 1 {
+        notes.push("Warning: --log-file was given more than once; only the last one is written.".to_string());
+    }
     Ok(Invocation::Run(Box::new(Run { options, command: command.to_vec(), given: given.to_vec(), notes })))
 }
 

@@ -23,6 +23,12 @@ pub fn heap(heap: &HeapSummary) -> [String; 3] {
     ]
 }
 
+/// How much was searched, and the empty line after it.
+pub fn extent(blocks: u64, bytes: u64) -> [String; 3] {
+    let searching = format!("Searching for pointers to {} not-freed blocks", commas(blocks));
+    [searching, format!("Checked {} bytes", commas(bytes)), String::new()]
+}
+
 /// The table of sums. `previous`: a check that reports differences; `heuristics`: only those that found something.
 pub fn leaks(totals: &LeakTotals, previous: Option<&LeakTotals>, heuristics: &[(&'static str, Tally)]) -> Vec<String> {
     let line = |name: &str, now: Tally, before: Option<Tally>| match before {

@@ -1,7 +1,7 @@
 //! The facade the session talks to: one [`Reporter`] per traced process.
 //!
 //! ```text
-//! RunOutput::new(options, …)            once
+//! RunOutput::new(tool, run, env)        once
 //!   .process(pid, parent, command)  ──► Reporter: banner is out, rules are loaded
 //!        .repeat(kind, addresses)       cheap: only counts
 //!        .error(record)                 counts, suppresses, prints
@@ -329,6 +329,7 @@ impl Reporter {
             return;
         }
         let mut prompt = self.burst();
+        prompt.user("");
         prompt.user(ask::PROMPT);
         // The answer stands on the same line.
         self.outputs.log.write(prompt.as_str().trim_end_matches('\n'));
@@ -348,7 +349,7 @@ impl Reporter {
         if let Some((begin, _)) = &markers {
             burst.user(begin);
         }
-        if !matches!(record.kind, ErrorKind::Leak(_)) && record.thread != self.last_thread {
+        if record.thread != self.last_thread {
             self.last_thread = record.thread;
             burst.user(&text::thread_header(record.thread, record.thread_name.as_deref()));
         }
@@ -419,6 +420,7 @@ impl Reporter {
         leak::sort(&mut search.records);
         let mut totals = LeakTotals::default();
         let count = search.records.len();
+        self.write_extent(&search);
         for (index, loss) in search.records.iter().enumerate() {
             self.loss(loss, (index + 1, count), &search, &mut totals);
         }
@@ -429,8 +431,16 @@ impl Reporter {
         totals
     }
 
+    /// Under `-v`: how much was searched.
+    fn write_extent(&self, search: &LeakSearch) {
+        let Some(bytes) = search.searched_bytes.filter(|_| self.is_text() && self.options().verbosity > 1) else { return };
+        let blocks = search.records.iter().map(|loss| loss.direct.blocks).sum();
+        self.message(&summary::extent(blocks, bytes));
+    }
+
     fn loss(&mut self, loss: &LossRecord, number: (usize, usize), search: &LeakSearch, totals: &mut LeakTotals) {
         let mut record = loss.finding(number.0, number.1);
+        record.thread = search.thread.max(1);
         record.stack = self.kept(record.stack);
         let listed = search.full && loss.passes(search.delta);
         let counts = listed && self.options().errors_for_leak_kinds.contains(loss.kind);
