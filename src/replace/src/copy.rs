@@ -12,15 +12,17 @@
 #![allow(unsafe_code, reason = "moves bytes by address")]
 
 use crate::call::{Call, here, tracks_origins};
-use crate::raw::{all_zero, fill_bytes, get, move_bytes, probe_write, put, small_or};
+use crate::raw::{self, all_zero, fill_bytes, get, move_bytes, probe_write, put, small_or};
 use crate::scan::shadowed;
 use core::sync::atomic::{Ordering, compiler_fence};
 use memcheck_abi::context::ThreadContext;
 use memcheck_abi::layout::{A_BASE, ORIGIN_DISTANCE, PROGRAM_END, RED_ZONE, V_DISTANCE, in_program};
 use memcheck_rt::{access, shadow};
 
-/// Long ranges are handled in pieces of this size, so that the data is still in the cache when it moves.
-const CHUNK: u64 = 4096;
+/// Long ranges are handled in pieces of at most this size: a page of the destination.
+const CHUNK: u64 = raw::PAGE;
+/// Ranges of this length go past the caches: they would only push out everything else (tests: far less, to come here at all).
+const STREAM_FROM: u64 = if cfg!(test) { 8000 } else { 8 << 20 };
 
 /// Copy `n` bytes, overlapping or not, with their shadow. `unit` is the access size to report.
 #[inline(always)]
@@ -67,17 +69,30 @@ fn transfer_long(call: &mut Call, dst: u64, src: u64, n: u64, unit: u64) {
     if overlapping {
         probe(dst, n);
     }
-    let mut done = 0;
-    while done < n {
-        let len = CHUNK.min(n - done);
-        let offset = if forward { done } else { n - done - len };
-        let (to, from) = (dst.wrapping_add(offset), src.wrapping_add(offset));
-        if (to | from) < PROGRAM_END {
-            transfer_piece(call, to, from, len, unit);
+    let stream = !overlapping && n >= STREAM_FROM;
+    let mut left = n;
+    while left > 0 {
+        // Forward from the start, or backward from the end, to the next page boundary of the destination.
+        let (offset, len) = if forward {
+            let offset = n - left;
+            (offset, left.min(CHUNK - (dst.wrapping_add(offset) & (CHUNK - 1))))
         } else {
+            let len = left.min((dst.wrapping_add(left - 1) & (CHUNK - 1)) + 1);
+            (left - len, len)
+        };
+        let (to, from) = (dst.wrapping_add(offset), src.wrapping_add(offset));
+        if (to | from) >= PROGRAM_END {
             transfer_dirty(call, to, from, len, unit);
+        } else if stream && len == CHUNK && clean(from, len) && clean(to, len) {
+            // SAFETY: bytes that C reads and writes; the destination is a page.
+            unsafe { raw::stream_page(to, from) };
+        } else {
+            transfer_piece(call, to, from, len, unit);
         }
-        done += len;
+        left -= len;
+    }
+    if stream {
+        raw::fence();
     }
 }
 
@@ -224,18 +239,26 @@ fn fill_piece(call: &mut Call, dst: u64, byte: u8, n: u64) {
 
 #[inline(never)]
 fn fill_long(call: &mut Call, dst: u64, byte: u8, n: u64) {
+    let stream = n >= STREAM_FROM;
     let mut done = 0;
     while done < n {
         let to = dst.wrapping_add(done);
         shadowed(to);
-        let len = CHUNK.min(n - done);
-        if to < PROGRAM_END {
-            fill_piece(call, to, byte, len);
-        } else {
-            // SAFETY: bytes that C writes.
-            unsafe { fill_bytes(to, byte, len) };
+        let len = (n - done).min(CHUNK - (to & (CHUNK - 1)));
+        // SAFETY: bytes that C writes; a whole piece is an aligned page.
+        unsafe {
+            if to >= PROGRAM_END {
+                fill_bytes(to, byte, len);
+            } else if stream && len == CHUNK && clean(to, len) {
+                raw::stream_fill(to, byte);
+            } else {
+                fill_piece(call, to, byte, len);
+            }
         }
         done += len;
+    }
+    if stream {
+        raw::fence();
     }
 }
 

@@ -149,6 +149,67 @@ pub unsafe fn move_bytes(dst: u64, src: u64, n: u64) {
     }
 }
 
+/// Pages that are copied past the caches.
+pub const PAGE: u64 = 4096;
+
+by_width! {
+    /// Copy the page at `src` (any alignment) to the aligned page at `dst` past the caches; they do not overlap.
+    ///
+    /// # Safety
+    /// The contract of this module; [`fence`] before anybody relies on the order of these stores.
+    pub unsafe fn stream_page[][](dst: u64, src: u64) = stream_page_in
+}
+
+/// # Safety
+/// As [`stream_page`].
+#[inline(always)]
+unsafe fn stream_page_in<V: Vector>(dst: u64, src: u64) {
+    let mut i = 0;
+    let w = V::BYTES;
+    while i < PAGE {
+        // SAFETY: the caller's promise.
+        unsafe {
+            let (a, b) = (V::load(src + i), V::load(src + i + w));
+            let (c, d) = (V::load(src + i + 2 * w), V::load(src + i + 3 * w));
+            a.stream(dst + i);
+            b.stream(dst + i + w);
+            c.stream(dst + i + 2 * w);
+            d.stream(dst + i + 3 * w);
+        }
+        i += 4 * w;
+    }
+}
+
+by_width! {
+    /// Fill an aligned page past the caches.
+    ///
+    /// # Safety
+    /// As [`stream_page`].
+    pub unsafe fn stream_fill[][](dst: u64, byte: u8) = stream_fill_in
+}
+
+/// # Safety
+/// As [`stream_fill`].
+#[inline(always)]
+unsafe fn stream_fill_in<V: Vector>(dst: u64, byte: u8) {
+    // SAFETY: the caller's promise.
+    unsafe {
+        let x = V::splat8(byte);
+        let mut i = 0;
+        while i < PAGE {
+            x.stream(dst + i);
+            x.stream(dst + i + V::BYTES);
+            i += 2 * V::BYTES;
+        }
+    }
+}
+
+/// Order the stores of [`stream_page`] and [`stream_fill`] before all later ones.
+pub fn fence() {
+    // SAFETY: SSE is part of the architecture.
+    unsafe { core::arch::x86_64::_mm_sfence() };
+}
+
 /// Two words, the second `gap` bytes behind the first.
 ///
 /// # Safety

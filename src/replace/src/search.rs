@@ -271,8 +271,7 @@ impl Set {
         }
         self.bits[usize::from(c >> 6)] |= 1 << (c & 63);
         if self.count < 4 {
-            // Unused places repeat the last member, so that the list always says what the set says.
-            self.few[self.count..].fill(c);
+            self.few[self.count] = c;
         }
         self.count += 1;
     }
@@ -285,10 +284,6 @@ impl Set {
 
 /// Number of characters at `s` before the first that is (`MEMBER`) or is not in the set.
 fn span<const MEMBER: bool>(call: &mut Call, s: u64, set: &Set) -> u64 {
-    if (1..=4).contains(&set.count) {
-        let few = set.few;
-        return if MEMBER { find(call, s, UNBOUNDED, Four::<false>(few)) } else { find(call, s, UNBOUNDED, Four::<true>(few)) };
-    }
     let mut n = 0;
     loop {
         let at = s.wrapping_add(n);
@@ -300,7 +295,20 @@ fn span<const MEMBER: bool>(call: &mut Call, s: u64, set: &Set) -> u64 {
             return n;
         }
         n += 1;
+        if n == BYTEWISE && (1..=4).contains(&set.count) {
+            return n + span_few::<MEMBER>(call, s.wrapping_add(n), set);
+        }
     }
+}
+
+/// The first characters are looked up one by one: most spans are short.
+const BYTEWISE: u64 = 16;
+
+/// [`span`] by vectors.
+fn span_few<const MEMBER: bool>(call: &mut Call, s: u64, set: &Set) -> u64 {
+    let mut few = set.few;
+    few[set.count..].fill(set.few[0]);
+    if MEMBER { find(call, s, UNBOUNDED, Four::<false>(few)) } else { find(call, s, UNBOUNDED, Four::<true>(few)) }
 }
 
 /// strcspn: the terminator ends it as well.

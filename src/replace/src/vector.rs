@@ -8,9 +8,9 @@
 use core::arch::x86_64::{
     __cpuid, __cpuid_count, __m128i, __m256i, _mm_add_epi8, _mm_and_si128, _mm_andnot_si128, _mm_cmpeq_epi8, _mm_cmpeq_epi32,
     _mm_cmpgt_epi8, _mm_loadu_si128, _mm_movemask_epi8, _mm_or_si128, _mm_set1_epi8, _mm_set1_epi32, _mm_setzero_si128,
-    _mm_storeu_si128, _mm256_add_epi8, _mm256_and_si256, _mm256_andnot_si256, _mm256_cmpeq_epi8, _mm256_cmpeq_epi32,
+    _mm_storeu_si128, _mm_stream_si128, _mm256_add_epi8, _mm256_and_si256, _mm256_andnot_si256, _mm256_cmpeq_epi8, _mm256_cmpeq_epi32,
     _mm256_cmpgt_epi8, _mm256_loadu_si256, _mm256_movemask_epi8, _mm256_or_si256, _mm256_set1_epi8, _mm256_set1_epi32,
-    _mm256_setzero_si256, _mm256_storeu_si256,
+    _mm256_setzero_si256, _mm256_storeu_si256, _mm256_stream_si256,
 };
 use core::sync::atomic::{AtomicBool, Ordering};
 
@@ -22,6 +22,8 @@ pub unsafe trait Vector: Copy {
     const BYTES: u64;
     unsafe fn load(addr: u64) -> Self;
     unsafe fn store(self, addr: u64);
+    /// Store past the caches; `addr` is aligned, and a store fence must follow the last one.
+    unsafe fn stream(self, addr: u64);
     unsafe fn zero() -> Self;
     unsafe fn splat8(x: u8) -> Self;
     unsafe fn splat32(x: u32) -> Self;
@@ -45,7 +47,7 @@ pub unsafe trait Vector: Copy {
 }
 
 macro_rules! vector {
-    ($type:ty, $bytes:literal, $load:ident, $store:ident, $zero:ident, $splat8:ident ($i8:ty), $splat32:ident, $or:ident, $and:ident,
+    ($type:ty, $bytes:literal, $load:ident, $store:ident, $stream:ident, $zero:ident, $splat8:ident ($i8:ty), $splat32:ident, $or:ident, $and:ident,
      $andnot:ident, $add:ident, $eq8:ident, $eq32:ident, $gt8:ident, $mask:ident) => {
         // SAFETY: each method is one instruction; what it needs is the trait's contract.
         unsafe impl Vector for $type {
@@ -59,6 +61,11 @@ macro_rules! vector {
             unsafe fn store(self, addr: u64) {
                 // SAFETY: the trait's contract.
                 unsafe { $store(addr as *mut $type, self) }
+            }
+            #[inline(always)]
+            unsafe fn stream(self, addr: u64) {
+                // SAFETY: the trait's contract.
+                unsafe { $stream(addr as *mut $type, self) }
             }
             vector!(@ops zero() = $zero(); splat8(x: u8) = $splat8(x as $i8); splat32(x: u32) = $splat32(x as i32););
             vector!(@pairs $type; or = $or, and = $and, add8 = $add, equal8 = $eq8, equal32 = $eq32, greater8 = $gt8);
@@ -90,9 +97,9 @@ macro_rules! vector {
     };
 }
 
-vector!(__m128i, 16, _mm_loadu_si128, _mm_storeu_si128, _mm_setzero_si128, _mm_set1_epi8(i8), _mm_set1_epi32, _mm_or_si128,
+vector!(__m128i, 16, _mm_loadu_si128, _mm_storeu_si128, _mm_stream_si128, _mm_setzero_si128, _mm_set1_epi8(i8), _mm_set1_epi32, _mm_or_si128,
     _mm_and_si128, _mm_andnot_si128, _mm_add_epi8, _mm_cmpeq_epi8, _mm_cmpeq_epi32, _mm_cmpgt_epi8, _mm_movemask_epi8);
-vector!(__m256i, 32, _mm256_loadu_si256, _mm256_storeu_si256, _mm256_setzero_si256, _mm256_set1_epi8(i8), _mm256_set1_epi32,
+vector!(__m256i, 32, _mm256_loadu_si256, _mm256_storeu_si256, _mm256_stream_si256, _mm256_setzero_si256, _mm256_set1_epi8(i8), _mm256_set1_epi32,
     _mm256_or_si256, _mm256_and_si256, _mm256_andnot_si256, _mm256_add_epi8, _mm256_cmpeq_epi8, _mm256_cmpeq_epi32,
     _mm256_cmpgt_epi8, _mm256_movemask_epi8);
 
