@@ -213,8 +213,8 @@ impl<'a> Call<'a> {
             Phase::Check if addr != 0 => {
                 let (len, ended) = self.string_len(addr, limit);
                 self.input(addr, len, name);
-                if !ended && len < limit && self.ctx.locals[local::SYSCALL] & REPORTED == 0 && !sys::is_mapped(addr + len, 1) {
-                    self.bad(Bad::Unaddressable(addr + len), name);
+                if !ended && len < limit {
+                    self.unreadable(addr + len, name);
                 }
             }
             Phase::Fault => {
@@ -224,6 +224,18 @@ impl<'a> Call<'a> {
                 }
             }
             _ => {}
+        }
+    }
+
+    /// A string went on to where nothing can be read.
+    #[cold]
+    fn unreadable(&mut self, at: u64, name: Name) {
+        let reported = |c: &Self| c.ctx.locals[local::SYSCALL] & REPORTED != 0;
+        if !reported(self) {
+            self.addressable(at, 1, name);
+        }
+        if !reported(self) && !sys::is_mapped(at, 1) {
+            self.bad(Bad::Unaddressable(at), name);
         }
     }
 

@@ -106,7 +106,7 @@ pub(crate) fn writable(addr: u64, len: u64, sp: u64) -> bool {
 
 fn end_with(addr: u64, sp: u64, prot: u32) -> u64 {
     if (HEAP_START..HEAP_END).contains(&addr) {
-        return HEAP_END;
+        return heap_end(addr);
     }
     let top = STACK_TOP.load(Ordering::Relaxed);
     if addr < top && addr >= STACK_FLOOR.load(Ordering::Relaxed) && addr >= (sp & !(PAGE - 1)).saturating_sub(PAGE) {
@@ -116,6 +116,23 @@ fn end_with(addr: u64, sp: u64, prot: u32) -> u64 {
         Some(p) if p.prot & prot != 0 => p.end,
         _ => 0,
     }
+}
+
+/// Heap memory below this address was seen to be mapped; the heap grows upwards without holes.
+static HEAP_SEEN: AtomicU64 = AtomicU64::new(HEAP_START);
+
+/// As `end_with`, for one page of the heap. Freed blocks may be without access, so what is not addressable is not looked at.
+fn heap_end(addr: u64) -> u64 {
+    let end = (addr | (PAGE - 1)) + 1;
+    if shadow_says_no(addr) || end > HEAP_SEEN.load(Ordering::Relaxed) && !sys::is_mapped(addr, 1) {
+        return 0;
+    }
+    HEAP_SEEN.fetch_max(end, Ordering::Relaxed);
+    end
+}
+
+fn shadow_says_no(addr: u64) -> bool {
+    memcheck_rt::shadow::v(addr) != 0 && !memcheck_rt::shadow::a_clear(addr)
 }
 
 /// Both locks, while the process is being copied. Only the holder of ORDER touches it.

@@ -174,8 +174,7 @@ fn fcntl(c: &mut Call) {
             c.input(arg.wrapping_add(8), 8, "fcntl(lock->l_start)");
             c.input(arg.wrapping_add(16), 8, "fcntl(lock->l_len)");
             if matches!(c.args[1] & 0xffff_ffff, F_GETLK | F_OFD_GETLK) {
-                c.output(arg, 4, "fcntl(lock)");
-                c.output(arg.wrapping_add(8), 20, "fcntl(lock)");
+                conflict(c, arg);
             }
         }
         F_SETOWN_EX => c.input(arg, 8, "fcntl(F_SETOWN_EX)"),
@@ -183,6 +182,16 @@ fn fcntl(c: &mut Call) {
         F_SET_RW_HINT | F_SET_FILE_RW_HINT => c.input(arg, 8, "fcntl(arg)"),
         F_GET_RW_HINT | F_GET_FILE_RW_HINT => c.output(arg, 8, "fcntl(arg)"),
         _ => {}
+    }
+}
+
+/// The answer of GETLK: "nobody" leaves everything but the type as it was.
+fn conflict(c: &mut Call, lock: u64) {
+    const F_UNLCK: u16 = 2;
+    c.output(lock, 2, "fcntl(lock)");
+    if c.phase != crate::call::Phase::Mark || c.peek_or_zero::<u16>(lock) != F_UNLCK {
+        c.output(lock.wrapping_add(2), 2, "fcntl(lock)");
+        c.output(lock.wrapping_add(8), 20, "fcntl(lock)");
     }
 }
 

@@ -223,22 +223,23 @@ fn send_header(c: &mut Call, at: u64, names: &Names, index: u32) {
     c.input(h.name, h.name_len.min(SOCKADDR_MAX), Name::at(names.name, index));
     c.input(h.iov, h.iov_len.min(crate::row::IOV_MAX) * 16, Name::at(names.iov, index));
     for_iov(c, h.iov, h.iov_len, |c, i, base, len| c.input(base, len, Name::at(names.entry, index).index(i)));
-    control(c, h.control, h.control_len, Name::at(names.control, index));
+    control(c, h.control, h.control_len, |c, at, n| c.input(at, n, Name::at(names.control, index)));
 }
 
-/// Control messages: {length 8, level 4, type 4, data}, each aligned to 8. What lies between them is padding.
-fn control(c: &mut Call, at: u64, len: u64, name: Name) {
+/// Control messages: {length 8, level 4, type 4, data}, each aligned to 8. What lies between them is padding. `f` gets the
+/// pieces that are no padding.
+fn control(c: &mut Call, at: u64, len: u64, mut f: impl FnMut(&mut Call, u64, u64)) {
     const CMSG: u64 = 16;
     const MOST: u64 = 1 << 20;
     let len = len.min(MOST);
     let mut offset = 0;
     while at != 0 && offset + CMSG <= len {
-        c.input(at.wrapping_add(offset), CMSG, name);
+        f(c, at.wrapping_add(offset), CMSG);
         let Some(size) = c.peek::<u64>(at.wrapping_add(offset)) else { return };
         if size < CMSG || size > len - offset {
             return;
         }
-        c.input(at.wrapping_add(offset + CMSG), size - CMSG, name);
+        f(c, at.wrapping_add(offset + CMSG), size - CMSG);
         offset += size.next_multiple_of(8);
     }
 }
@@ -262,7 +263,10 @@ fn receive_header(c: &mut Call, at: u64, names: &Names, index: u32, keep: bool) 
     }
     c.output(h.name, h.name_len, Name::at(names.name, index));
     fill_iov(c, h.iov, h.iov_len, Name::at(names.entry, index));
-    c.output(h.control, h.control_len, Name::at(names.control, index));
+    match c.phase {
+        Phase::Mark => control(c, h.control, h.control_len, |c, at, n| c.mark(at, n)),
+        _ => c.output(h.control, h.control_len, Name::at(names.control, index)),
+    }
 }
 
 const MMSG_MAX: u64 = 1024;

@@ -74,8 +74,7 @@ pub const ROWS: &[Row] = &[
     plain(218, "set_tid_address", "tidptr"),
     plain(219, "restart_syscall", ""),
     plain(231, "exit_group", "status:4").act(action::exit_group),
-    row(247, "sys_waitid", "which:4 pid:4 infop options:4 ru", &[
-        Set(2, Fix(SIGINFO), "waitid(infop)"), Set(4, Fix(RUSAGE), "waitid(ru)")]),
+    row(247, "sys_waitid", "which:4 pid:4 infop options:4 ru", &[Do(waitid)]),
     plain(251, "ioprio_set", "which:4 who:4 ioprio:4"),
     plain(252, "ioprio_get", "which:4 who:4"),
     plain(272, "unshare", "flags"),
@@ -135,6 +134,23 @@ fn wait4(c: &mut Call) {
     }
     c.output(c.args[1], 4, "wait4(status)");
     c.output(c.args[3], RUSAGE, "wait4(rusage)");
+}
+
+/// Of the siginfo the kernel writes signal, errno, code, and behind the padding pid, uid and status: zeros if there was no
+/// child. The usage is only written for a child.
+fn waitid(c: &mut Call) {
+    let (info, usage) = (c.args[2], c.args[4]);
+    if c.phase != crate::call::Phase::Mark {
+        c.output(info, SIGINFO, "waitid(infop)");
+        return c.output(usage, RUSAGE, "waitid(ru)");
+    }
+    if info != 0 {
+        c.mark(info, 12);
+        c.mark(info.wrapping_add(16), 12);
+    }
+    if info == 0 || c.peek_or_zero::<u32>(info) != 0 {
+        c.mark(usage, RUSAGE);
+    }
 }
 
 fn execve_vectors(c: &mut Call) {

@@ -34,7 +34,7 @@ fn simple_buffers_and_structures() {
         (302, &[0, 100, u, 0], &["rlimit64(new_rlim)"]),
         (203, &[BAD_FD, 8, u], &["sched_setaffinity(mask)"]),
         (144, &[BAD_FD, 0, u], &["sched_setscheduler(p)"]),
-        (131, &[u, 0], &["sigaltstack(ss)", "sigaltstack(ss)"]),
+        (131, &[u, 0], &["sigaltstack(ss)"]),
         (14, &[0, u, 0, 8], &["rt_sigprocmask(set)"]),
         (289, &[BAD_FD, u, 8, 0], &["signalfd(sigmask)"]),
         (286, &[BAD_FD, 0, u, 0], &["timerfd_settime(result)"]),
