@@ -127,10 +127,16 @@ fn scan<M: Machine>(cx: &mut Cx<M>, op: BitOp, width: u32) {
     }
     let empty = zero_v(a);
     if !counts_zero {
-        // bsf and bsr leave the destination alone if there is no bit.
-        let old = cx.v(cx.op(0));
-        let kept = if a.v == 0 && a.x == 0 { old } else { v };
-        cx.set(cx.op(0), if empty { mask(width) } else { kept });
+        // bsf and bsr leave the destination alone, all 64 bits of it, if there is no bit.
+        let target = cx.op(0);
+        match target {
+            Operand::Gpr { n, .. } if empty => {
+                let old = cx.gpr(usize::from(n));
+                cx.set(Operand::Gpr { n, size: 8, high: false }, old.max() | mask(width));
+            }
+            _ if a.v == 0 && a.x == 0 => {}
+            _ => cx.set(target, v),
+        }
         return cx.set_flags(if empty { ZF } else { 0 }, a.v);
     }
     cx.set(cx.op(0), v);

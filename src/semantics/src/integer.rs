@@ -162,7 +162,6 @@ fn cmpxchg<M: Machine>(cx: &mut Cx<M>) {
         let new = cx.v(cx.op(1));
         cx.set(cx.op(0), new);
     } else {
-        cx.set(cx.op(0), old.v);
         cx.set(accumulator, old.v);
     }
     cx.regs.define(0, ARITH);

@@ -138,7 +138,7 @@ impl Rule {
             Rule::VMove(VMove::Full(_) | VMove::Scalar(_))
                 | Rule::Logic(..)
                 | Rule::Lane(..)
-                | Rule::LaneShift(..)
+                | Rule::LaneShift(_, _, true)
                 | Rule::Scalar(..)
                 | Rule::Convert(_)
                 | Rule::Compare(_)
@@ -162,6 +162,8 @@ impl Rule {
                 plan.preload = false;
                 plan.quick = false;
             }
+            // With one count for all lanes the memory operand is that count, or the value if the count is an immediate.
+            Rule::LaneShift(_, _, false) => plan.lanewise = matches!(plan.ops[2], Operand::Imm(_)),
             Rule::Flag(op) => adjust_flag_op(op, insn, plan),
             Rule::X87(op) => x87::adjust(op, insn, plan),
             Rule::Gather(_)
