@@ -7,7 +7,7 @@
 //!
 //! Deliberately absent: the search itself, which needs the process.
 
-use crate::error::{Aux, SourcePlace};
+use crate::error::{Aux, ErrorKind, SourcePlace};
 use crate::frame::{Frame, FrameStyle, Stack};
 use crate::number::commas;
 
@@ -109,6 +109,39 @@ impl Address {
     }
 }
 
+/// Addresses below this are null pointers with an offset.
+const NULL_PAGE: u64 = 4096;
+
+impl Address {
+    /// The rule id of a finding of this kind at `addr`, where the address tells more than the kind.
+    pub fn rule(&self, addr: u64, kind: &ErrorKind) -> Option<&'static str> {
+        match (kind, self) {
+            (ErrorKind::InvalidFree, Address::Block(block)) if block.state == BlockState::Freed && addr == block.start => {
+                Some("double-free")
+            }
+            (ErrorKind::Read { .. } | ErrorKind::Write { .. } | ErrorKind::ParamMemory { unaddressable: true, .. }, _) => {
+                self.access_rule(addr)
+            }
+            _ => None,
+        }
+    }
+
+    fn access_rule(&self, addr: u64) -> Option<&'static str> {
+        match self {
+            Address::Block(block) => match block.state {
+                BlockState::Freed | BlockState::Recycled => Some("use-after-free"),
+                BlockState::Live if addr < block.start => Some("heap-buffer-underflow"),
+                BlockState::Live => Some("heap-buffer-overflow"),
+                BlockState::Client { .. } => None,
+            },
+            Address::BelowStackPointer { .. } | Address::JustBelowStack => Some("stack-below-sp"),
+            Address::Unknown if addr < NULL_PAGE => Some("null-access"),
+            Address::Unknown => Some("wild-access"),
+            _ => None,
+        }
+    }
+}
+
 fn one(addr: u64, is: String) -> Vec<Aux> {
     vec![Aux::line(format!("Address 0x{addr:x} is {is}"))]
 }
@@ -196,6 +229,19 @@ mod tests {
             ["Address 0x4a40040 is 0 bytes inside a recently re-allocated block of size 10 alloc'd"]);
         assert_eq!(texts(block(BlockState::Client { name: "MYNAME".into() }, 16), 0x4a40040),
             ["Address 0x4a40040 is 0 bytes inside a MYNAME of size 16 client-defined"]);
+    }
+
+    #[test]
+    fn the_address_refines_the_rule() {
+        let read = |address: &Address, addr| crate::ErrorRecord::invalid_read(4, 1, Stack::default()).about(addr, address).rule();
+        assert_eq!(read(&block(BlockState::Live, 10), 0x4a4004a), "heap-buffer-overflow");
+        assert_eq!(read(&block(BlockState::Live, 10), 0x4a4003f), "heap-buffer-underflow");
+        assert_eq!(read(&block(BlockState::Freed, 10), 0x4a40040), "use-after-free");
+        assert_eq!(read(&Address::Unknown, 8), "null-access");
+        assert_eq!(read(&Address::Unknown, 1 << 40), "wild-access");
+        assert_eq!(read(&Address::Brk { start: 0, limit: 1 }, 0), "invalid-read");
+        let free = |addr| crate::ErrorRecord::invalid_free(1, Stack::default()).about(addr, &block(BlockState::Freed, 10)).rule();
+        assert_eq!((free(0x4a40040), free(0x4a40044)), ("double-free", "invalid-free"));
     }
 
     #[test]

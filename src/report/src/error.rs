@@ -11,6 +11,7 @@
 //!
 //! Deliberately absent: how addresses are described (`address`) and how leaks are summed up (`leak`).
 
+use crate::address::Address;
 use crate::frame::Stack;
 
 /// How a leaked block was found. The order is the order of severity in ties between loss records.
@@ -231,6 +232,8 @@ pub struct ErrorRecord {
     pub stack: Stack,
     pub aux: Vec<Aux>,
     pub leak: Option<LeakInfo>,
+    /// A more telling rule id than the kind's, if the address gave one.
+    refined_rule: Option<&'static str>,
 }
 
 /// Where an undefined value was born.
@@ -252,10 +255,21 @@ pub enum AlignmentRule {
 
 impl ErrorRecord {
     pub fn new(kind: ErrorKind, what: impl Into<String>, thread: u32, stack: Stack) -> Self {
-        ErrorRecord { kind, what: what.into(), thread, thread_name: None, stack, aux: Vec::new(), leak: None }
+        ErrorRecord { kind, what: what.into(), thread, thread_name: None, stack, aux: Vec::new(), leak: None, refined_rule: None }
     }
 
-    /// Adds lines, usually those of [`crate::address::Address::aux`].
+    /// Says what `addr` is, and so what kind of mistake this is.
+    pub fn about(mut self, addr: u64, address: &Address) -> Self {
+        self.refined_rule = address.rule(addr, &self.kind);
+        self.with_aux(address.aux(addr))
+    }
+
+    /// Rule id of the CI formats: stable, and as telling as what is known allows.
+    pub fn rule(&self) -> &'static str {
+        self.refined_rule.unwrap_or(self.kind.facts().rule)
+    }
+
+    /// Adds lines.
     pub fn with_aux(mut self, aux: impl IntoIterator<Item = Aux>) -> Self {
         self.aux.extend(aux);
         self

@@ -88,6 +88,22 @@ impl Stack {
         self.0.truncate(keep.unwrap_or(self.0.len()));
     }
 
+    /// Collapses recursion: when an address comes back within `reach` addresses, the frames of the round between are dropped.
+    /// 0 keeps everything.
+    pub fn merge_recursion(&mut self, reach: usize) {
+        let addresses: Vec<u64> = self.addresses().collect();
+        let kept = without_recursion(&addresses, reach);
+        if kept.len() == addresses.len() {
+            return;
+        }
+        let mut number = 0;
+        self.0.retain(|frame| {
+            let keep = kept.binary_search(&number).is_ok();
+            number += usize::from(!frame.inlined);
+            keep
+        });
+    }
+
     pub fn is_empty(&self) -> bool {
         self.0.is_empty()
     }
@@ -108,6 +124,19 @@ impl From<Vec<Frame>> for Stack {
     fn from(frames: Vec<Frame>) -> Self {
         Stack(frames)
     }
+}
+
+/// The positions that stay when recursion of up to `reach` functions is collapsed: of each cycle one round.
+pub fn without_recursion(addresses: &[u64], reach: usize) -> Vec<usize> {
+    let mut kept: Vec<usize> = Vec::with_capacity(addresses.len());
+    for (position, address) in addresses.iter().enumerate() {
+        let near = kept.len().saturating_sub(reach);
+        match kept[near..].iter().rposition(|&earlier| addresses[earlier] == *address) {
+            Some(back) => kept.truncate(near + back + 1),
+            None => kept.push(position),
+        }
+    }
+    kept
 }
 
 /// Start-up code that called `main`; printed as `(below main)`.
@@ -240,6 +269,19 @@ mod tests {
         assert_eq!(style(&[""]).describe(&one), "f (/home/u/proj/src/a.c:2)");
         assert_eq!(style(&["nowhere/", "proj/"]).describe(&one), "f (src/a.c:2)");
         assert_eq!(style(&["nowhere/"]).describe(&one), "f (/home/u/proj/src/a.c:2)");
+    }
+
+    #[test]
+    fn recursion_is_collapsed_within_reach() {
+        assert_eq!(without_recursion(&[1, 1, 1, 2], 0), [0, 1, 2, 3]);
+        assert_eq!(without_recursion(&[1, 1, 1, 2], 1), [0, 3]);
+        assert_eq!(without_recursion(&[1, 2, 1, 2, 3], 1), [0, 1, 2, 3, 4]);
+        assert_eq!(without_recursion(&[1, 2, 1, 2, 3], 2), [0, 3, 4]);
+        let inlined = Frame { inlined: true, ..frame(1, "tiny", "a.c", 1) };
+        let round = || vec![inlined.clone(), frame(1, "f", "a.c", 2)];
+        let mut stack = Stack([round(), round(), vec![frame(9, "main", "a.c", 3)]].concat());
+        stack.merge_recursion(1);
+        assert_eq!(stack.0.iter().map(|frame| frame.addr).collect::<Vec<_>>(), [1, 1, 9]);
     }
 
     #[test]

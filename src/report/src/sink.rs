@@ -182,7 +182,7 @@ impl Opener {
         match borrowed.try_clone_to_owned() {
             Ok(owned) => Sink::new(Target::File(File::from(owned)), name.noun, false),
             Err(_) => {
-                notes.push(format!("Valgrind: failed to move {} file descriptor into safe range, using stderr", name.noun));
+                notes.push(format!("File descriptor {number} cannot be used for the {}, using stderr.", name.noun));
                 Sink::new(duplicate(io::stderr().as_fd()), name.noun, false)
             }
         }

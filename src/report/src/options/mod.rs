@@ -33,7 +33,7 @@ pub use choices::{
     ReportRequest, SmcCheck, TrackFds,
 };
 pub use sources::{Env, RcFile, RealEnv};
-pub use usage::{UsageError, Voice};
+pub use usage::{CannotStart, UsageError, Voice};
 
 use crate::frame::FrameStyle;
 use crate::sink::Destination;
@@ -273,6 +273,9 @@ pub fn parse(argv0: &OsStr, args: &[OsString], env: &dyn Env) -> Result<Invocati
     if given.iter().filter(|word| word.to_string_lossy().starts_with("--log-file=")).count() > 1 {
         notes.push("Warning: --log-file was given more than once; only the last one is written.".to_string());
     }
+    notes.extend(options.ignored.iter().filter(|option| wants_debugger(option)).map(|option| {
+        format!("Warning: {option} has no effect, there is no gdb server.")
+    }));
     Ok(Invocation::Run(Box::new(Run { options, command: command.to_vec(), given: given.to_vec(), notes })))
 }
 
@@ -287,6 +290,12 @@ fn apply_source(options: &mut Options, source: &sources::Source, voice: Voice, n
         }
     }
     Ok(())
+}
+
+/// Options whose user waits for something that will not happen.
+fn wants_debugger(option: &str) -> bool {
+    const NEVER: &str = "--vgdb-error=999999999";
+    (option.starts_with("--vgdb-error=") && option != NEVER) || option.starts_with("--vgdb-stop-at=") || option == "--vgdb=full"
 }
 
 fn is_valgrind_name(argv0: &OsStr) -> bool {
@@ -344,7 +353,7 @@ fn in_given_order(matches: &clap::ArgMatches) -> Vec<(&'static OptionRow, Option
             found.extend(indices.zip(values).map(|(index, value)| (index, row, value)));
         } else {
             // A counting flag keeps one index only; it is idempotent or counts.
-            let count = usize::from(matches.get_count(row.name));
+            let count = if matches!(row.kind, Kind::Print(_)) { 1 } else { usize::from(matches.get_count(row.name)) };
             let at = indices.last().unwrap_or(0);
             found.extend(std::iter::repeat_n((at, row, None), count));
         }

@@ -111,8 +111,10 @@ impl OptionRow {
         if let Some(letter) = self.short.or(self.name.chars().next().filter(|_| self.name.len() == 1)) {
             arg = arg.short(letter);
         }
-        if !self.kind.takes_value() {
-            return arg.action(ArgAction::Count);
+        match self.kind {
+            Kind::Print(_) => return arg.action(ArgAction::SetTrue),
+            Kind::Flag => return arg.action(ArgAction::Count),
+            _ => {}
         }
         arg.action(ArgAction::Append)
             .num_args(1)
@@ -133,6 +135,7 @@ pub fn command() -> Command {
         .no_binary_name(true)
         .disable_help_flag(true)
         .disable_version_flag(true)
+        .args_override_self(true)
         .override_usage("memcheck [options] prog-and-args")
         .about("Finds memory errors in unmodified Linux x86-64 programs");
     for (heading, rows) in GROUPS {

@@ -191,3 +191,9 @@ fn two_log_files_are_worth_a_word() {
     assert_eq!(run("--log-file=a --log-file=b p").notes.len(), 1);
     assert!(run("--log-file=a p").notes.is_empty());
 }
+
+#[test]
+fn waiting_for_a_debugger_is_worth_a_word() {
+    assert!(run("--vgdb=no --vgdb-error=999999999 p").notes.is_empty());
+    assert_eq!(run("--vgdb=full --vgdb-error=0 p").notes.len(), 2);
+}

@@ -26,7 +26,7 @@ pub fn error(record: &ErrorRecord, placer: &Placer) -> String {
         properties.extend(place.column.map(|column| format!("col={column}")));
     }
     let function = place.as_ref().and_then(|place| place.function.as_deref());
-    let title = function.map_or(record.kind.facts().rule.to_string(), |function| format!("{} in {function}", record.kind.facts().rule));
+    let title = function.map_or(record.rule().to_string(), |function| format!("{} in {function}", record.rule()));
     properties.push(format!("title={}", escape(&title, IN_PROPERTY)));
     let mut text = record.what.clone();
     for aux in &record.aux {

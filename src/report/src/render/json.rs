@@ -119,7 +119,7 @@ pub fn error(pid: u32, record: &ErrorRecord, unique: u64, placer: &Placer) -> St
     let leak = record.leak.map(|leak| Json::Object(vec![("bytes", Json::number(leak.bytes)), ("blocks", Json::number(leak.blocks))]));
     line("error", pid, vec![
         ("id", Json::number(unique)),
-        ("rule", Json::text(record.kind.facts().rule)),
+        ("rule", Json::text(record.rule())),
         ("kind", Json::text(record.kind.facts().xml6)),
         ("what", Json::text(&record.what)),
         ("thread", Json::number(record.thread)),

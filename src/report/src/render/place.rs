@@ -62,7 +62,7 @@ impl Placer {
     /// 16 hexadecimal digits.
     pub fn fingerprint(&self, record: &ErrorRecord) -> String {
         let mut hash = Fnv::new();
-        hash.add(record.kind.facts().rule);
+        hash.add(record.rule());
         let frames = &record.stack.0;
         let own: Vec<&Frame> = frames.iter().filter(|frame| self.is_own(frame)).take(FINGERPRINT_FRAMES).collect();
         let chosen = if own.is_empty() { frames.iter().take(FINGERPRINT_FRAMES).collect() } else { own };

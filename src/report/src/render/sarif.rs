@@ -17,7 +17,7 @@ pub struct Finding {
 
 /// The whole document. `exit_code` is the program's, if it is known.
 pub fn document(findings: &[Finding], command: &str, placer: &Placer) -> String {
-    let mut rules: Vec<&'static str> = findings.iter().map(|finding| finding.record.kind.facts().rule).collect();
+    let mut rules: Vec<&'static str> = findings.iter().map(|finding| finding.record.rule()).collect();
     rules.sort_unstable();
     rules.dedup();
     let results = findings.iter().map(|finding| result(finding, &rules, placer)).collect();
@@ -47,7 +47,7 @@ pub fn document(findings: &[Finding], command: &str, placer: &Placer) -> String 
 
 fn result(finding: &Finding, rules: &[&str], placer: &Placer) -> Json {
     let record = &finding.record;
-    let rule = record.kind.facts().rule;
+    let rule = record.rule();
     let index = rules.iter().position(|known| *known == rule).unwrap_or(0);
     let level = match record.kind {
         ErrorKind::Leak(LeakKind::Reachable) => "note",

@@ -25,7 +25,7 @@ pub use run::{Outputs, RunOutput};
 
 use crate::dedup::{Ledger, Notice, Verdict};
 use crate::error::{ErrorKind, ErrorRecord};
-use crate::frame::Stack;
+use crate::frame::{Stack, without_recursion};
 use crate::leak::{self, LeakSearch, LeakTotals, LossRecord};
 use crate::options::{GenSuppressions, LeakCheck, Options, ReportFormat, UsageError};
 use crate::render::text::{self, Burst};
@@ -104,7 +104,7 @@ impl Reporter {
         }
     }
 
-    fn options(&self) -> &Options {
+    pub fn options(&self) -> &Options {
         &self.run.options
     }
 
@@ -235,15 +235,17 @@ impl Reporter {
     }
 
     fn kept(&self, mut stack: Stack) -> Stack {
+        stack.merge_recursion(self.options().merge_recursive_frames);
         stack.truncate(self.options().num_callers);
         stack
     }
 
     /// Counts a finding that was seen before; `false`: it is new, so name its frames and call [`Reporter::error`].
     pub fn repeat(&mut self, kind: &ErrorKind, addresses: &[u64]) -> bool {
-        let kept = &addresses[..addresses.len().min(self.options().num_callers)];
+        let kept = without_recursion(addresses, self.options().merge_recursive_frames).into_iter();
+        let kept: Vec<u64> = kept.take(self.options().num_callers).map(|position| addresses[position]).collect();
         let limit = self.options().error_limit;
-        let (verdict, notice) = self.ledger.repeat(kind, kept, limit);
+        let (verdict, notice) = self.ledger.repeat(kind, &kept, limit);
         self.tell(notice);
         match verdict {
             Verdict::New => false,
