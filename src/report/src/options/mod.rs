@@ -37,7 +37,6 @@ pub use usage::{CannotStart, UsageError, Voice};
 
 use crate::frame::FrameStyle;
 use crate::sink::Destination;
-use crate::suppress::pattern;
 use table::{Kind, OptionRow};
 
 /// The version whose behaviour compatibility mode promises.
@@ -216,14 +215,6 @@ impl Default for Options {
 impl Options {
     pub fn is_quiet(&self) -> bool {
         self.verbosity < 1
-    }
-
-    /// Is a program started by the traced one to run natively? `path` is the file, `args` its arguments, `argv[0]` included.
-    pub fn skips_child(&self, path: &str, args: &[String]) -> bool {
-        let any = |patterns: &[String], text: &str| patterns.iter().any(|pattern| pattern::matches(pattern, text));
-        !self.trace_children
-            || any(&self.trace_children_skip, path)
-            || args.iter().any(|arg| any(&self.trace_children_skip_by_arg, arg))
     }
 }
 

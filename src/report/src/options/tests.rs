@@ -178,15 +178,6 @@ fn ignored_options_are_remembered_by_name() {
 }
 
 #[test]
-fn children_are_followed_unless_skipped() {
-    let args = ["sh".to_string(), "-c".to_string()];
-    assert!(run("p").options.skips_child("/bin/sh", &args));
-    assert!(!run("--trace-children=yes p").options.skips_child("/bin/sh", &args));
-    assert!(run("--trace-children=yes --trace-children-skip=*/sh,x p").options.skips_child("/bin/sh", &args));
-    assert!(run("--trace-children=yes --trace-children-skip-by-arg=-? p").options.skips_child("/bin/sh", &args));
-}
-
-#[test]
 fn two_log_files_are_worth_a_word() {
     assert_eq!(run("--log-file=a --log-file=b p").notes.len(), 1);
     assert!(run("--log-file=a p").notes.is_empty());

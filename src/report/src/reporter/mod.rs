@@ -1,7 +1,7 @@
 //! The facade the session talks to: one [`Reporter`] per traced process.
 //!
 //! ```text
-//! RunOutput::new(tool, run, env)        once
+//! RunOutput::new(options, …)            once
 //!   .process(pid, parent, command)  ──► Reporter: banner is out, rules are loaded
 //!        .repeat(kind, addresses)       cheap: only counts
 //!        .error(record)                 counts, suppresses, prints

@@ -7,7 +7,7 @@ use std::sync::{Arc, Mutex, MutexGuard, Weak};
 use std::time::{Duration, Instant};
 
 use super::Reporter;
-use crate::options::{Env, Options, ReportFormat, ReportRequest, Run, UsageError};
+use crate::options::{Env, Options, ReportFormat, ReportRequest, UsageError};
 use crate::render::place::Placer;
 use crate::render::xml::{self, XmlStyle};
 use crate::render::{ProcessStart, sarif};
@@ -53,8 +53,6 @@ pub struct RunOutput {
     env: Box<dyn Env + Send + Sync>,
     opener: Opener,
     tool_command: Vec<String>,
-    /// Lines about the options, until the first log is open.
-    notes: Mutex<Vec<String>>,
     started: Instant,
     documents: Mutex<Vec<Weak<XmlDocument>>>,
     /// Findings for formats that are one document, with where it goes and the program's command line.
@@ -81,10 +79,8 @@ pub struct Outputs {
 }
 
 impl RunOutput {
-    /// `tool`: the name we were called by.
-    pub fn new(tool: &str, run: &Run, env: Box<dyn Env + Send + Sync>) -> Arc<Self> {
-        let options = run.options.clone();
-        let words = run.given.iter().map(|word| word.to_string_lossy().into_owned());
+    /// `tool_command`: how we were called, options included, program excluded.
+    pub fn new(options: Options, tool_command: Vec<String>, env: Box<dyn Env + Send + Sync>) -> Arc<Self> {
         // Programs change directory; names are relative to where the run began.
         let start_dir = std::env::current_dir().unwrap_or_default();
         let root = options.source_root.clone().map(|root| start_dir.join(root));
@@ -94,8 +90,7 @@ impl RunOutput {
             options,
             env,
             opener: Opener::at(start_dir),
-            tool_command: std::iter::once(tool.to_string()).chain(words).collect(),
-            notes: Mutex::new(run.notes.clone()),
+            tool_command,
             started: Instant::now(),
             documents: Mutex::default(),
             collected: Mutex::default(),
@@ -116,7 +111,7 @@ impl RunOutput {
 
     /// Opens everything anew for this process.
     pub fn open(&self, start: &ProcessStart) -> Result<Outputs, UsageError> {
-        let mut notes = std::mem::take(&mut *lock(&self.notes));
+        let mut notes = Vec::new();
         let log = self.opener.open(&self.options.log, sink::LOG, start.pid, &*self.env, &mut notes)?;
         let xml = self.open_xml(start, &mut notes)?;
         let requests = self.options.reports.iter();

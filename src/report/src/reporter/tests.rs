@@ -8,7 +8,7 @@ use crate::error::LeakKind;
 use crate::frame::testing::{frame, library_frame};
 use crate::leak::Tally;
 use crate::options::testing::FakeEnv;
-use crate::options::{Invocation, Run, parse};
+use crate::options::{Invocation, parse};
 use crate::sink::Sink;
 
 /// A reporter with pid 7 whose log is in memory.
@@ -18,10 +18,10 @@ struct Probe {
     log: Arc<Mutex<Vec<u8>>>,
 }
 
-fn parsed(line: &str) -> Run {
+fn output(line: &str) -> Arc<RunOutput> {
     let words: Vec<_> = format!("{line} ./p").split_whitespace().map(Into::into).collect();
     match parse("valgrind".as_ref(), &words, &FakeEnv::default()) {
-        Ok(Invocation::Run(run)) => *run,
+        Ok(Invocation::Run(run)) => RunOutput::new(run.options, vec!["valgrind".into()], Box::new(FakeEnv::default())),
         other => panic!("{line}: {other:?}"),
     }
 }
@@ -32,7 +32,7 @@ fn probe(line: &str) -> Probe {
 }
 
 fn probe_with_rules(line: &str, rules: &str) -> Probe {
-    let run = RunOutput::new("valgrind", &parsed(&format!("--default-suppressions=no {line}")), Box::new(FakeEnv::default()));
+    let run = output(&format!("--default-suppressions=no {line}"));
     let (log, bytes) = Sink::memory();
     let start = ProcessStart { pid: 7, parent: 6, command: vec!["./p".into()], tool_command: vec!["valgrind".into()] };
     let outputs = run.open(&start).expect("opens");
@@ -418,8 +418,7 @@ fn rules_that_cannot_be_read_end_the_run() {
     let (log, rules) = (dir.join("log"), dir.join("bad.supp"));
     std::fs::write(&rules, "{\n n\n Memcheck:Foo\n fun:a\n}\n").expect("written");
     let fatal = |file: &str| {
-        let run = parsed(&format!("-q --log-file={} --suppressions={file}", log.display()));
-        let run = RunOutput::new("valgrind", &run, Box::new(FakeEnv::default()));
+        let run = output(&format!("-q --log-file={} --suppressions={file}", log.display()));
         let error = run.process(7, 6, vec!["./p".into()]).err().expect("no rules, no run");
         (error.exit_code, std::fs::read_to_string(&log).expect("log"))
     };
@@ -433,8 +432,7 @@ fn rules_that_cannot_be_read_end_the_run() {
 #[test]
 fn every_process_may_have_its_own_file() {
     let dir = scratch("own");
-    let run = parsed(&format!("--default-suppressions=no --log-file={}/%p", dir.display()));
-    let run = RunOutput::new("valgrind", &run, Box::new(FakeEnv::default()));
+    let run = output(&format!("--default-suppressions=no --log-file={}/%p", dir.display()));
     let parent = run.process(7, 6, vec!["./p".into()]).expect("starts");
     let mut child = parent.fork(8);
     child.error(ErrorRecord::invalid_free(1, at(1)));
