@@ -69,11 +69,11 @@ impl Marker<'_> {
             }
         }
         let scanned = self.scanned;
-        for (starts, interiors) in scanned.root_edges() {
-            self.follow(starts, interiors);
-        }
+        let (starts, interiors) = scanned.root_edges();
+        self.follow(starts, interiors);
         while let Some(block) = self.stack.pop() {
-            scanned.block_edges(block, |starts, interiors| self.follow(starts, interiors));
+            let (starts, interiors) = scanned.block_edges(block);
+            self.follow(starts, interiors);
         }
     }
 
@@ -111,10 +111,9 @@ impl Marker<'_> {
             self.suspect(seed);
         }
         while let Some(block) = self.stack.pop() {
-            scanned.block_edges(block, |starts, interiors| {
-                starts.iter().for_each(|&t| self.suspect(t));
-                interiors.iter().for_each(|e| self.suspect(e.target));
-            });
+            let (starts, interiors) = scanned.block_edges(block);
+            starts.iter().for_each(|&t| self.suspect(t));
+            interiors.iter().for_each(|e| self.suspect(e.target));
         }
     }
 
@@ -133,10 +132,9 @@ impl Marker<'_> {
             }
             self.stack.push(leader);
             while let Some(block) = self.stack.pop() {
-                scanned.block_edges(block, |starts, interiors| {
-                    starts.iter().for_each(|&t| self.join(leader, t));
-                    interiors.iter().for_each(|e| self.join(leader, e.target));
-                });
+                let (starts, interiors) = scanned.block_edges(block);
+                starts.iter().for_each(|&t| self.join(leader, t));
+                interiors.iter().for_each(|e| self.join(leader, e.target));
             }
         }
         for block in 0..self.nodes.len() {

@@ -40,11 +40,11 @@ pub struct Interior {
     pub offset: u32,
 }
 
-/// What was found in one piece, or for one block of it.
+/// What was found in one piece.
 #[derive(Default)]
-pub struct Edges {
-    pub starts: Vec<u32>,
-    pub interiors: Vec<Interior>,
+struct Edges {
+    starts: Vec<u32>,
+    interiors: Vec<Interior>,
     /// For pieces of whole blocks: lengths of both lists after each block.
     ends: Vec<(u32, u32)>,
     /// For pieces in which blocks begin: what their first words fit, see [`shape`].
@@ -52,7 +52,7 @@ pub struct Edges {
 }
 
 /// What the memory of a piece is.
-#[derive(Clone, Debug)]
+#[derive(Clone, PartialEq, Eq, Debug)]
 enum Owner {
     Root,
     /// Whole blocks.
@@ -68,13 +68,13 @@ struct Piece {
     owner: Owner,
 }
 
-/// All edges.
+/// All edges: those of the roots, then those of each block, in two long lists.
 pub struct Scanned {
-    pieces: Vec<Piece>,
-    edges: Vec<Edges>,
-    /// Per block: the first piece it lies in.
-    piece_of: Vec<u32>,
-    /// Per block: which heuristics its first words fit.
+    starts: Vec<u32>,
+    interiors: Vec<Interior>,
+    /// Ends in both lists: of the roots, then of each block.
+    ends: Vec<(usize, usize)>,
+    /// Per block: which heuristics its first words fit, a bit each.
     pub shapes: Vec<u8>,
 }
 
@@ -88,12 +88,22 @@ const LONGEST: u64 = 16 << 30;
 pub fn scan(memory: &dyn Memory, nodes: &[Node], index: &Index, roots: &[Root], options: &Options) -> Scanned {
     let mut pieces = Vec::new();
     roots.iter().for_each(|r| cut(r.start.min(LIMIT).next_multiple_of(8), r.end.min(LIMIT) & !7, Owner::Root, &mut pieces));
-    let piece_of = cut_blocks(nodes, &mut pieces);
+    let roots = pieces.len();
+    cut_blocks(nodes, &mut pieces);
     let edges = run(memory, nodes, index, options, &pieces);
-    let mut shapes = Vec::with_capacity(nodes.len());
-    edges.iter().for_each(|e| shapes.extend_from_slice(&e.shapes));
-    debug_assert_eq!(shapes.len(), nodes.len());
-    Scanned { pieces, edges, piece_of, shapes }
+    let mut scanned = Scanned { starts: Vec::new(), interiors: Vec::new(), ends: Vec::with_capacity(nodes.len() + 1), shapes: Vec::new() };
+    for (number, (piece, edges)) in pieces.iter().zip(edges).enumerate() {
+        if number == roots {
+            scanned.close();
+        }
+        let is_last = matches!(piece.owner, Owner::Part(_)) && pieces.get(number + 1).is_none_or(|next| next.owner != piece.owner);
+        scanned.append(edges, is_last);
+    }
+    if pieces.len() == roots {
+        scanned.close();
+    }
+    debug_assert!(scanned.shapes.len() == nodes.len() && scanned.ends.len() == nodes.len() + 1);
+    scanned
 }
 
 /// Pieces of one range.
@@ -106,15 +116,13 @@ fn cut(start: u64, end: u64, owner: Owner, pieces: &mut Vec<Piece>) {
     }
 }
 
-/// Pieces of all blocks; for each block the number of its first piece.
-fn cut_blocks(nodes: &[Node], pieces: &mut Vec<Piece>) -> Vec<u32> {
-    let mut piece_of = Vec::with_capacity(nodes.len());
+/// Pieces of all blocks, in order of address.
+fn cut_blocks(nodes: &[Node], pieces: &mut Vec<Piece>) {
     let mut open: Option<Piece> = None;
     for (i, node) in nodes.iter().enumerate() {
         let start = node.addr & !7;
         if node.size > PIECE {
             pieces.extend(open.take());
-            piece_of.push(pieces.len() as u32);
             cut(start, node.end().min(start.saturating_add(LONGEST)), Owner::Part(i as u32), pieces);
             continue;
         }
@@ -128,10 +136,8 @@ fn cut_blocks(nodes: &[Node], pieces: &mut Vec<Piece>) -> Vec<u32> {
                 open = Some(Piece { start, end: node.end(), owner: Owner::Blocks(i as u32..i as u32 + 1) });
             }
         }
-        piece_of.push(pieces.len() as u32);
     }
     pieces.extend(open);
-    piece_of
 }
 
 fn run(memory: &dyn Memory, nodes: &[Node], index: &Index, options: &Options, pieces: &[Piece]) -> Vec<Edges> {
@@ -293,27 +299,32 @@ pub fn contains(ranges: &[Root], addr: u64) -> bool {
 }
 
 impl Scanned {
-    /// Edges that start in the roots.
-    pub fn root_edges(&self) -> impl Iterator<Item = (&[u32], &[Interior])> {
-        let roots = self.pieces.iter().zip(&self.edges).take_while(|(p, _)| matches!(p.owner, Owner::Root));
-        roots.map(|(_, e)| (&e.starts[..], &e.interiors[..]))
+    /// The edges of the next piece; `last` = it is the last part of a block.
+    fn append(&mut self, edges: Edges, last: bool) {
+        let (s, i) = (self.starts.len(), self.interiors.len());
+        self.starts.extend_from_slice(&edges.starts);
+        self.interiors.extend_from_slice(&edges.interiors);
+        self.ends.extend(edges.ends.iter().map(|e| (s + e.0 as usize, i + e.1 as usize)));
+        self.shapes.extend_from_slice(&edges.shapes);
+        if last {
+            self.close();
+        }
     }
 
-    /// Call `visit` with the edges that start in a block, once per piece of it.
-    pub fn block_edges(&self, block: u32, mut visit: impl FnMut(&[u32], &[Interior])) {
-        let first = self.piece_of[block as usize] as usize;
-        let edges = &self.edges[first];
-        if let Owner::Blocks(range) = &self.pieces[first].owner {
-            let at = (block - range.start) as usize;
-            let (s0, i0) = if at == 0 { (0, 0) } else { edges.ends[at - 1] };
-            let (s1, i1) = edges.ends[at];
-            return visit(&edges.starts[s0 as usize..s1 as usize], &edges.interiors[i0 as usize..i1 as usize]);
-        }
-        for (piece, edges) in self.pieces[first..].iter().zip(&self.edges[first..]) {
-            match piece.owner {
-                Owner::Part(b) if b == block => visit(&edges.starts, &edges.interiors),
-                _ => break,
-            }
-        }
+    fn close(&mut self) {
+        self.ends.push((self.starts.len(), self.interiors.len()));
+    }
+
+    /// Edges that start in the roots.
+    pub fn root_edges(&self) -> (&[u32], &[Interior]) {
+        let (s, i) = self.ends[0];
+        (&self.starts[..s], &self.interiors[..i])
+    }
+
+    /// Edges that start in a block.
+    #[inline]
+    pub fn block_edges(&self, block: u32) -> (&[u32], &[Interior]) {
+        let ((s0, i0), (s1, i1)) = (self.ends[block as usize], self.ends[block as usize + 1]);
+        (&self.starts[s0..s1], &self.interiors[i0..i1])
     }
 }

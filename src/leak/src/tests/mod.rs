@@ -22,10 +22,13 @@ impl Random {
     }
 }
 
-/// Memory of a made-up program: regions with bytes and V bytes.
+/// Start, bytes, V bytes.
+type Region = (u64, Vec<u8>, Vec<u8>);
+
+/// Memory of a made-up program.
 #[derive(Default)]
 pub struct Fake {
-    pub regions: Vec<(u64, Vec<u8>, Vec<u8>)>,
+    pub regions: Vec<Region>,
 }
 
 impl Fake {
@@ -33,7 +36,7 @@ impl Fake {
         self.regions.push((start, vec![0; len], vec![0; len]));
     }
 
-    fn region(&self, addr: u64) -> Option<(usize, &(u64, Vec<u8>, Vec<u8>))> {
+    fn region(&self, addr: u64) -> Option<(usize, &Region)> {
         let region = self.regions.iter().find(|r| addr >= r.0 && addr < r.0 + r.1.len() as u64)?;
         Some(((addr - region.0) as usize, region))
     }

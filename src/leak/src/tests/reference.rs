@@ -131,9 +131,9 @@ fn agrees_with_the_definitions() {
             let to = random.below(n as u64) as usize;
             p.root(random.below(512), to, [0, 0, 8, 24][random.below(4) as usize]);
         }
-        for block in 0..n {
-            if sizes[block] >= 16 && random.below(3) == 0 {
-                let words = [(10, 10), (sizes[block] - 8, 0), (4, 0), (0, 0)][random.below(4) as usize];
+        for (block, &size) in sizes.iter().enumerate() {
+            if size >= 16 && random.below(3) == 0 {
+                let words = [(10, 10), (size - 8, 0), (4, 0), (0, 0)][random.below(4) as usize];
                 p.memory.poke(p.addr(block), words.0);
                 p.memory.poke(p.addr(block) + 8, words.1);
             }
