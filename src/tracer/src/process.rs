@@ -7,7 +7,7 @@ use std::io;
 use std::mem::offset_of;
 
 use memcheck_abi::config::Config;
-use memcheck_abi::context::{self, Registers, ThreadContext, place};
+use memcheck_abi::context::{self, Registers, ThreadContext};
 use memcheck_abi::layout;
 
 use crate::maps::{self, Map};
@@ -37,6 +37,11 @@ impl Code {
             fault_entry: config.fault_entry,
             signal_entry: config.signal_entry,
         }
+    }
+
+    /// Around the program's system call, where the processor holds the program's registers?
+    pub fn in_call(&self, rip: u64) -> bool {
+        (self.syscall_check..=self.syscall_insn).contains(&rip) || rip == self.syscall_after
     }
 }
 
@@ -127,7 +132,7 @@ impl Thread {
 pub enum Exact {
     /// The program's registers, all of them.
     Yes,
-    /// General registers are the program's, or a mixture; rip is an address in the code cache or the runtime.
+    /// Stopped in the midst of translated code: the processor's registers, most of them the program's; rip is in the code cache.
     Roughly,
 }
 
@@ -139,6 +144,8 @@ pub struct ThreadInfo {
     pub number: u32,
     pub regs: Registers,
     pub exact: Exact,
+    /// The processor's registers: for searches that had better look at both.
+    pub processor: Registers,
     /// The program's fs base.
     pub guest_fs: u64,
     pub stack_low: u64,
@@ -208,6 +215,7 @@ impl Process {
             number: 0,
             regs: general(regs),
             exact: Exact::Roughly,
+            processor: general(regs),
             guest_fs: regs.fs_base,
             stack_low: 0,
             stack_high: 0,
@@ -224,13 +232,12 @@ impl Process {
         info.stack_high = view.long(offset_of!(ThreadContext, stack_high));
         info.call_base = view.long(offset_of!(ThreadContext, call_base));
         info.call_top = view.long(offset_of!(ThreadContext, call_top));
-        match view.word(offset_of!(ThreadContext, place)) {
-            place::RUNTIME => (info.regs, info.exact) = (view.registers(), Exact::Yes),
-            place::SYSCALL => {
-                info.regs.rip = view.registers().rip;
-                info.exact = Exact::Yes;
-            }
-            _ => {}
+        let saved = view.registers();
+        if self.code.in_call(regs.rip) {
+            info.regs.rip = saved.rip;
+            info.exact = Exact::Yes;
+        } else if (layout::IMAGE_BASE..layout::CACHE_START).contains(&regs.rip) {
+            (info.regs, info.exact) = (saved, Exact::Yes);
         }
         info
     }

@@ -1,3 +1,5 @@
-//! Programs run under the tracer, without a runtime: what a shell would see.
+//! Programs run under the tracer: natively, and with a runtime of a few instructions.
 
+mod injected;
 mod native;
+mod stand_in;

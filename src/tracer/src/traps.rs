@@ -169,9 +169,8 @@ fn simple(process: &mut Process, tid: i32, trap: Trap, regs: &Regs, handler: &mu
             return handler.error(process, &info(process, tid, regs), &error);
         }
         Trap::Repeats => {
-            if let Some(repeat) = process.memory.value::<Repeat>(rdi) {
-                handler.repeats(process, &[repeat]);
-            }
+            let count = rsi.clamp(1, MAX_REPEATS) as usize;
+            handler.repeats(process, &process.memory.values::<Repeat>(rdi, count));
         }
         Trap::Exec => {
             let path = process.memory.c_string(rdi, MAX_TEXT);
