@@ -1,10 +1,10 @@
 //! Every program under `fixtures/` is compiled, run under memcheck, and its findings compared with what its source says.
 //!
-//! A fixture is one C or C++ file. Directives at its top, one per line:
+//! A fixture is one C, C++ or Rust file. Directives at its top, one per line:
 //!
 //! | directive | meaning |
 //! |---|---|
-//! | `//@ cflags: -g -O0` | compiler flags; each further `cflags` line is one more build of the same program. Default `-g -O0` |
+//! | `//@ cflags: -g -O0` | compiler flags; each further `cflags` line is one more build of the same program. Default `-g -O0`, for Rust `-g` |
 //! | `//@ args: a b` | arguments of the program |
 //! | `//@ options: --x=y` | further options of memcheck |
 //! | `//@ exit: 3` or `SIGSEGV` | how the run ends under memcheck. Default 0; for programs without findings: as natively |
@@ -90,7 +90,7 @@ impl Fixture {
             }
         }
         if fixture.builds.is_empty() {
-            fixture.builds.push(words("-g -O0"));
+            fixture.builds.push(words(if fixture.name.ends_with(".rs") { "-g" } else { "-g -O0" }));
         }
         Ok(fixture)
     }
@@ -121,7 +121,11 @@ impl Fixture {
 
     fn compiler(&self) -> &str {
         let named = self.needs.iter().find(|need| matches!(need.as_str(), "musl-gcc" | "clang"));
-        let by_suffix = if self.name.ends_with(".cpp") { "g++" } else { "gcc" };
+        let by_suffix = match self.path.extension().and_then(std::ffi::OsStr::to_str) {
+            Some("cpp") => "g++",
+            Some("rs") => "rustc",
+            _ => "gcc",
+        };
         named.map_or(by_suffix, String::as_str)
     }
 
@@ -168,7 +172,8 @@ fn compile(fixture: &Fixture, flags: &[String], index: usize) -> Result<PathBuf,
     let exe = dir.join(format!("build{index}"));
     let stamp = dir.join(format!("build{index}.made-by"));
     let mut command = Command::new(fixture.compiler());
-    command.arg(&fixture.path).arg("-o").arg(&exe).arg("-w").args(flags);
+    command.arg(&fixture.path).arg("-o").arg(&exe).args(flags);
+    command.arg(if fixture.name.ends_with(".rs") { "-Awarnings" } else { "-w" });
     let key = format!("{command:?}\n{}", std::fs::read_to_string(&fixture.path).unwrap_or_default());
     if exe.exists() && std::fs::read_to_string(&stamp).is_ok_and(|text| text == key) {
         return Ok(exe);
@@ -314,7 +319,7 @@ fn sources(family: &str) -> Vec<PathBuf> {
     let dir = common::root().join("fixtures").join(family);
     let entries = std::fs::read_dir(&dir).unwrap_or_else(|error| panic!("{}: {error}", dir.display()));
     let filter = std::env::var("FIXTURE").unwrap_or_default();
-    let is_source = |path: &PathBuf| path.extension().is_some_and(|suffix| suffix == "c" || suffix == "cpp");
+    let is_source = |path: &PathBuf| path.extension().is_some_and(|suffix| ["c", "cpp", "rs"].iter().any(|known| suffix == *known));
     let mut files: Vec<PathBuf> = entries.flatten().map(|entry| entry.path()).filter(is_source).collect();
     assert!(!files.is_empty(), "no fixtures in {}", dir.display());
     files.retain(|path| path.to_string_lossy().contains(&filter));

@@ -46,22 +46,37 @@ pub fn skip(what: &str, why: &str) {
     println!("skipped: {what}: {why}");
 }
 
+/// How many more programs may start now; absent until the first one asks.
+static FREE: Mutex<Option<usize>> = Mutex::new(None);
+static CHANGED: Condvar = Condvar::new();
+
+/// The right to run one program, given back when dropped, also by a failed assertion.
+struct Slot;
+
+impl Slot {
+    fn take() -> Slot {
+        let processors = || std::thread::available_parallelism().map_or(2, usize::from);
+        let mut free = FREE.lock().unwrap_or_else(std::sync::PoisonError::into_inner);
+        while *free.get_or_insert_with(processors) == 0 {
+            free = CHANGED.wait(free).unwrap_or_else(std::sync::PoisonError::into_inner);
+        }
+        *free = free.map(|n| n - 1);
+        Slot
+    }
+}
+
+impl Drop for Slot {
+    fn drop(&mut self) {
+        let mut free = FREE.lock().unwrap_or_else(std::sync::PoisonError::into_inner);
+        *free = free.map(|n| n + 1);
+        CHANGED.notify_one();
+    }
+}
+
 /// As many programs run at once as there are processors, however many test threads ask.
 pub fn with_slot<T>(body: impl FnOnce() -> T) -> T {
-    static FREE: Mutex<Option<usize>> = Mutex::new(None);
-    static CHANGED: Condvar = Condvar::new();
-    let processors = || std::thread::available_parallelism().map_or(2, usize::from);
-    let mut free = FREE.lock().unwrap_or_else(std::sync::PoisonError::into_inner);
-    while *free.get_or_insert_with(processors) == 0 {
-        free = CHANGED.wait(free).unwrap_or_else(std::sync::PoisonError::into_inner);
-    }
-    *free = free.map(|n| n - 1);
-    drop(free);
-    let result = body();
-    let mut free = FREE.lock().unwrap_or_else(std::sync::PoisonError::into_inner);
-    *free = free.map(|n| n + 1);
-    CHANGED.notify_one();
-    result
+    let _slot = Slot::take();
+    body()
 }
 
 /// Runs `check` on every case with two workers and returns what failed, in the order of the cases.
