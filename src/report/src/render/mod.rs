@@ -5,9 +5,12 @@
 //! * [`json`]: one object per line, as things happen.
 //! * [`github`], [`sarif`]: for CI; findings are placed at the first frame of the user's own code ([`place`]).
 //!
+//! * [`descriptors`], [`warning`]: text that is not about findings.
+//!
 //! Renderers return strings and never write, so every one of them is tested by comparing text. Deliberately absent: any
 //! decision whether something is shown; that is the reporter's.
 
+pub mod descriptors;
 pub mod github;
 pub mod json;
 pub mod place;
@@ -15,6 +18,7 @@ pub mod sarif;
 pub mod signal;
 pub mod summary;
 pub mod text;
+pub mod warning;
 pub mod xml;
 
 use crate::frame::Stack;

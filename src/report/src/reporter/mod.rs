@@ -17,6 +17,7 @@
 //! Which line appears when is decided here and nowhere else; how it reads is the renderers' business.
 
 mod ask;
+mod end;
 mod run;
 
 use std::sync::Arc;
@@ -26,10 +27,10 @@ pub use run::{Outputs, RunOutput};
 use crate::dedup::{Ledger, Notice, Verdict};
 use crate::error::{ErrorKind, ErrorRecord};
 use crate::frame::{Stack, without_recursion};
-use crate::leak::{self, LeakSearch, LeakTotals, LossRecord};
-use crate::options::{GenSuppressions, LeakCheck, Options, ReportFormat, UsageError};
+use crate::leak::LeakTotals;
+use crate::options::{GenSuppressions, Options, ReportFormat, UsageError};
 use crate::render::text::{self, Burst};
-use crate::render::{FatalSignal, HeapSummary, ProcessStart, github, json, sarif, summary, xml};
+use crate::render::{FatalSignal, ProcessStart, github, json, sarif, xml};
 use crate::suppress::Suppressions;
 use crate::suppress::generate::{Generated, generate};
 
@@ -61,6 +62,8 @@ pub struct Reporter {
     /// The user said "never ask again".
     asks: bool,
     leaks_before: Option<LeakTotals>,
+    /// A section of the end was printed: the next one follows without an empty line of its own.
+    ending: bool,
     finished: bool,
 }
 
@@ -79,6 +82,7 @@ impl Reporter {
             silent: false,
             asks,
             leaks_before: None,
+            ending: false,
             finished: false,
         };
         reporter.message(&notes);
@@ -139,6 +143,7 @@ impl Reporter {
             silent: self.options().child_silent_after_fork,
             asks: self.asks,
             leaks_before: self.leaks_before,
+            ending: false,
             finished: false,
         };
         if own_log {
@@ -379,200 +384,10 @@ impl Reporter {
         }
     }
 
-    /// The heap at exit. Answers whether a leak search should follow.
-    pub fn heap_summary(&mut self, heap: &HeapSummary) -> bool {
-        let searches = self.options().leak_check != LeakCheck::No;
-        let is_empty = heap.in_use.blocks == 0;
-        if !self.silent {
-            self.write_heap_summary(heap, searches);
-        }
-        searches && !is_empty
-    }
-
-    fn write_heap_summary(&mut self, heap: &HeapSummary, searches: bool) {
-        if let Some(document) = &self.outputs.xml {
-            let mut text = String::new();
-            if document.owner == self.start.pid {
-                text.push_str(&xml::status("FINISHED", self.run.elapsed()));
-            }
-            if document.style.protocol >= 6 {
-                text.push_str(&xml::heap_summary(heap));
-                text.push_str(&if heap.in_use.blocks == 0 { xml::all_freed() } else { String::new() });
-            }
-            document.sink.write(&text);
-        } else if !self.options().is_quiet() {
-            let mut burst = self.burst();
-            burst.user("");
-            burst.users(summary::heap(heap));
-            burst.user("");
-            if !searches {
-                burst.users([summary::RERUN_FOR_ANALYSIS, ""]);
-            } else if heap.in_use.blocks == 0 {
-                burst.users([summary::ALL_FREED, ""]);
-            }
-            self.write(&burst);
-        }
-        for report in self.outputs.reports.iter().filter(|report| report.format == ReportFormat::Json) {
-            report.sink.write(&json::heap_summary(self.start.pid, heap));
-        }
-    }
-
-    /// The result of a leak search: records, then sums. Gives the sums after suppression.
-    pub fn leaks(&mut self, mut search: LeakSearch) -> LeakTotals {
-        leak::sort(&mut search.records);
-        let mut totals = LeakTotals::default();
-        let count = search.records.len();
-        self.write_extent(&search);
-        for (index, loss) in search.records.iter().enumerate() {
-            self.loss(loss, (index + 1, count), &search, &mut totals);
-        }
-        if !self.silent {
-            self.write_leak_summary(&search, &totals);
-        }
-        self.leaks_before = Some(totals);
-        totals
-    }
-
-    /// Under `-v`: how much was searched.
-    fn write_extent(&self, search: &LeakSearch) {
-        let Some(bytes) = search.searched_bytes.filter(|_| self.is_text() && self.options().verbosity > 1) else { return };
-        let blocks = search.records.iter().map(|loss| loss.direct.blocks).sum();
-        self.message(&summary::extent(blocks, bytes));
-    }
-
-    fn loss(&mut self, loss: &LossRecord, number: (usize, usize), search: &LeakSearch, totals: &mut LeakTotals) {
-        let mut record = loss.finding(number.0, number.1);
-        record.thread = search.thread.max(1);
-        record.stack = self.kept(record.stack);
-        let listed = search.full && loss.passes(search.delta);
-        let counts = listed && self.options().errors_for_leak_kinds.contains(loss.kind);
-        let hidden_by = if loss.direct.blocks > 0 { self.rules.find(&record.kind, &record.stack) } else { None };
-        if counts {
-            self.ledger.count_leak(hidden_by.is_some());
-        }
-        if let Some(rule) = hidden_by {
-            self.rules.count_leak(rule, loss.direct);
-            totals.suppressed.add(loss.direct);
-            return;
-        }
-        totals.of(loss.kind).add(loss.direct);
-        if listed && self.options().show_leak_kinds.contains(loss.kind) {
-            let unique = self.ledger.unique();
-            self.show(&record, unique);
-        }
-    }
-
-    fn write_leak_summary(&self, search: &LeakSearch, totals: &LeakTotals) {
-        for report in self.outputs.reports.iter().filter(|report| report.format == ReportFormat::Json) {
-            report.sink.write(&json::leak_summary(self.start.pid, totals));
-        }
-        if let Some(document) = &self.outputs.xml {
-            if document.style.protocol >= 6 {
-                document.sink.write(&xml::leak_summary(totals, &search.heuristics));
-            }
-            return;
-        }
-        if self.options().is_quiet() {
-            return;
-        }
-        let before = search.delta.map(|_| search.previous.or(self.leaks_before).unwrap_or_default());
-        let mut burst = self.burst();
-        burst.users(summary::leaks(totals, before.as_ref(), &search.heuristics));
-        if !search.full && totals.any() {
-            burst.user(summary::RERUN_FOR_DETAILS);
-        }
-        let shows_reachable = self.options().show_leak_kinds.contains(crate::error::LeakKind::Reachable);
-        if search.full && totals.reachable.blocks > 0 && !shows_reachable {
-            burst.users(summary::REACHABLE_HIDDEN);
-        }
-        burst.user("");
-        self.write(&burst);
-    }
-
+    /// Keeps findings for reports that are one document.
     fn collect(&self, findings: Vec<sarif::Finding>) {
         for report in self.outputs.reports.iter().filter(|report| report.format == ReportFormat::Sarif) {
             self.run.collect(&report.sink, self.start.command.join(" "), findings.clone());
-        }
-    }
-
-    /// The end of this process's report. Nothing is printed twice if it is called twice.
-    pub fn finish(&mut self) {
-        if std::mem::replace(&mut self.finished, true) {
-            return;
-        }
-        if !self.silent {
-            self.write_end();
-        }
-        // Other processes may still write into it; the last one closes it.
-        self.outputs.xml = None;
-    }
-
-    fn write_end(&mut self) {
-        let totals = self.ledger.totals();
-        let listed: Vec<_> = self.ledger.listed().into_iter().cloned().collect();
-        for report in self.outputs.reports.iter().filter(|report| report.format == ReportFormat::Json) {
-            let counts = listed.iter().map(|context| (context.unique, context.count));
-            report.sink.write(&json::finish(self.start.pid, totals, counts));
-        }
-        self.collect(listed.iter().map(|c| sarif::Finding { record: c.record.clone(), count: c.count }).collect());
-        if self.outputs.xml.is_some() {
-            self.write_xml_end();
-        } else {
-            self.write_text_end(&listed);
-        }
-    }
-
-    fn write_xml_end(&self) {
-        let Some(document) = self.outputs.xml.as_ref().filter(|document| document.owner == self.start.pid) else { return };
-        // Most recent first, as the consumers are used to.
-        let mut contexts = self.ledger.listed();
-        contexts.sort_by_key(|context| std::cmp::Reverse(context.unique));
-        let mut text = xml::error_counts(&contexts);
-        text.push_str(&xml::suppression_counts(self.rules.used().map(|(rule, usage)| (usage.count, rule.name.as_str()))));
-        if document.style.protocol >= 6 {
-            text.push_str(&xml::error_summary(self.ledger.totals()));
-        }
-        document.sink.write(&text);
-    }
-
-    fn write_text_end(&mut self, listed: &[crate::dedup::Context]) {
-        let (quiet, verbosity) = (self.options().is_quiet(), self.options().verbosity);
-        let lists = self.options().show_error_list || verbosity > 1;
-        let mut burst = self.burst();
-        if !quiet && !self.options().track_origins && self.ledger.any_definedness() {
-            burst.user(summary::TRACK_ORIGINS);
-        }
-        if verbosity == 1 && !lists {
-            burst.user(summary::RERUN_FOR_LISTS);
-        }
-        let totals = self.ledger.totals();
-        if !quiet || lists {
-            burst.user(&text::error_summary(totals));
-        }
-        if lists {
-            self.write_lists(&mut burst, listed);
-        }
-        if self.options().show_unused_suppressions {
-            self.rules.unused().for_each(|rule| burst.debug(&text::unused_suppression(rule)));
-        }
-        self.write(&burst);
-    }
-
-    fn write_lists(&mut self, burst: &mut Burst, listed: &[crate::dedup::Context]) {
-        let totals = self.ledger.totals();
-        for (index, context) in listed.iter().enumerate() {
-            burst.user("");
-            burst.user(&text::context_header(context, index + 1, totals.contexts));
-            self.finding(burst, &context.record);
-        }
-        let used: Vec<String> = self.rules.used().map(|(rule, usage)| text::used_suppression(rule, usage)).collect();
-        if !used.is_empty() {
-            burst.debug("");
-            used.iter().for_each(|line| burst.debug(line));
-            burst.user("");
-        }
-        if !listed.is_empty() || !used.is_empty() {
-            burst.user(&text::error_summary(totals));
         }
     }
 }

@@ -6,9 +6,10 @@ use super::*;
 use crate::address::{Address, Block, BlockState};
 use crate::error::LeakKind;
 use crate::frame::testing::{frame, library_frame};
-use crate::leak::Tally;
+use crate::leak::{self, LeakSearch, LossRecord, Tally};
 use crate::options::testing::FakeEnv;
 use crate::options::{Invocation, parse};
+use crate::render::HeapSummary;
 use crate::sink::Sink;
 
 /// A reporter with pid 7 whose log is in memory.
@@ -440,4 +441,18 @@ fn every_process_may_have_its_own_file() {
     assert!(text.contains("==8== Command: ./p\n==8== Parent PID: 7\n==8== \n==8== Invalid free()"), "{text}");
     assert!(!std::fs::read_to_string(dir.join("7")).expect("file").contains("==8=="));
     std::fs::remove_dir_all(dir).expect("clean up");
+}
+
+#[test]
+fn open_descriptors_come_before_the_heap() {
+    use crate::render::descriptors::{Descriptor, OpenDescriptor};
+    let open = [OpenDescriptor { number: 3, descriptor: Descriptor::File(None), opened: Some(at(1)) }];
+    let mut probe = probe("--track-fds=yes");
+    probe.reporter.open_descriptors(&open);
+    probe.reporter.heap_summary(&HEAP);
+    assert!(probe.printed().starts_with(
+        "\nFILE DESCRIPTORS: 1 open (0 std) at exit.\nOpen file descriptor 3:\n   at 0x1: main (a.c:9)\n\n\nHEAP SUMMARY:\n"));
+    let mut untracked = self::probe("");
+    untracked.reporter.open_descriptors(&open);
+    assert_eq!(untracked.printed(), "");
 }
