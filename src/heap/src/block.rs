@@ -19,8 +19,18 @@ pub struct Ask {
     pub family: Family,
     /// calloc: zeros, defined.
     pub zero: bool,
-    /// Depot id.
-    pub stack: u32,
+    /// Depot id of the allocation if it is known already.
+    pub stack: Option<u32>,
+}
+
+/// What a new block's record says, and how it is filled.
+#[derive(Clone, Copy)]
+struct Granted {
+    size: u64,
+    family: Family,
+    zero: bool,
+    thread: u32,
+    stack: u32,
 }
 
 /// Allocate. 0 when memory is exhausted.
@@ -30,10 +40,12 @@ pub fn allocate(ctx: &mut ThreadContext, ask: Ask) -> u64 {
     if quarantine::is_over() {
         quarantine::trim(cache);
     }
+    let stack = ask.stack.unwrap_or_else(|| cache.stacks.at_alloc(ctx));
     let settings = settings::get();
     let align = ask.align.max(settings.alignment);
     let need = settings.front.saturating_add(ask.size).saturating_add(settings.back).saturating_add(align - 16);
-    let p = if need <= MAX_SLOT { small(cache, ctx.number, ask, align, need) } else { large(ctx.number, ask, align, need) };
+    let ask = Granted { size: ask.size, family: ask.family, zero: ask.zero, thread: ctx.number, stack };
+    let p = if need <= MAX_SLOT { small(cache, ask, align, need) } else { large(ask, align, need) };
     if p != 0 {
         cache.allocs.add(1);
         cache.bytes.add(ask.size);
@@ -45,7 +57,7 @@ pub fn allocate(ctx: &mut ThreadContext, ask: Ask) -> u64 {
 }
 
 #[inline(always)]
-fn small(cache: &mut Cache, thread: u32, ask: Ask, align: u64, need: u64) -> u64 {
+fn small(cache: &mut Cache, ask: Granted, align: u64, need: u64) -> u64 {
     let Some(record) = cache.pop(classes::of(need)) else { return 0 };
     let usual = record.head().address();
     let p = usual.next_multiple_of(align);
@@ -54,14 +66,14 @@ fn small(cache: &mut Cache, thread: u32, ask: Ask, align: u64, need: u64) -> u64
         paint::set_bytes(p, ask.size, 0);
         paint::define(p, ask.size);
     }
-    record.describe(ask.size, thread, ask.stack);
+    record.describe(ask.size, ask.thread, ask.stack);
     record.set_head(Head::new(p, State::Live, ask.family, if p == usual { 0 } else { record::ALIGNED }));
     p
 }
 
 #[cold]
 #[inline(never)]
-fn large(thread: u32, ask: Ask, align: u64, need: u64) -> u64 {
+fn large(ask: Granted, align: u64, need: u64) -> u64 {
     if need > memcheck_abi::layout::HEAP_END - HEAP_START {
         return 0;
     }
@@ -89,7 +101,7 @@ fn large(thread: u32, ask: Ask, align: u64, need: u64) -> u64 {
         paint::undefine(p, ask.size);
     }
     let record = record::at(start - HEAP_START, 0);
-    record.describe(ask.size, thread, ask.stack);
+    record.describe(ask.size, ask.thread, ask.stack);
     record.set_head(Head::new(p, State::Live, ask.family, if huge { record::HUGE } else { 0 }));
     p
 }
@@ -124,7 +136,7 @@ fn retire(ctx: &ThreadContext, cache: &mut Cache, record: &'static Record, famil
         invalid(ctx, p);
         return false;
     }
-    record.set_free_stack(stack.unwrap_or_else(|| stacks::at_free(ctx)));
+    record.set_free_stack(stack.unwrap_or_else(|| cache.stacks.at_free(ctx)));
     if let Some(byte) = settings::get().free_fill {
         paint::set_bytes(p, size, byte);
     }
@@ -146,9 +158,16 @@ pub fn resize(ctx: &mut ThreadContext, p: u64, size: u64) -> u64 {
         invalid(ctx, p);
         return 0;
     };
-    let stack = stacks::at_realloc(ctx);
+    // One stack serves both halves.
+    let settings = settings::get();
+    let alloc_stack = stacks::at_alloc(ctx);
+    let free_stack = match (settings.alloc_stacks, settings.free_stacks) {
+        (_, false) => 0,
+        (true, true) => alloc_stack,
+        (false, true) => stacks::at_free(ctx),
+    };
     let old_size = old.size();
-    let ask = Ask { size, align: 16, family: Family::Malloc, zero: false, stack: if settings::get().alloc_stacks { stack } else { 0 } };
+    let ask = Ask { size, align: 16, family: Family::Malloc, zero: false, stack: Some(alloc_stack) };
     let fresh = allocate(ctx, ask);
     if fresh == 0 {
         return 0;
@@ -156,8 +175,7 @@ pub fn resize(ctx: &mut ThreadContext, p: u64, size: u64) -> u64 {
     paint::copy(fresh, p, size.min(old_size));
     if let Some(cache) = cache::current(ctx) {
         cache.frees.add(1);
-        let stack = if settings::get().free_stacks { stack } else { 0 };
-        retire(ctx, cache, old, Family::Malloc, Some(stack));
+        retire(ctx, cache, old, Family::Malloc, Some(free_stack));
     }
     fresh
 }

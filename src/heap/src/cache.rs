@@ -9,7 +9,11 @@ use crate::central::{self, Batch, Central};
 use crate::chunk::Chunk;
 use crate::classes::{CLASSES, COUNT};
 use crate::record::{Record, prefetch};
+use crate::stacks;
 use core::sync::atomic::{AtomicU64, Ordering::Relaxed};
+use memcheck_abi::context::ThreadContext;
+#[cfg(not(test))]
+use memcheck_abi::context::local;
 
 #[repr(C)]
 pub struct Cache {
@@ -17,6 +21,7 @@ pub struct Cache {
     spare: [Batch; COUNT],
     /// Blocks freed by this thread, not yet in the common queue.
     pub buffer: Option<&'static mut Chunk>,
+    pub stacks: stacks::Memory,
     pub allocs: Counter,
     pub frees: Counter,
     pub bytes: Counter,
@@ -43,14 +48,14 @@ impl Counter {
 /// The cache of the current thread; `None` when memory is exhausted.
 #[cfg(not(test))]
 #[inline(always)]
-pub fn current(ctx: &mut memcheck_abi::context::ThreadContext) -> Option<&'static mut Cache> {
-    let word = &mut ctx.locals[memcheck_abi::context::local::HEAP];
+pub fn current(ctx: &mut ThreadContext) -> Option<&'static mut Cache> {
+    let word = &mut ctx.locals[local::HEAP];
     of_word(word)
 }
 
 /// Unit tests: all threads share one context, so the word is a real thread-local.
 #[cfg(test)]
-pub fn current(_: &mut memcheck_abi::context::ThreadContext) -> Option<&'static mut Cache> {
+pub fn current(_: &mut ThreadContext) -> Option<&'static mut Cache> {
     extern crate std;
     std::thread_local!(static WORD: core::cell::Cell<u64> = const { core::cell::Cell::new(0) });
     WORD.with(|cell| {

@@ -213,7 +213,7 @@ pub fn create_mempool(pool: u64, redzone: u64, zeroed: bool, flags: u64) {
     enter().pools.insert(pool, Pool { redzone, zeroed, auto_free });
 }
 
-pub fn destroy_mempool(ctx: &ThreadContext, pool: u64) {
+pub fn destroy_mempool(ctx: &mut ThreadContext, pool: u64) {
     if pool_of(ctx, pool).is_none() {
         return;
     }
@@ -233,7 +233,7 @@ pub fn mempool_alloc(ctx: &mut ThreadContext, pool: u64, addr: u64, size: u64) {
     CLIENT.lock().marked.insert((addr, pool), marked);
 }
 
-pub fn mempool_free(ctx: &ThreadContext, pool: u64, addr: u64) {
+pub fn mempool_free(ctx: &mut ThreadContext, pool: u64, addr: u64) {
     if pool_of(ctx, pool).is_none() {
         return;
     }
@@ -245,7 +245,7 @@ pub fn mempool_free(ctx: &ThreadContext, pool: u64, addr: u64) {
 }
 
 /// Free every chunk of which neither end lies in `[addr, addr + size)`, cut those of which one end does.
-pub fn mempool_trim(ctx: &ThreadContext, pool: u64, addr: u64, size: u64) {
+pub fn mempool_trim(ctx: &mut ThreadContext, pool: u64, addr: u64, size: u64) {
     if pool_of(ctx, pool).is_none() {
         return;
     }
@@ -272,7 +272,7 @@ pub fn mempool_trim(ctx: &ThreadContext, pool: u64, addr: u64, size: u64) {
     }
 }
 
-pub fn move_mempool(ctx: &ThreadContext, from: u64, to: u64) {
+pub fn move_mempool(ctx: &mut ThreadContext, from: u64, to: u64) {
     let Some(facts) = pool_of(ctx, from) else { return };
     let mut client = CLIENT.lock();
     client.pools.remove(&from);
@@ -296,7 +296,7 @@ pub fn mempool_exists(pool: u64) -> bool {
 }
 
 /// Name an area for descriptions; its index for [`discard_block`].
-pub fn create_block(ctx: &ThreadContext, addr: u64, size: u64, text: &[u8]) -> u64 {
+pub fn create_block(ctx: &mut ThreadContext, addr: u64, size: u64, text: &[u8]) -> u64 {
     let mut name = [0; NAME_LEN];
     let n = text.len().min(NAME_LEN - 1);
     name[..n].copy_from_slice(&text[..n]);

@@ -8,7 +8,6 @@
 #![allow(unsafe_code, reason = "two functions write results through the program's pointers")]
 
 use crate::block::{self, Ask};
-use crate::stacks;
 use memcheck_abi::context::ThreadContext;
 use memcheck_abi::event::{Family, Kind};
 use memcheck_abi::layout::in_program;
@@ -100,8 +99,7 @@ fn plain(name: &str, size: u64, align: u64, family: Family) -> u64 {
     if is_fishy(ctx, name, size) {
         return 0;
     }
-    let stack = stacks::at_alloc(ctx);
-    block::allocate(ctx, Ask { size, align, family, zero: false, stack })
+    block::allocate(ctx, Ask { size, align, family, zero: false, stack: None })
 }
 
 #[inline(always)]
@@ -127,8 +125,7 @@ pub extern "C" fn calloc(count: u64, size: u64) -> u64 {
         return 0;
     }
     let Some(size) = count.checked_mul(size).filter(|&s| (s as i64) >= 0) else { return 0 };
-    let stack = stacks::at_alloc(ctx);
-    block::allocate(ctx, Ask { size, align: USUAL, family: Family::Malloc, zero: true, stack })
+    block::allocate(ctx, Ask { size, align: USUAL, family: Family::Malloc, zero: true, stack: None })
 }
 
 pub extern "C" fn realloc(p: u64, size: u64) -> u64 {
