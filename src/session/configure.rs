@@ -1,0 +1,40 @@
+//! Options, in the words of the runtime's configuration block.
+
+use memcheck_abi::config::Config;
+use memcheck_report::options::{KeepStacktraces, Options};
+
+/// The runtime keeps this many frames of a stack at most.
+const MAX_CALLERS: usize = 500;
+/// Smallest red zone that can be told from the padding of a block, bytes.
+const MIN_REDZONE: u64 = 16;
+
+pub fn configure(options: &Options, config: &mut Config) {
+    config.undef_value_errors = options.undef_value_errors.into();
+    config.track_origins = options.track_origins.into();
+    config.num_callers = options.num_callers.clamp(1, MAX_CALLERS) as u32;
+    config.freelist_volume = options.freelist_vol;
+    config.freelist_big_blocks = options.freelist_big_blocks;
+    config.redzone = options.redzone_size.next_multiple_of(MIN_REDZONE).max(MIN_REDZONE);
+    config.alignment = options.alignment.max(16);
+    config.malloc_fill = options.malloc_fill.map_or(-1, i32::from);
+    config.free_fill = options.free_fill.map_or(-1, i32::from);
+    config.show_mismatched_frees = options.show_mismatched_frees.into();
+    config.partial_loads_ok = options.partial_loads_ok.into();
+    config.keep_stacks = keep_stacks(options.keep_stacktraces);
+    config.run_libc_freeres = options.run_libc_freeres.into();
+    config.trace_children = options.trace_children.into();
+    config.verbose = (options.verbosity > 1).into();
+    config.max_stackframe = options.max_stackframe;
+    config.stack_limit = options.main_stacksize.unwrap_or(config.stack_limit);
+}
+
+/// Bit 0: allocation stacks, bit 1: stacks of frees.
+fn keep_stacks(keep: KeepStacktraces) -> u32 {
+    match keep {
+        KeepStacktraces::None => 0,
+        KeepStacktraces::Alloc => 1,
+        KeepStacktraces::Free => 2,
+        // "Then": the report forgets the first when there is a second.
+        KeepStacktraces::AllocAndFree | KeepStacktraces::AllocThenFree => 3,
+    }
+}

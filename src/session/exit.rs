@@ -1,0 +1,123 @@
+//! The end: of a process by a signal, of its report, of memcheck.
+//!
+//! memcheck ends as its program ended: the same status, or the same signal, so that a shell sees no difference. Three things change
+//! that: `--error-exitcode` when errors were found (never after death by signal, as in Valgrind), `--exit-on-first-error`, and a
+//! failure of memcheck itself, which is nobody's status: 125, as `env` and `timeout` have it.
+
+use memcheck_abi::layout;
+use memcheck_report::Stack;
+use memcheck_report::render;
+use memcheck_tracer::{Ending, FatalSignal, Process, ThreadInfo};
+
+use super::Session;
+
+/// memcheck could not go on.
+pub const INTERNAL_FAILURE: i32 = 125;
+/// The largest main stack that Valgrind gives a program, bytes; scripts look for its hint.
+const MAX_MAIN_STACK: u64 = 16 << 20;
+/// An access this far below the main stack's mapping is taken for an attempt to grow it, bytes.
+const NEAR_STACK: u64 = 1 << 20;
+
+/// How memcheck leaves.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub enum Status {
+    Code(i32),
+    /// By this signal.
+    Signal(i32),
+}
+
+impl Status {
+    pub fn leave(self) -> ! {
+        match self {
+            Status::Code(code) => std::process::exit(code),
+            Status::Signal(signo) => memcheck_tracer::die_by(signo),
+        }
+    }
+}
+
+/// What a process's report says about its exit code.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub enum Verdict {
+    /// Use this one if the program exits by itself.
+    Exited(i32),
+    /// memcheck ended it: this code whatever the kernel says.
+    Stopped(i32),
+}
+
+/// The status for a main program that ended so.
+pub fn status(verdict: Option<Verdict>, ending: Ending) -> Status {
+    match (verdict, ending) {
+        (Some(Verdict::Stopped(code)), _) => Status::Code(code),
+        (Some(Verdict::Exited(code)), Ending::Exited(_)) => Status::Code(code),
+        (None, Ending::Exited(code)) => Status::Code(code),
+        (_, Ending::Signaled(signo)) => Status::Signal(signo),
+        (_, Ending::Failed) => Status::Code(INTERNAL_FAILURE),
+    }
+}
+
+impl Session {
+    /// "Process terminating with default action of signal …"
+    pub(super) fn report_fatal_signal(&mut self, process: &Process, thread: &ThreadInfo, signal: &FatalSignal) {
+        if let Some(Verdict::Stopped(_)) = self.codes.get(&process.pid()) {
+            return;
+        }
+        let Some(watched) = self.watched.get_mut(&process.pid()) else { return };
+        let callers = self.output.options.num_callers;
+        let addresses = super::stacks::of_thread(process, thread, &signal.regs, callers);
+        let stack: Stack = watched.stack(process, &addresses);
+        let fatal = render::FatalSignal {
+            signo: signal.signo,
+            code: signal.code,
+            address: signal.addr,
+            thread: thread.number.max(1),
+            thread_name: watched.thread_name(process, thread.tid),
+            stack,
+            core_dumped: false,
+            stack_overflow: overflow(process, thread, signal),
+            main_stack_size: watched.stack_limit.min(MAX_MAIN_STACK),
+        };
+        watched.reporter.fatal_signal(&fatal, signal.is_fault());
+    }
+
+    /// The process ends: everything that is left to say about it.
+    pub(super) fn conclude(&mut self, pid: i32, ending: Ending) {
+        let Some(watched) = self.watched.get_mut(&pid) else { return };
+        watched.reporter.finish();
+        if let Ending::Exited(code) = ending {
+            self.codes.entry(pid).or_insert(Verdict::Exited(watched.reporter.exit_code(code)));
+        }
+    }
+
+    /// `--exit-on-first-error`: end the process now.
+    pub(super) fn stop(&mut self, pid: i32) {
+        let Some(watched) = self.watched.get(&pid) else { return };
+        self.codes.insert(pid, Verdict::Stopped(watched.reporter.exit_code(0)));
+        let _ = nix::sys::signal::kill(nix::unistd::Pid::from_raw(pid), nix::sys::signal::Signal::SIGKILL);
+    }
+}
+
+/// The address that the main stack could not grow to, if that is what happened.
+fn overflow(process: &Process, thread: &ThreadInfo, signal: &FatalSignal) -> Option<u64> {
+    const SEGV_MAPERR: i32 = 1;
+    if thread.number != 1 || signal.signo != libc::SIGSEGV || signal.code != SEGV_MAPERR {
+        return None;
+    }
+    let maps = process.maps().ok()?;
+    let stack = maps.iter().find(|map| map.end == layout::MAIN_STACK_TOP || map.path == "[stack]")?;
+    let near = stack.start.saturating_sub(NEAR_STACK)..stack.start;
+    near.contains(&signal.addr).then_some(signal.addr & !0xfff)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn memcheck_ends_as_its_program_did() {
+        assert_eq!(status(None, Ending::Exited(3)), Status::Code(3));
+        assert_eq!(status(Some(Verdict::Exited(9)), Ending::Exited(0)), Status::Code(9), "--error-exitcode");
+        assert_eq!(status(Some(Verdict::Exited(9)), Ending::Signaled(11)), Status::Signal(11), "not after death by signal");
+        assert_eq!(status(Some(Verdict::Stopped(7)), Ending::Signaled(9)), Status::Code(7), "--exit-on-first-error");
+        assert_eq!(status(None, Ending::Failed), Status::Code(INTERNAL_FAILURE));
+    }
+}

@@ -1,0 +1,165 @@
+//! What the tracer tells the session: each call in a few words, the work is elsewhere.
+
+use std::ffi::OsString;
+use std::path::Path;
+
+use memcheck_abi::config::Config;
+use memcheck_abi::event::{ErrorEvent, ExitReport, Redirect, Repeat};
+use memcheck_report::reporter::Outcome;
+use memcheck_report::suppress::pattern;
+use memcheck_tracer::{Ending, FatalSignal, Handler, Process, ThreadInfo};
+
+use super::exit::{INTERNAL_FAILURE, Verdict};
+use super::{Session, Watched, configure, stacks, texts};
+
+/// No run counts further: the reporter stops at ten million.
+const MAX_COUNT: u64 = 10_000_001;
+
+impl Session {
+    fn of(&mut self, process: &Process) -> Option<&mut Watched> {
+        self.watched.get_mut(&process.pid())
+    }
+
+    pub(super) fn count_repeats(&mut self, process: &Process, repeats: &[Repeat]) {
+        let Some(watched) = self.of(process) else { return };
+        for repeat in repeats {
+            let index = (repeat.serial as usize).wrapping_sub(1);
+            let Some(known) = watched.known.get(index).cloned() else { continue };
+            for _ in 0..repeat.count.min(MAX_COUNT) {
+                watched.reporter.repeat(&known.kind, &known.addresses);
+            }
+        }
+    }
+
+    /// Shall a program that is about to be executed be checked, too?
+    fn follows(&self, path: &Path, arguments: &[OsString]) -> bool {
+        let options = self.options();
+        let path = path.to_string_lossy();
+        let by_path = options.trace_children_skip.iter().any(|glob| pattern::matches(glob, &path));
+        let matches_argument = |glob: &String| arguments.iter().any(|word| pattern::matches(glob, &word.to_string_lossy()));
+        options.trace_children && !by_path && !options.trace_children_skip_by_arg.iter().any(matches_argument)
+    }
+}
+
+impl Handler for Session {
+    fn configure(&mut self, process: &Process, config: &mut Config) {
+        configure::configure(&self.output.options, config);
+        if let Some(watched) = self.of(process) {
+            watched.stack_limit = config.stack_limit;
+        }
+    }
+
+    fn ready(&mut self, process: &Process) {
+        if let Some(watched) = self.of(process) {
+            watched.begin(process);
+        }
+    }
+
+    fn mapped(&mut self, process: &Process, start: u64, end: u64) -> Vec<Redirect> {
+        let Some(watched) = self.watched.get_mut(&process.pid()) else { return Vec::new() };
+        watched.modules.mapped(process, start, end, &self.wanted)
+    }
+
+    fn unmapped(&mut self, process: &Process, start: u64, end: u64) {
+        if let Some(watched) = self.of(process) {
+            watched.modules.unmapped(process, start, end);
+        }
+    }
+
+    fn error(&mut self, process: &Process, thread: &ThreadInfo, error: &ErrorEvent) -> u64 {
+        let (serial, outcome) = self.report_error(process, thread, error);
+        if outcome == Some(Outcome::ShownAndExit) {
+            self.stop(process.pid());
+        }
+        serial
+    }
+
+    fn repeats(&mut self, process: &Process, repeats: &[Repeat]) {
+        self.count_repeats(process, repeats);
+    }
+
+    fn error_count(&mut self, process: &Process) -> u64 {
+        self.of(process).map_or(0, |watched| watched.reporter.error_count())
+    }
+
+    fn exiting(&mut self, process: &Process, thread: &ThreadInfo, ending: Ending, report: &ExitReport) {
+        if self.of(process).is_none_or(|watched| std::mem::replace(&mut watched.concluded, true)) {
+            return;
+        }
+        self.count_repeats(process, &memcheck_tracer::traps::repeats(process, report));
+        self.report_heap(process, thread, report);
+        self.conclude(process.pid(), ending);
+    }
+
+    fn fatal_signal(&mut self, process: &Process, thread: &ThreadInfo, signal: &FatalSignal) {
+        self.report_fatal_signal(process, thread, signal);
+    }
+
+    fn process_ended(&mut self, pid: i32, ending: Ending) {
+        let stopped = matches!(self.codes.get(&pid), Some(Verdict::Stopped(_)));
+        if self.watched.get(&pid).is_some_and(|watched| !watched.concluded && !stopped) {
+            self.conclude(pid, ending);
+        }
+        self.watched.remove(&pid);
+    }
+
+    fn print(&mut self, process: &Process, thread: &ThreadInfo, text: &[u8], backtrace: bool) {
+        let callers = self.output.options.num_callers;
+        let Some(watched) = self.of(process) else { return };
+        let stack = backtrace.then(|| stacks::of_thread(process, thread, &thread.regs, callers));
+        let stack = stack.map(|addresses| watched.stack(process, &addresses));
+        let name = watched.thread_name(process, thread.tid);
+        watched.reporter.client_print(thread.number, name.as_deref(), &String::from_utf8_lossy(text), stack);
+    }
+
+    fn leak_check(&mut self, process: &Process, mode: u64, report: &ExitReport) {
+        self.report_leaks_now(process, mode, report);
+    }
+
+    fn internal(&mut self, process: &Process, text: &str) {
+        let pid = process.pid();
+        let Some(watched) = self.of(process) else { return };
+        watched.concluded = true;
+        let lines: Vec<&str> = text.lines().collect();
+        let first = format!("memcheck: internal error: {}", lines.first().unwrap_or(&"?"));
+        watched.reporter.message(&[&first, "This is a fault of memcheck, not of the program, which is ended here."]);
+        watched.reporter.message(lines.get(1..).unwrap_or_default());
+        watched.reporter.finish();
+        self.codes.insert(pid, Verdict::Stopped(INTERNAL_FAILURE));
+    }
+
+    fn note(&mut self, process: &Process, text: &str) {
+        if let Some(watched) = self.of(process) {
+            text.lines().for_each(|line| watched.reporter.debug(line));
+        }
+    }
+
+    fn forked(&mut self, parent: &Process, child: &Process, _shares_memory: bool) {
+        let Some(watched) = self.watched.get(&parent.pid()) else { return };
+        let copy = watched.fork(child, &self.output.options);
+        self.watched.insert(child.pid(), copy);
+    }
+
+    fn exec_started(&mut self, process: &Process, path: &Path, arguments: &[OsString]) -> bool {
+        let follows = self.follows(path, arguments);
+        if let Some(watched) = self.of(process) {
+            watched.next_command = Some(texts(arguments.iter().map(OsString::as_os_str)));
+        }
+        follows
+    }
+
+    fn exec_failed(&mut self, process: &Process) {
+        if let Some(watched) = self.of(process) {
+            watched.next_command = None;
+        }
+    }
+
+    fn exec_done(&mut self, process: &Process, followed: bool) {
+        let Some(watched) = self.watched.remove(&process.pid()) else { return };
+        self.codes.remove(&process.pid());
+        if followed {
+            let reporter = watched.reporter.exec(watched.next_command.unwrap_or_default());
+            self.watched.insert(process.pid(), Watched::new(reporter, &self.output.options));
+        }
+    }
+}

@@ -1,0 +1,311 @@
+//! The heap at the end of a process, or when the program asks: totals, leak search, loss records with their stacks.
+//!
+//! The search looks at words of memory and knows nothing of processes; here its roots are collected from the mapping list and the
+//! stopped threads:
+//!
+//! | root                         | left out                                                                        |
+//! |------------------------------|---------------------------------------------------------------------------------|
+//! | mappings that can be written | the replacement heap, device files, what lies below a thread's stack pointer     |
+//! | registers                    | those of the thread that is exiting                                             |
+//! | the runtime's stacks         | those of threads that are in the program: a block on its way out of `malloc` is only there |
+
+use std::collections::HashMap;
+use std::fs::File;
+use std::os::unix::fs::FileExt;
+use std::path::Path;
+
+use memcheck_abi::context::{RSP, offset, place};
+use memcheck_abi::event::{ExitReport, LiveBlock};
+use memcheck_abi::layout;
+use memcheck_leak::records::{self, Record, Resolution};
+use memcheck_leak::{BlockState, Heuristic, Kind, Root};
+use memcheck_report::LeakKind;
+use memcheck_report::leak::{Change, DeltaMode, LeakSearch, LossRecord, Tally};
+use memcheck_report::options::{LeakCheck, LeakResolution, Options};
+use memcheck_report::render::HeapSummary;
+use memcheck_tracer::{Map, Process, ThreadInfo};
+
+use super::Session;
+use super::stacks;
+use super::watched::Watched;
+
+/// More blocks than any process has; a larger number is a damaged report.
+const MAX_BLOCKS: u64 = 1 << 27;
+
+/// What kind of check is made.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+struct Check {
+    full: bool,
+    delta: Option<DeltaMode>,
+}
+
+impl Check {
+    /// The two arguments of the client request, in the low bytes of `mode`: 0 full, 1 summary; 0 everything, 1 what increased,
+    /// 2 what changed, 3 what is new.
+    fn requested(mode: u64) -> Check {
+        let delta = match mode >> 8 & 0xff {
+            1 => Some(DeltaMode::Increased),
+            2 => Some(DeltaMode::Changed),
+            3 => Some(DeltaMode::New),
+            _ => None,
+        };
+        Check { full: mode & 0xff == 0, delta }
+    }
+}
+
+impl Session {
+    /// Heap summary and leak search at the end. `exiting`: the thread that ends the process; its registers are no roots.
+    pub(super) fn report_heap(&mut self, process: &Process, exiting: &ThreadInfo, report: &ExitReport) {
+        let options = &self.output.options;
+        let Some(watched) = self.watched.get_mut(&process.pid()) else { return };
+        if report.allocs == 0 && report.allocator_seen == 0 && !watched.modules.allocator_seen {
+            if !options.is_quiet() && !options.xml {
+                watched.reporter.message(&[
+                    "",
+                    "HEAP SUMMARY:",
+                    "    no allocation function was recognised in this program, so its heap was not checked",
+                    "",
+                ]);
+            }
+            return;
+        }
+        let wants_search = watched.reporter.heap_summary(&HeapSummary {
+            in_use: Tally::new(report.bytes_in_use, report.block_count),
+            allocs: report.allocs,
+            frees: report.frees,
+            allocated_bytes: report.bytes_allocated,
+        });
+        if wants_search {
+            let check = Check { full: options.leak_check == LeakCheck::Full, delta: None };
+            check_leaks(watched, options, process, Some(exiting), report, check);
+        }
+    }
+
+    /// Client request: check for leaks now.
+    pub(super) fn report_leaks_now(&mut self, process: &Process, mode: u64, report: &ExitReport) {
+        let options = &self.output.options;
+        if let (Some(watched), true) = (self.watched.get_mut(&process.pid()), options.leak_check != LeakCheck::No) {
+            check_leaks(watched, options, process, None, report, Check::requested(mode));
+        }
+    }
+}
+
+fn check_leaks(
+    watched: &mut Watched,
+    options: &Options,
+    process: &Process,
+    exiting: Option<&ThreadInfo>,
+    report: &ExitReport,
+    check: Check,
+) {
+    let Ok(maps) = process.maps() else { return };
+    let blocks: Vec<LiveBlock> = process.memory().values(report.blocks, report.block_count.min(MAX_BLOCKS) as usize);
+    let Some(memory) = Frozen::open(process.pid()) else { return };
+    let threads = process.threads();
+    let registers = registers(process, &threads, exiting);
+    let roots = roots(&maps, &threads);
+    let states = memcheck_leak::search(&memory, &blocks, &roots, &registers, &search_options(options, &maps));
+    let records = group(watched, options, process, &blocks, &states, check);
+    let found = LeakSearch {
+        records: records.iter().filter_map(|record| loss(watched, process, record, check)).collect(),
+        heuristics: heuristics(&blocks, &states),
+        full: check.full,
+        delta: check.delta,
+        thread: exiting.map_or(0, |thread| thread.number),
+        searched_bytes: Some(roots.iter().map(|root| root.end - root.start).sum()),
+        previous: None,
+    };
+    watched.reporter.leaks(found);
+    watched.losses = records;
+}
+
+/// Blocks of equal fate and origin, together.
+fn group(
+    watched: &Watched,
+    options: &Options,
+    process: &Process,
+    blocks: &[LiveBlock],
+    states: &[BlockState],
+    check: Check,
+) -> Vec<Record> {
+    let resolution = match options.leak_resolution {
+        LeakResolution::Low => Resolution::Low,
+        LeakResolution::Med => Resolution::Medium,
+        LeakResolution::High => Resolution::High,
+    };
+    let previous: &[Record] = if check.delta.is_some() { &watched.losses } else { &[] };
+    let mut frames: HashMap<u32, Vec<u64>> = HashMap::new();
+    if resolution != Resolution::High {
+        for stack in blocks.iter().map(|block| block.stack).chain(previous.iter().map(|record| record.stack)) {
+            frames.entry(stack).or_insert_with(|| stacks::of_depot(process, stack).unwrap_or_default());
+        }
+    }
+    records::group(blocks, states, |stack| frames.get(&stack).map_or(&[], Vec::as_slice), resolution, previous)
+}
+
+fn loss(watched: &mut Watched, process: &Process, record: &Record, check: Check) -> Option<LossRecord> {
+    let kind = match record.kind {
+        Kind::Reachable => LeakKind::Reachable,
+        Kind::Possible => LeakKind::Possible,
+        Kind::Indirect => LeakKind::Indirect,
+        Kind::Definite => LeakKind::Definite,
+        Kind::Outer => return None,
+    };
+    let difference = |new: u64, old: u64| new.wrapping_sub(old) as i64;
+    let change = check.delta.map(|_| Change {
+        bytes: difference(record.direct.bytes, record.old_direct.bytes),
+        indirect_bytes: difference(record.indirect.bytes, record.old_indirect.bytes),
+        blocks: difference(record.direct.blocks, record.old_direct.blocks),
+    });
+    Some(LossRecord {
+        kind,
+        direct: Tally::new(record.direct.bytes, record.direct.blocks),
+        indirect_bytes: record.indirect.bytes,
+        change,
+        stack: watched.depot_stack(process, record.stack).unwrap_or_default(),
+    })
+}
+
+/// How much is reachable only thanks to each heuristic; those that never helped are left out.
+fn heuristics(blocks: &[LiveBlock], states: &[BlockState]) -> Vec<(&'static str, Tally)> {
+    let mut sums = Heuristic::ALL.map(|heuristic| (heuristic.name(), Tally::default()));
+    for (block, state) in blocks.iter().zip(states) {
+        if let Some(heuristic) = state.heuristic {
+            sums[heuristic as usize].1.add(Tally::new(block.size, 1));
+        }
+    }
+    sums.into_iter().filter(|(_, sum)| sum.blocks > 0).collect()
+}
+
+fn search_options(options: &Options, maps: &[Map]) -> memcheck_leak::Options {
+    let of_files = |bit: i32| {
+        let wanted = maps.iter().filter(move |map| map.inode != 0 && map.prot & bit as u32 != 0 && map.end <= layout::PROGRAM_END);
+        wanted.map(|map| Root { start: map.start, end: map.end }).collect()
+    };
+    memcheck_leak::Options {
+        heuristics: Heuristic::ALL.map(|heuristic| options.leak_check_heuristics.contains(heuristic.name())),
+        tables: of_files(libc::PROT_READ),
+        code: of_files(libc::PROT_EXEC),
+        threads: 0,
+    }
+}
+
+/// Memory of the program that is searched for pointers.
+fn roots(maps: &[Map], threads: &[ThreadInfo]) -> Vec<Root> {
+    let mut roots: Vec<Root> = maps.iter().filter(|map| is_root(map)).map(|map| Root { start: map.start, end: map.end }).collect();
+    for thread in threads {
+        let sp = thread.regs.gpr[RSP];
+        if (thread.stack_low..thread.stack_high).contains(&sp) {
+            let dead = Root { start: thread.stack_low, end: sp.saturating_sub(layout::RED_ZONE) & !7 };
+            roots = roots.into_iter().flat_map(|root| without(root, dead)).collect();
+        }
+    }
+    roots
+}
+
+fn is_root(map: &Map) -> bool {
+    const READ_WRITE: u32 = (libc::PROT_READ | libc::PROT_WRITE) as u32;
+    let path = map.path.as_encoded_bytes();
+    let is_device = path.starts_with(b"/dev/") && !path.starts_with(b"/dev/zero") && !path.starts_with(b"/dev/shm/");
+    let is_heap = map.start >= layout::HEAP_START && map.end <= layout::HEAP_END;
+    map.prot & READ_WRITE == READ_WRITE && map.end <= layout::PROGRAM_END && !is_heap && !is_device
+}
+
+/// What remains of a range.
+fn without(root: Root, hole: Root) -> impl Iterator<Item = Root> {
+    let below = Root { end: root.end.min(hole.start), ..root };
+    let above = Root { start: root.start.max(hole.end), ..root };
+    let is_cut = hole.start < hole.end && hole.start < root.end && root.start < hole.end;
+    let parts = if is_cut { [Some(below), Some(above)] } else { [Some(root), None] };
+    parts.into_iter().flatten().filter(|part| part.start < part.end)
+}
+
+/// Words that are in no memory of the program.
+fn registers(process: &Process, threads: &[ThreadInfo], exiting: Option<&ThreadInfo>) -> Vec<u64> {
+    let mut words = Vec::new();
+    for thread in threads.iter().filter(|thread| exiting.is_none_or(|gone| gone.tid != thread.tid)) {
+        words.extend(thread.regs.gpr);
+        words.push(thread.guest_fs);
+        if thread.context != 0 && process.memory().value(thread.context + offset::PLACE as u64) == Some(place::RUNTIME) {
+            let size = layout::SLOT_RUNTIME_STACK_TOP - layout::SLOT_RUNTIME_STACK;
+            let stack = thread.context + layout::SLOT_RUNTIME_STACK;
+            words.extend(process.memory().values::<u64>(stack, (size / 8) as usize));
+        }
+    }
+    words
+}
+
+/// A stopped process as the search reads it, from several threads at once.
+struct Frozen(File);
+
+impl Frozen {
+    fn open(pid: i32) -> Option<Frozen> {
+        File::open(Path::new("/proc").join(pid.to_string()).join("mem")).ok().map(Frozen)
+    }
+}
+
+impl memcheck_leak::Memory for Frozen {
+    fn read(&self, addr: u64, out: &mut [u8]) -> usize {
+        let mut done = 0;
+        while done < out.len() {
+            match self.0.read_at(&mut out[done..], addr.wrapping_add(done as u64)) {
+                Ok(0) | Err(_) => break,
+                Ok(more) => done += more,
+            }
+        }
+        done
+    }
+
+    fn v(&self, addr: u64, out: &mut [u8]) -> usize {
+        self.read(layout::v_of(addr), out)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn parts(hole: (u64, u64)) -> Vec<(u64, u64)> {
+        let root = Root { start: 0x1000, end: 0x2000 };
+        without(root, Root { start: hole.0, end: hole.1 }).map(|part| (part.start, part.end)).collect()
+    }
+
+    #[test]
+    fn dead_stack_is_cut_out() {
+        assert_eq!(parts((0x1400, 0x1800)), [(0x1000, 0x1400), (0x1800, 0x2000)]);
+        assert_eq!(parts((0x0800, 0x1800)), [(0x1800, 0x2000)]);
+        assert_eq!(parts((0x1800, 0x3000)), [(0x1000, 0x1800)]);
+        assert_eq!(parts((0, 0x4000)), []);
+        assert_eq!(parts((0x2000, 0x4000)), [(0x1000, 0x2000)]);
+        assert_eq!(parts((0x1400, 0x1200)), [(0x1000, 0x2000)], "the stack pointer at the very bottom");
+    }
+
+    #[test]
+    fn roots_are_what_the_program_can_write() {
+        let map = |start: u64, prot: i32, path: &str| Map {
+            start,
+            end: start + 0x1000,
+            prot: prot as u32,
+            shared: false,
+            offset: 0,
+            device: (0, 0),
+            inode: 0,
+            path: path.into(),
+        };
+        let both = libc::PROT_READ | libc::PROT_WRITE;
+        assert!(is_root(&map(0x1000, both, "/bin/prog")));
+        assert!(is_root(&map(0x1000, both, "/dev/zero")));
+        assert!(!is_root(&map(0x1000, libc::PROT_READ, "/bin/prog")));
+        assert!(!is_root(&map(0x1000, both, "/dev/dri/card0")));
+        assert!(!is_root(&map(layout::HEAP_START, both, "")));
+        assert!(!is_root(&map(layout::ARENA_START, both, "")));
+    }
+
+    #[test]
+    fn requests() {
+        assert_eq!(Check::requested(0), Check { full: true, delta: None });
+        assert_eq!(Check::requested(1), Check { full: false, delta: None });
+        assert_eq!(Check::requested(0x100), Check { full: true, delta: Some(DeltaMode::Increased) });
+        assert_eq!(Check::requested(0x300), Check { full: true, delta: Some(DeltaMode::New) });
+    }
+}

@@ -1,0 +1,203 @@
+//! The objects of a process: their names for addresses, and what is replaced in them.
+//!
+//! ```text
+//! executable mapping ─► line of the mapping list ─► file ─► bias ─► symbolizer
+//!                                                     └──► symbols ─► redirects
+//! ```
+//!
+//! The file of a mapping may be gone, replaced by another one of its name, or lie in another mount namespace; /proc still leads
+//! to it, and where not even that is allowed, the object has just its name.
+//!
+//! A forked child begins with nothing and reads its own mapping list when its first stack is needed: most children execute
+//! another program before they ever fail.
+
+use std::collections::HashSet;
+use std::ffi::OsStr;
+use std::fs;
+use std::os::unix::ffi::OsStrExt;
+use std::path::{Path, PathBuf};
+
+use memcheck_abi::event::Redirect;
+use memcheck_abi::layout;
+use memcheck_abi::replace::Func;
+use memcheck_report::options::Options;
+use memcheck_symbolize::{self as symbolize, Symbolizer};
+use memcheck_tracer::{Map, Process};
+
+use super::wanted::{Entry, Role, Wanted};
+
+/// Pseudo entry points are this far apart, bytes.
+const MAGIC_STEP: u64 = 16;
+/// No vDSO is larger, bytes.
+const MAX_VDSO: u64 = 1 << 20;
+
+pub struct Modules {
+    pub symbolizer: Symbolizer,
+    /// Replaced functions that have a name at their pseudo entry point.
+    named: HashSet<Func>,
+    /// Some object has an allocator that was replaced.
+    pub allocator_seen: bool,
+    /// Objects of a forked child are not read yet.
+    unread: bool,
+}
+
+/// A file and how to open it.
+struct Located {
+    /// As the program knows it.
+    name: PathBuf,
+    /// As we can open it; `None`: we cannot.
+    readable: Option<PathBuf>,
+}
+
+impl Modules {
+    pub fn new(options: &Options) -> Modules {
+        let options = symbolize::Options {
+            demangle: options.frames.demangle,
+            inline: options.read_inline_info,
+            extra_debug_dir: options.extra_debuginfo_path.clone(),
+        };
+        Modules { symbolizer: Symbolizer::new(options), named: HashSet::new(), allocator_seen: false, unread: false }
+    }
+
+    pub fn fork(&self, options: &Options) -> Modules {
+        Modules { allocator_seen: self.allocator_seen, unread: true, ..Modules::new(options) }
+    }
+
+    /// Make sure that the objects are known.
+    pub fn read(&mut self, process: &Process) {
+        if !std::mem::take(&mut self.unread) {
+            return;
+        }
+        let wanted = Wanted::new();
+        let maps = process.maps().unwrap_or_default();
+        for map in maps.iter().filter(|map| map.prot & libc::PROT_EXEC as u32 != 0 && map.end <= layout::PROGRAM_END) {
+            self.mapped(process, map.start, map.end, &wanted);
+        }
+    }
+
+    /// Code appeared at `start..end`. The answer: functions in it to replace.
+    pub fn mapped(&mut self, process: &Process, start: u64, end: u64, wanted: &Wanted) -> Vec<Redirect> {
+        let Ok(maps) = process.maps() else { return Vec::new() };
+        let Some(at) = maps.iter().position(|map| map.contains(start)) else { return Vec::new() };
+        let map = &maps[at];
+        if map.inode == 0 {
+            self.anonymous(process, map);
+            return Vec::new();
+        }
+        let located = locate(process, map);
+        let (name, first) = (located.name.as_path(), first_piece(&maps, at));
+        let file = located.readable.as_deref();
+        let Some((file, elf)) = file.and_then(|file| Some((file, symbolize::elf_layout(file).ok()?))) else {
+            self.symbolizer.add_module_bytes(name, Vec::new(), first.start, end, first.start);
+            return Vec::new();
+        };
+        let bias = first.start.wrapping_sub(first.offset).wrapping_sub(elf.lowest);
+        let module_end = elf.end.wrapping_add(bias).max(end);
+        self.add(name, file, first.start, module_end, bias);
+        let is_executable = fs::read_link(format!("/proc/{}/exe", process.pid())).is_ok_and(|exe| exe.as_os_str() == map.path);
+        let symbols = symbolize::find_functions(file, &|name| wanted.has(name)).unwrap_or_default();
+        let entries = wanted.choose(Role::of(name, &elf, is_executable), &symbols);
+        let here = |entry: &Entry| (start..end).contains(&entry.value.wrapping_add(bias));
+        let entries: Vec<Entry> = entries.into_iter().filter(here).collect();
+        self.name_replaced(&entries, name);
+        entries.iter().map(|entry| redirect(entry, bias)).collect()
+    }
+
+    fn add(&mut self, name: &Path, file: &Path, start: u64, end: u64, bias: u64) {
+        match (name == file, fs::read(file)) {
+            (false, Ok(bytes)) => self.symbolizer.add_module_bytes(name, bytes, start, end, bias),
+            _ => self.symbolizer.add_module(name, start, end, bias),
+        }
+    }
+
+    /// Replaced functions show up in stacks by their own name, in the object that defines them.
+    fn name_replaced(&mut self, entries: &[Entry], object: &Path) {
+        for entry in entries {
+            self.allocator_seen |= entry.func.is_allocator();
+            if self.named.insert(entry.func) {
+                let magic = entry.func.magic();
+                self.symbolizer.add_synthetic(magic, magic + MAGIC_STEP, entry.func.name(), object);
+            }
+        }
+    }
+
+    /// The vDSO is an object without a file; other anonymous code has no names.
+    fn anonymous(&mut self, process: &Process, map: &Map) {
+        if map.path != "[vdso]" {
+            return;
+        }
+        let bytes = process.memory().bytes(map.start, (map.end - map.start).min(MAX_VDSO), MAX_VDSO as usize);
+        self.symbolizer.add_module_bytes(Path::new("[vdso]"), bytes, map.start, map.end, map.start);
+    }
+
+    /// Code at `start..end` is gone, or has changed; only the first matters here.
+    pub fn unmapped(&mut self, process: &Process, start: u64, end: u64) {
+        if !self.symbolizer.modules().iter().any(|module| start < module.end && module.start < end) {
+            return;
+        }
+        let maps = process.maps().unwrap_or_default();
+        let still_there = maps.iter().any(|map| map.inode != 0 && map.start < end && start < map.end);
+        if !still_there {
+            self.symbolizer.remove_range(start, end);
+        }
+    }
+}
+
+fn redirect(entry: &Entry, bias: u64) -> Redirect {
+    Redirect { addr: entry.value.wrapping_add(bias), func: entry.func as u32, resolver: entry.is_resolver.into() }
+}
+
+/// The mapping of the start of the file that mapping `at` belongs to: the first of the same file, going down without another file
+/// in between.
+fn first_piece(maps: &[Map], at: usize) -> &Map {
+    let file = |map: &Map| (map.device, map.inode);
+    let mut first = &maps[at];
+    for map in maps[..at].iter().rev() {
+        if file(map) == file(first) && map.offset < first.offset {
+            first = map;
+        } else if map.inode != 0 {
+            break;
+        }
+    }
+    first
+}
+
+fn locate(process: &Process, map: &Map) -> Located {
+    const DELETED: &[u8] = b" (deleted)";
+    let bytes = map.path.as_bytes();
+    let pid = process.pid();
+    if let Some(name) = bytes.strip_suffix(DELETED) {
+        let by_range = PathBuf::from(format!("/proc/{pid}/map_files/{:x}-{:x}", map.start, map.end));
+        let exe = PathBuf::from(format!("/proc/{pid}/exe"));
+        let is_exe = fs::read_link(&exe).is_ok_and(|target| target.as_os_str() == map.path);
+        let readable = if fs::File::open(&by_range).is_ok() { Some(by_range) } else { is_exe.then_some(exe) };
+        return Located { name: PathBuf::from(OsStr::from_bytes(name)), readable };
+    }
+    let name = PathBuf::from(&map.path);
+    if name.exists() {
+        return Located { readable: Some(name.clone()), name };
+    }
+    let mut rooted = OsStr::new(&format!("/proc/{pid}/root")).to_owned();
+    rooted.push(&map.path);
+    let rooted = PathBuf::from(rooted);
+    Located { readable: rooted.exists().then_some(rooted), name }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn map(start: u64, offset: u64, inode: u64) -> Map {
+        Map { start, end: start + 0x1000, prot: 5, shared: false, offset, device: (8, 1), inode, path: "/lib/a.so".into() }
+    }
+
+    #[test]
+    fn pieces_of_one_file_belong_together() {
+        let maps = [map(0x1000, 0, 7), map(0x5000, 0, 7), map(0x6000, 0x1000, 7), map(0x7000, 0, 0), map(0x8000, 0x3000, 7)];
+        assert_eq!(first_piece(&maps, 2).start, 0x5000, "not the other copy");
+        assert_eq!(first_piece(&maps, 4).start, 0x5000, "over anonymous memory");
+        assert_eq!(first_piece(&maps, 0).start, 0x1000);
+        let other = [map(0x1000, 0, 7), map(0x2000, 0, 9), map(0x3000, 0x1000, 7)];
+        assert_eq!(first_piece(&other, 2).start, 0x3000, "not beyond another file");
+    }
+}

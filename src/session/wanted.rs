@@ -1,0 +1,171 @@
+//! Which functions of an object are replaced.
+//!
+//! | object                         | allocation functions               | string functions                         |
+//! |--------------------------------|------------------------------------|------------------------------------------|
+//! | C library                      | all                                | all                                      |
+//! | dynamic linker                 | none: its malloc is its own        | all                                      |
+//! | other library                  | those that others can bind to      | none                                     |
+//! | dynamic executable             | those that others can bind to      | none                                     |
+//! | static executable              | all                                | resolvers, and names reserved to the C library |
+//!
+//! "Can bind to" is what makes an allocator *the* allocator: a hidden `malloc` of a plugin works on memory of its own. musl's
+//! dynamic linker is its C library, and counts as that.
+//!
+//! `memcpy` of an old symbol version is `memmove`: programs from before 2.14 rely on it.
+
+use std::collections::HashMap;
+use std::path::Path;
+
+use memcheck_abi::replace::{ALIASES, ALL, Func};
+use memcheck_symbolize::{ElfLayout, FoundSymbol};
+
+/// What kind of object this is, as far as replacing goes.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub enum Role {
+    Libc,
+    DynamicLinker,
+    Library,
+    Executable,
+    StaticExecutable,
+}
+
+impl Role {
+    pub fn of(path: &Path, layout: &ElfLayout, is_executable: bool) -> Role {
+        if is_executable {
+            return if layout.is_static { Role::StaticExecutable } else { Role::Executable };
+        }
+        let file = path.file_name().map(|name| name.to_string_lossy().into_owned()).unwrap_or_default();
+        let names = [layout.soname.as_deref().unwrap_or_default(), file.as_str()];
+        let starts = |prefixes: &[&str]| names.iter().any(|name| prefixes.iter().any(|prefix| name.starts_with(prefix)));
+        if starts(&["libc.so", "libc.musl", "ld-musl"]) {
+            Role::Libc
+        } else if starts(&["ld-linux", "ld.so", "ld-2."]) {
+            Role::DynamicLinker
+        } else {
+            Role::Library
+        }
+    }
+
+    fn replaces(self, func: Func, symbol: &FoundSymbol) -> bool {
+        match (self, func.is_allocator()) {
+            (Role::Libc, _) => true,
+            (Role::DynamicLinker, is_allocator) => !is_allocator,
+            (Role::Library | Role::Executable, is_allocator) => is_allocator && symbol.is_global_dynamic,
+            (Role::StaticExecutable, true) => true,
+            (Role::StaticExecutable, false) => symbol.is_ifunc || is_reserved(&symbol.name),
+        }
+    }
+}
+
+/// Names that a program must not define itself; unlike `index` or `bcopy`, which it may.
+fn is_reserved(name: &str) -> bool {
+    ["str", "mem", "wcs", "wmem", "stp", "wcp", "__"].iter().any(|prefix| name.starts_with(prefix))
+}
+
+/// The names of the functions to replace.
+pub struct Wanted(HashMap<&'static str, Func>);
+
+/// An entry point to replace.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub struct Entry {
+    /// ELF address.
+    pub value: u64,
+    pub func: Func,
+    pub is_resolver: bool,
+}
+
+impl Wanted {
+    pub fn new() -> Wanted {
+        let own = ALL[1..].iter().map(|func| (func.name(), *func));
+        Wanted(ALIASES.iter().copied().chain(own).collect())
+    }
+
+    pub fn has(&self, name: &str) -> bool {
+        self.0.contains_key(name)
+    }
+
+    /// The entry points among an object's symbols, each address once.
+    pub fn choose(&self, role: Role, symbols: &[FoundSymbol]) -> Vec<Entry> {
+        let mut chosen: Vec<Entry> = Vec::new();
+        for symbol in symbols.iter().filter(|symbol| symbol.value != 0) {
+            let Some(func) = self.func(symbol).filter(|func| role.replaces(*func, symbol)) else { continue };
+            let entry = Entry { value: symbol.value, func, is_resolver: symbol.is_ifunc };
+            match chosen.iter_mut().find(|other| other.value == symbol.value) {
+                Some(other) => *other = better(*other, entry),
+                None => chosen.push(entry),
+            }
+        }
+        chosen
+    }
+
+    fn func(&self, symbol: &FoundSymbol) -> Option<Func> {
+        match self.0.get(symbol.name.as_str()).copied() {
+            Some(Func::memcpy) if !symbol.default_version => Some(Func::memmove),
+            func => func,
+        }
+    }
+}
+
+/// Of two names for one address: the one that asks less of its caller, else the first in the table.
+fn better(one: Entry, other: Entry) -> Entry {
+    let moves = [one, other].into_iter().find(|entry| entry.func == Func::memmove);
+    moves.unwrap_or(if other.func < one.func { other } else { one })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn symbol(name: &str, value: u64) -> FoundSymbol {
+        FoundSymbol {
+            name: name.into(),
+            version: None,
+            default_version: true,
+            value,
+            size: 1,
+            is_ifunc: false,
+            is_global_dynamic: true,
+        }
+    }
+
+    fn chosen(role: Role, symbols: &[FoundSymbol]) -> Vec<(u64, Func)> {
+        Wanted::new().choose(role, symbols).into_iter().map(|entry| (entry.value, entry.func)).collect()
+    }
+
+    #[test]
+    fn the_table_of_roles() {
+        let all = [symbol("malloc", 1), symbol("strlen", 2), symbol("index", 3)];
+        let hidden = all.clone().map(|s| FoundSymbol { is_global_dynamic: false, ..s });
+        assert_eq!(chosen(Role::Libc, &hidden), [(1, Func::malloc), (2, Func::strlen), (3, Func::strchr)]);
+        assert_eq!(chosen(Role::DynamicLinker, &all), [(2, Func::strlen), (3, Func::strchr)]);
+        assert_eq!(chosen(Role::Library, &all), [(1, Func::malloc)]);
+        assert_eq!(chosen(Role::Library, &hidden), []);
+        assert_eq!(chosen(Role::Executable, &all), [(1, Func::malloc)]);
+        assert_eq!(chosen(Role::StaticExecutable, &hidden), [(1, Func::malloc), (2, Func::strlen)]);
+    }
+
+    #[test]
+    fn undefined_symbols_are_not_entry_points() {
+        assert_eq!(chosen(Role::Libc, &[symbol("malloc", 0)]), []);
+    }
+
+    #[test]
+    fn the_old_memcpy_may_overlap() {
+        let old = FoundSymbol { version: Some("GLIBC_2.2.5".into()), default_version: false, ..symbol("memcpy", 1) };
+        let new = FoundSymbol { is_ifunc: true, ..symbol("memcpy", 2) };
+        let entries = Wanted::new().choose(Role::Libc, &[old, new]);
+        assert_eq!(entries[0], Entry { value: 1, func: Func::memmove, is_resolver: false });
+        assert_eq!(entries[1], Entry { value: 2, func: Func::memcpy, is_resolver: true });
+        assert_eq!(chosen(Role::Libc, &[symbol("memcpy", 5), symbol("memmove", 5)]), [(5, Func::memmove)]);
+    }
+
+    #[test]
+    fn roles_by_name() {
+        let soname = |name: &str| ElfLayout { soname: Some(name.into()), ..ElfLayout::default() };
+        let role = |path: &str, layout: &ElfLayout| Role::of(Path::new(path), layout, false);
+        assert_eq!(role("/lib/libc-2.31.so", &soname("libc.so.6")), Role::Libc);
+        assert_eq!(role("/lib/ld-linux-x86-64.so.2", &soname("ld-linux-x86-64.so.2")), Role::DynamicLinker);
+        assert_eq!(role("/lib/ld-musl-x86_64.so.1", &ElfLayout::default()), Role::Libc);
+        assert_eq!(role("/lib/libcrypt.so.1", &soname("libcrypt.so.1")), Role::Library);
+    }
+}
