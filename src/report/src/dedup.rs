@@ -25,7 +25,7 @@ pub struct Context {
     pub count: u64,
     /// Number of the suppression that hides it.
     pub suppressed_by: Option<usize>,
-    /// Identifier in machine-readable formats; never repeats.
+    /// Identifier in machine-readable formats; never repeats in a run.
     pub unique: u64,
     /// Grows with every occurrence: the larger, the more recent.
     recency: u64,
@@ -62,7 +62,6 @@ pub struct Ledger {
     errors: u64,
     suppressed: u64,
     suppressed_contexts: u64,
-    next_unique: u64,
     clock: u64,
     told_coarse: bool,
     told_stop: bool,
@@ -118,13 +117,12 @@ impl Ledger {
         }
     }
 
-    /// Records a new finding; the number of its context.
-    pub fn insert(&mut self, record: ErrorRecord, suppressed_by: Option<usize>) -> usize {
+    /// Records a new finding under an identifier nobody else has; the number of its context.
+    pub fn insert(&mut self, record: ErrorRecord, suppressed_by: Option<usize>, unique: u64) -> usize {
         let addresses: Vec<u64> = record.stack.addresses().collect();
         let index = self.contexts.len();
         self.fine.insert(key(&record.kind, &addresses, FINE_FRAMES), index);
         self.coarse.insert(key(&record.kind, &addresses, COARSE_FRAMES), index);
-        let unique = self.unique();
         self.contexts.push(Context { record, count: 0, suppressed_by, unique, recency: 0 });
         match suppressed_by {
             Some(_) => self.suppressed_contexts += 1,
@@ -143,12 +141,6 @@ impl Ledger {
             self.errors += 1;
             self.shown += 1;
         }
-    }
-
-    /// The next identifier.
-    pub fn unique(&mut self) -> u64 {
-        self.next_unique += 1;
-        self.next_unique - 1
     }
 
     /// Unsuppressed contexts for the list at the end: ascending by count, most recent first among equals.
@@ -181,7 +173,7 @@ mod tests {
         let record = record(addresses);
         let answer = ledger.repeat(&record.kind, addresses, true);
         if answer.0 == Verdict::New {
-            ledger.insert(record, None);
+            ledger.insert(record, None, 0);
         }
         answer
     }
@@ -229,7 +221,7 @@ mod tests {
     #[test]
     fn suppressed_findings_count_apart() {
         let mut ledger = Ledger::default();
-        ledger.insert(record(&[1]), Some(0));
+        ledger.insert(record(&[1]), Some(0), 0);
         add(&mut ledger, &[1]);
         assert_eq!(ledger.totals(), ErrorTotals { errors: 0, contexts: 0, suppressed: 2, suppressed_contexts: 1 });
         assert!(ledger.listed().is_empty());

@@ -254,6 +254,9 @@ pub fn parse(argv0: &OsStr, args: &[OsString], env: &dyn Env) -> Result<Invocati
             apply_source(&mut options, &source, voice, &mut notes)?;
         }
     }
+    if let Some(tool) = other_tool(given) {
+        return Err(UsageError::other_tool(voice, &tool));
+    }
     if let Some(text) = apply(&mut options, given, voice)? {
         return Ok(Invocation::Print(text));
     }
@@ -292,6 +295,12 @@ fn wants_debugger(option: &str) -> bool {
 fn is_valgrind_name(argv0: &OsStr) -> bool {
     let path = std::path::Path::new(argv0);
     path.file_name().is_some_and(|name| name.to_string_lossy().contains("valgrind"))
+}
+
+/// The tool that is asked for, if it is not ours; of several options the last one counts.
+fn other_tool(given: &[OsString]) -> Option<String> {
+    let tools = given.iter().filter_map(|word| word.to_str()?.strip_prefix("--tool="));
+    tools.last().filter(|tool| *tool != "memcheck").map(str::to_string)
 }
 
 fn is_option(arg: &OsString) -> bool {

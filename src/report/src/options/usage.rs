@@ -64,6 +64,11 @@ impl UsageError {
         UsageError::new(1, lines)
     }
 
+    /// `--tool=` names something else.
+    pub fn other_tool(voice: Voice, tool: &str) -> Self {
+        UsageError::new(1, vec![voice.line(&format!("failed to start tool '{tool}': only memcheck is available"))])
+    }
+
     pub fn no_program(voice: Voice) -> Self {
         UsageError::new(1, vec![voice.line("no program specified"), voice.line("Use --help for more information.")])
     }

@@ -112,7 +112,7 @@ impl Reporter {
         }
         totals.of(loss.kind).add(loss.direct);
         if listed && self.options().show_leak_kinds.contains(loss.kind) {
-            let unique = self.ledger.unique();
+            let unique = self.run.unique();
             self.show(&record, unique);
         }
     }
@@ -163,7 +163,8 @@ impl Reporter {
             let counts = listed.iter().map(|context| (context.unique, context.count));
             report.sink.write(&json::finish(self.start.pid, totals, counts));
         }
-        self.collect(listed.iter().map(|c| sarif::Finding { record: c.record.clone(), count: c.count }).collect());
+        let own = listed.iter().filter(|context| context.unique >= self.first_own);
+        self.collect(own.map(|c| sarif::Finding { record: c.record.clone(), count: c.count }).collect());
         if self.outputs.xml.is_some() {
             self.write_xml_end();
         } else {

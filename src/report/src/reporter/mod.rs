@@ -53,6 +53,8 @@ pub struct Reporter {
     outputs: Outputs,
     ledger: Ledger,
     rules: Suppressions,
+    /// Findings with smaller identifiers were inherited: another process reports them.
+    first_own: u64,
     /// Thread of the finding before.
     last_thread: u32,
     /// The program's own text ended with a line end.
@@ -77,6 +79,7 @@ impl Reporter {
             outputs,
             ledger: Ledger::default(),
             rules: Suppressions::default(),
+            first_own: 0,
             last_thread: 1,
             client_line_ended: true,
             silent: false,
@@ -138,6 +141,7 @@ impl Reporter {
             outputs,
             ledger: self.ledger.clone(),
             rules: self.rules.clone(),
+            first_own: self.run.unique(),
             last_thread: self.last_thread,
             client_line_ended: true,
             silent: self.options().child_silent_after_fork,
@@ -283,7 +287,7 @@ impl Reporter {
             return if after == before { Outcome::Dropped } else { Outcome::Repeated };
         }
         let hidden_by = self.rules.find(&record.kind, &record.stack);
-        let index = self.ledger.insert(record, hidden_by);
+        let index = self.ledger.insert(record, hidden_by, self.run.unique());
         if hidden_by.is_some() {
             return Outcome::Suppressed;
         }

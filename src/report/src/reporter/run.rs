@@ -2,7 +2,7 @@
 //! written once at the end.
 
 use std::path::PathBuf;
-use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, Weak};
 use std::time::{Duration, Instant};
 
@@ -54,6 +54,7 @@ pub struct RunOutput {
     opener: Opener,
     tool_command: Vec<String>,
     started: Instant,
+    next_unique: AtomicU64,
     documents: Mutex<Vec<Weak<XmlDocument>>>,
     /// Findings for formats that are one document, with where it goes and the program's command line.
     collected: Mutex<Vec<Collected>>,
@@ -92,6 +93,7 @@ impl RunOutput {
             opener: Opener::at(start_dir),
             tool_command,
             started: Instant::now(),
+            next_unique: AtomicU64::new(0),
             documents: Mutex::default(),
             collected: Mutex::default(),
         })
@@ -100,6 +102,11 @@ impl RunOutput {
     /// Time since the run began.
     pub fn elapsed(&self) -> Duration {
         self.started.elapsed()
+    }
+
+    /// An identifier for a finding. Processes may share a document, so they share the numbers.
+    pub fn unique(&self) -> u64 {
+        self.next_unique.fetch_add(1, Ordering::Relaxed)
     }
 
     /// Starts reporting for a process: opens its outputs, prints the banner, loads the rules.

@@ -373,6 +373,10 @@ fn an_xml_document_is_complete_and_ends_with_the_last_process() {
     child.finish();
     let document = read();
     assert!(is_complete(&document), "{document}");
+    let mut uniques: Vec<_> = document.lines().filter(|line| line.starts_with("  <unique>")).collect();
+    uniques.sort_unstable();
+    uniques.dedup();
+    assert_eq!(uniques.len(), 3, "two findings and a leak: {uniques:?}");
     let position = |text: &str| document.find(text).unwrap_or_else(|| panic!("{text} in {document}"));
     let order = ["RUNNING", "<kind>InvalidFree", "FINISHED", "Leak_DefinitelyLost", "<errorcounts>", "<suppcounts>"].map(position);
     assert!(order.is_sorted(), "{order:?}");
@@ -402,14 +406,16 @@ fn reports_beside_the_log() {
     probe.reporter.repeat(&ErrorKind::InvalidFree, &[1]);
     probe.reporter.heap_summary(&HEAP);
     probe.reporter.leaks(search(true, vec![loss(LeakKind::Definite, 5, 0, "malloc")]));
+    probe.reporter.fork(8).finish(); // has found nothing itself
     probe.reporter.finish();
     probe.run.close();
     let read = |name: &str| std::fs::read_to_string(dir.join(name)).expect("written");
-    let events: Vec<_> = read("r.json").lines().map(|line| line.split('"').nth(3).unwrap_or("").to_string()).collect();
+    let events: Vec<_> = read("r.json").lines().filter(|line| line.contains("\"pid\":7,")).map(|line| line.split('"').nth(3).unwrap_or("").to_string()).collect();
     assert_eq!(events, ["start", "error", "heap_summary", "error", "leak_summary", "finish"]);
     assert!(read("r.json").contains("\"counts\":[{\"id\":0,\"count\":2}]"));
     assert_eq!(read("r.txt").matches("::error ").count(), 2);
     assert!(read("r.sarif").contains("\"ruleId\":\"leak-definite\"") && read("r.sarif").contains("\"occurrenceCount\":2"));
+    assert_eq!(read("r.sarif").matches("\"occurrenceCount\"").count(), 2, "nothing is there twice");
     std::fs::remove_dir_all(dir).expect("clean up");
 }
 
