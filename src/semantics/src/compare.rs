@@ -8,7 +8,7 @@ use crate::machine::Machine;
 use crate::plan::Operand;
 use crate::regs::{ARITH, CF, PF, ZF};
 use crate::table::{Row, Rule};
-use crate::wide::Wide;
+use crate::wide::{Wide, lane_mask};
 
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub enum Compare {
@@ -32,8 +32,8 @@ pub enum Compare {
     Test(u8),
     /// comis, ucomis: lane 0 of that size.
     Order(u8),
-    /// pcmpistri, pcmpistrm; pcmpestri, pcmpestrm: (explicit lengths, result is a mask in xmm0).
-    Text(bool, bool),
+    /// pcmpistri, pcmpistrm; pcmpestri, pcmpestrm: (bytes of the explicit lengths or 0, result is a mask in xmm0).
+    Text(u8, bool),
 }
 
 const fn row(names: &'static [M], op: Compare) -> Row {
@@ -75,11 +75,29 @@ pub const ROWS: &[Row] = &[
     row(&[Vtestpd], Compare::Test(8)),
     row(&[Comiss, Ucomiss, Vcomiss, Vucomiss], Compare::Order(4)),
     row(&[Comisd, Ucomisd, Vcomisd, Vucomisd], Compare::Order(8)),
-    row(&[Pcmpistri, Vpcmpistri], Compare::Text(false, false)),
-    row(&[Pcmpistrm, Vpcmpistrm], Compare::Text(false, true)),
-    row(&[Pcmpestri, Vpcmpestri, Pcmpestri64, Vpcmpestri64], Compare::Text(true, false)),
-    row(&[Pcmpestrm, Vpcmpestrm, Pcmpestrm64, Vpcmpestrm64], Compare::Text(true, true)),
+    row(&[Pcmpistri, Vpcmpistri], Compare::Text(0, false)),
+    row(&[Pcmpistrm, Vpcmpistrm], Compare::Text(0, true)),
+    row(&[Pcmpestri, Vpcmpestri], Compare::Text(4, false)),
+    row(&[Pcmpestrm, Vpcmpestrm], Compare::Text(4, true)),
+    row(&[Pcmpestri64, Vpcmpestri64], Compare::Text(8, false)),
+    row(&[Pcmpestrm64, Vpcmpestrm64], Compare::Text(8, true)),
 ];
+
+impl Compare {
+    /// Bytes of one lane, for those that compare lanes.
+    pub(crate) fn lane(self) -> Option<u8> {
+        match self {
+            Compare::Float(lane)
+            | Compare::FloatScalar(lane)
+            | Compare::Integer(lane, _)
+            | Compare::TestMask(lane)
+            | Compare::Class(lane)
+            | Compare::ClassScalar(lane) => Some(lane),
+            Compare::ShuffleBits => Some(1),
+            _ => None,
+        }
+    }
+}
 
 pub(crate) fn run<M: Machine>(cx: &mut Cx<M>, op: Compare) {
     let to_mask = matches!(cx.op(0), Operand::Mask { .. });
@@ -124,7 +142,12 @@ fn sign_bits(v: Wide, lane: usize) -> u64 {
 /// One bit per lane of the first source into the mask register of operand 0.
 fn into_mask<M: Machine>(cx: &mut Cx<M>, lane: usize, open: impl Fn(usize, usize) -> bool) {
     let size = (1..3).map(|i| if let Operand::Vec { size, .. } = cx.op(i) { usize::from(size) } else { 0 }).max().unwrap_or(0);
-    let size = if size == 0 { cx.size(1) } else { size };
+    // A broadcast does not tell the length; too long only means bits that are zero anyway.
+    let size = match size {
+        0 if cx.plan.broadcast => 64,
+        0 => cx.size(1),
+        size => size,
+    };
     let v = (0..size / lane).fold(0, |all, i| all | u64::from(open(i, lane)) << i);
     put_mask(cx, v, size / lane);
 }
@@ -201,23 +224,24 @@ fn test<M: Machine>(cx: &mut Cx<M>, lane: usize) {
 
 /// Text compares: everything undefined if any byte that takes part is. With implicit lengths those are the bytes up to
 /// the first certain terminator, with explicit ones those below the length.
-fn text<M: Machine>(cx: &mut Cx<M>, explicit: bool, to_vector: bool) {
+fn text<M: Machine>(cx: &mut Cx<M>, explicit: u8, to_vector: bool) {
     let lane = if cx.plan.immediate() & 1 != 0 { 2 } else { 1 };
     let mut spoilt = false;
     for i in 0..2 {
         let operand = cx.vector(cx.op(i));
         let lanes = 16 / lane;
         let mut length = lanes;
-        if explicit {
-            // eax for the first operand, edx for the second: the absolute value, saturated.
-            let n = cx.gpr(i * 2);
-            spoilt |= n.v & 0xFFFF_FFFF != 0;
-            length = (n.x as u32 as i32).unsigned_abs().min(lanes as u32) as usize;
+        if explicit != 0 {
+            // rax for the first operand, rdx for the second: the absolute value, saturated.
+            let n = cx.gpr(i * 2).masked(lane_mask(usize::from(explicit)));
+            spoilt |= n.v != 0;
+            let n = bits::sign_extend(n.x, u32::from(explicit) * 8);
+            length = n.unsigned_abs().min(lanes as u64) as usize;
         }
         for at in 0..length {
             let element = operand.lane(lane, at);
             spoilt |= element.v != 0;
-            if !explicit && element.max() == 0 {
+            if explicit == 0 && element.max() == 0 {
                 break;
             }
         }

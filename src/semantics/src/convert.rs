@@ -84,6 +84,31 @@ pub const ROWS: &[Row] = &[
     row(&[Vpmovusqd], Convert::CutUnsigned(8, 4)),
 ];
 
+impl Convert {
+    /// Bytes of one lane of a vector result.
+    pub(crate) fn target_lane(self) -> Option<u8> {
+        match self {
+            Convert::Lanes(_, to) | Convert::Cut(_, to) | Convert::CutSigned(_, to) | Convert::CutUnsigned(_, to) => Some(to),
+            _ => None,
+        }
+    }
+
+    /// Bytes of one source lane.
+    pub(crate) fn source_lane(self) -> Option<u8> {
+        match self {
+            Convert::Lanes(from, _)
+            | Convert::LowLanes(from, _)
+            | Convert::Scalar(from, _)
+            | Convert::Zero(from, _)
+            | Convert::Sign(from, _)
+            | Convert::Cut(from, _)
+            | Convert::CutSigned(from, _)
+            | Convert::CutUnsigned(from, _) => Some(from),
+            Convert::FromInteger(_) | Convert::ToInteger(_) => None,
+        }
+    }
+}
+
 pub(crate) fn run<M: Machine>(cx: &mut Cx<M>, op: Convert) {
     match op {
         Convert::Scalar(from, to) => {

@@ -119,7 +119,7 @@ impl<M: Machine> Cx<'_, M> {
             _ => u64::MAX,
         };
         if self.plan.broadcast {
-            return self.fetch_plain(self.addr, element, concrete).repeated(element);
+            return self.fetch_plain(self.addr, size, concrete).repeated(size);
         }
         if enabled & self.lanes_mask() == self.lanes_mask() {
             return self.fetch_plain(self.addr, size, concrete);

@@ -146,8 +146,27 @@ impl Rule {
         )
     }
 
+    /// Bytes of memory that one bit of the write mask switches on and off.
+    fn guarded_bytes(self, to_memory: bool) -> Option<u8> {
+        match self {
+            Rule::VMove(VMove::Full(lane) | VMove::Scalar(lane))
+            | Rule::Logic(_, lane)
+            | Rule::Lane(_, lane)
+            | Rule::LaneShift(_, lane, _)
+            | Rule::Scalar(_, lane)
+            | Rule::Shuffle(Shuffle::BlendMask(lane)) => Some(lane),
+            Rule::Convert(op) if to_memory => op.target_lane(),
+            Rule::Convert(op) => op.source_lane(),
+            Rule::Compare(op) => op.lane(),
+            _ => None,
+        }
+    }
+
     /// What a rule wants changed in the plan the operands alone suggest.
     pub(crate) fn adjust(self, insn: &Instruction, plan: &mut Plan) {
+        if let (Some(mem), true) = (&mut plan.mem, plan.mask.is_some()) {
+            mem.element = self.guarded_bytes(mem.write).unwrap_or(mem.element);
+        }
         match self {
             Rule::Move(op) => plan.rule = moves::adjust(op, insn, plan),
             Rule::Control(op) => control::adjust(op, insn, plan),

@@ -17,9 +17,10 @@ use crate::wide::Wide;
 
 /// Condition codes in the status word.
 const C0: u64 = 1 << 8;
+const C1: u64 = 1 << 9;
 const C2: u64 = 1 << 10;
 const C3: u64 = 1 << 14;
-const COMPARED: u64 = C0 | C2 | C3;
+const COMPARED: u64 = C0 | C1 | C2 | C3;
 
 /// What it does; popping afterwards moves no data.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
@@ -36,6 +37,8 @@ pub enum X87Op {
     Binary,
     /// st0 = f(st0)
     Unary,
+    /// The same, and C2 tells whether st0 was in range.
+    Angle,
     /// fchs: the sign bit turns, its V stays.
     Negate,
     /// fabs: the sign becomes known.
@@ -44,10 +47,8 @@ pub enum X87Op {
     Partial,
     /// st1 = f(st0, st1), pop.
     Into1,
-    /// st0 = f(st0), push g(st0).
+    /// st0 = f(st0), push g(st0); whether fptan pushes its 1 depends on st0 as well.
     Split,
-    /// fptan: st0 = f(st0), push 1.
-    SplitOne,
     Exchange,
     /// fcom, fucom, ftst, fxam: condition codes from st0 and an operand.
     Compare,
@@ -77,13 +78,13 @@ pub const ROWS: &[Row] = &[
     row(&[Fist, Fistp, Fisttp, Fbstp], X87Op::StoreInteger),
     row(&[Fadd, Faddp, Fiadd, Fsub, Fsubp, Fisub, Fsubr, Fsubrp, Fisubr, Fmul, Fmulp, Fimul,
           Fdiv, Fdivp, Fidiv, Fdivr, Fdivrp, Fidivr], X87Op::Binary),
-    row(&[Fsqrt, Fsin, Fcos, Frndint, F2xm1], X87Op::Unary),
+    row(&[Fsqrt, Frndint, F2xm1], X87Op::Unary),
+    row(&[Fsin, Fcos], X87Op::Angle),
     row(&[Fchs], X87Op::Negate),
     row(&[Fabs], X87Op::Absolute),
     row(&[Fprem, Fprem1, Fscale], X87Op::Partial),
     row(&[Fpatan, Fyl2x, Fyl2xp1], X87Op::Into1),
-    row(&[Fsincos, Fxtract], X87Op::Split),
-    row(&[Fptan], X87Op::SplitOne),
+    row(&[Fsincos, Fxtract, Fptan], X87Op::Split),
     row(&[Fxch], X87Op::Exchange),
     row(&[Fcom, Fcomp, Fucom, Fucomp, Ficom, Ficomp, Ftst, Fxam], X87Op::Compare),
     row(&[Fcompp, Fucompp], X87Op::Compare1),
@@ -174,6 +175,11 @@ pub(crate) fn run<M: Machine>(cx: &mut Cx<M>, op: X87Op) {
             let v = lane(cx.st(0));
             cx.set_top(0, v);
         }
+        X87Op::Angle => {
+            let v = lane(cx.st(0));
+            cx.set_top(0, v);
+            set_codes(cx, v != [0, 0]);
+        }
         X87Op::Negate => {}
         X87Op::Absolute => {
             let [significand, v] = cx.st(0);
@@ -188,10 +194,10 @@ pub(crate) fn run<M: Machine>(cx: &mut Cx<M>, op: X87Op) {
             let v = both(cx.st(0), cx.st(1));
             cx.set_top(1, v);
         }
-        X87Op::Split | X87Op::SplitOne => {
+        X87Op::Split => {
             let v = lane(cx.st(0));
             cx.set_top(0, v);
-            cx.set_top(-1, if op == X87Op::Split { v } else { [0, 0] });
+            cx.set_top(-1, v);
             set_codes(cx, v != [0, 0]);
         }
         X87Op::Exchange => {
