@@ -129,7 +129,7 @@ impl Tracer<'_> {
 
     /// Somebody sent a signal.
     fn asynchronous(&mut self, pid: i32, stopped: Stopped, regs: Regs, info: SigInfo) -> Result<()> {
-        let disposition = disposition(pid, info.signo);
+        let disposition = disposition(stopped.tid(), info.signo);
         let (Disposition::Handler | Disposition::Default(signals::Default::Kill)) = disposition else {
             // Nothing changes in the thread, or it is stopped as it is.
             return self.resume(pid, stopped, info.signo);
@@ -199,7 +199,7 @@ impl Tracer<'_> {
         let is_trap = info.signo == libc::SIGTRAP && matches!(info.code, CODE_NOTIFY | TRAP_TRACE | TRAP_BRKPT);
         if !is_trap {
             // Another signal came first, or the frame could not be written (SIGSEGV).
-            if matches!(disposition(pid, info.signo), Disposition::Ignored | Disposition::Default(signals::Default::Ignore | signals::Default::Stop)) {
+            if matches!(disposition(stopped.tid(), info.signo), Disposition::Ignored | Disposition::Default(signals::Default::Ignore | signals::Default::Stop)) {
                 return self.resume(pid, stopped, info.signo);
             }
             if let Some(thread) = self.thread_mut(pid, stopped.tid()) {
@@ -282,7 +282,7 @@ impl Tracer<'_> {
         handler: &mut dyn Handler,
     ) -> Result<()> {
         let blocked = stopped.blocked()? & signals::bit(info.signo) != 0;
-        let disposition = disposition(pid, info.signo);
+        let disposition = disposition(stopped.tid(), info.signo);
         let program_regs = with_general(&regs, &program);
         match disposition {
             // The program blocked it meanwhile: back to the kernel, which keeps it.
@@ -336,7 +336,7 @@ impl Tracer<'_> {
         let Some(Phase::Dying(info)) = process.threads.get(&stopped.tid()).map(|t| t.phase) else { return Ok(()) };
         process.verdict = Some(Ending::Signaled(info.signo));
         crate::limits::forbid_core(pid);
-        if matches!(disposition(pid, info.signo), Disposition::Default(signals::Default::Kill)) {
+        if matches!(disposition(stopped.tid(), info.signo), Disposition::Default(signals::Default::Kill)) {
             stopped.set_blocked(stopped.blocked()? & !signals::bit(info.signo))?;
             stopped.set_siginfo(&info)?;
             return stopped.resume(How::Continue, info.signo);
@@ -348,8 +348,8 @@ impl Tracer<'_> {
 }
 
 /// What the kernel would do with the signal. If the process cannot be asked, it is dead.
-fn disposition(pid: i32, signo: i32) -> Disposition {
-    Choices::read(pid).unwrap_or_default().of(signo)
+fn disposition(tid: i32, signo: i32) -> Disposition {
+    Choices::read(tid).unwrap_or_default().of(signo)
 }
 
 fn is_restart(regs: &Regs) -> bool {

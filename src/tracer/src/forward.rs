@@ -9,7 +9,7 @@ use std::sync::atomic::{AtomicI32, Ordering};
 
 const SIGNALS: [i32; 6] = [libc::SIGHUP, libc::SIGINT, libc::SIGQUIT, libc::SIGTERM, libc::SIGUSR1, libc::SIGUSR2];
 
-/// Where to; 0 = nowhere.
+/// Where to; 0 = the program has ended, the signal is for memcheck itself.
 static TARGET: AtomicI32 = AtomicI32::new(0);
 
 extern "C" fn pass_on(signo: i32, info: *mut libc::siginfo_t, _: *mut libc::c_void) {
@@ -17,7 +17,10 @@ extern "C" fn pass_on(signo: i32, info: *mut libc::siginfo_t, _: *mut libc::c_vo
     // SAFETY: the kernel calls this with a valid siginfo; kill and errno access are async-signal-safe, and errno is put back.
     unsafe {
         let sent = (*info).si_code <= 0;
-        if sent && target > 0 && (*info).si_pid() != target {
+        if sent && target == 0 {
+            libc::signal(signo, libc::SIG_DFL);
+            libc::raise(signo);
+        } else if sent && (*info).si_pid() != target {
             let errno = *libc::__errno_location();
             libc::kill(target, signo);
             *libc::__errno_location() = errno;
@@ -49,6 +52,11 @@ impl Forwarding {
             }
         }
         Forwarding { before }
+    }
+
+    /// The program has ended; its number may belong to another process soon.
+    pub fn nobody(&self) {
+        TARGET.store(0, Ordering::Relaxed);
     }
 }
 

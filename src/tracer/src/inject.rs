@@ -169,8 +169,8 @@ fn to_syscall_stop(stopped: Stopped, process: &mut Process) -> tracee::Result<St
     stopped.resume(How::Syscall, 0)?;
     loop {
         match tracee::wait(tid, true) {
-            Some(Report::Stopped(stopped, Stop::Syscall)) => return Ok(stopped),
-            Some(Report::Stopped(stopped, Stop::Signal(_))) => {
+            Report::Stopped(stopped, Stop::Syscall) => return Ok(stopped),
+            Report::Stopped(stopped, Stop::Signal(_)) => {
                 let info = stopped.siginfo()?;
                 if let Some(thread) = process.threads.get_mut(&tid) {
                     thread.queue.push_back(info);
@@ -178,17 +178,17 @@ fn to_syscall_stop(stopped: Stopped, process: &mut Process) -> tracee::Result<St
                 stopped.resume(How::Syscall, 0)?;
             }
             // Killed: it stops once more on its way out. The end itself is for the event loop.
-            Some(Report::Stopped(stopped, Stop::Event(libc::PTRACE_EVENT_EXIT))) => {
+            Report::Stopped(stopped, Stop::Event(libc::PTRACE_EVENT_EXIT)) => {
                 stopped.resume(How::Continue, 0)?;
                 return Err(Error::Died);
             }
-            Some(Report::Stopped(stopped, _)) => stopped.resume(How::Syscall, 0)?,
-            Some(Report::Ended(_, ending)) => {
+            Report::Stopped(stopped, _) => stopped.resume(How::Syscall, 0)?,
+            Report::Ended(_, ending) => {
                 // The report is consumed here, so it is kept where the event loop finds it.
                 process.verdict = Some(ending);
                 return Err(Error::Died);
             }
-            None => return Err(Error::Died),
+            Report::Nothing | Report::Nobody => return Err(Error::Died),
         }
     }
 }

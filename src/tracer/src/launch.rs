@@ -154,12 +154,12 @@ fn child(path: &CString, arguments: &[*const libc::c_char], socket: i32, persona
 /// Wait for the exec stop; signals that come before it are the child's. `None`: it ended.
 fn until_exec(pid: i32) -> Option<Stopped> {
     loop {
-        match tracee::wait(pid, true)? {
+        match tracee::wait(pid, true) {
             Report::Stopped(stopped, Stop::Event(libc::PTRACE_EVENT_EXEC)) => return Some(stopped),
             Report::Stopped(stopped, Stop::Signal(signal)) => stopped.resume(How::Continue, signal).ok()?,
             Report::Stopped(stopped, Stop::Group(_)) => stopped.resume(How::Listen, 0).ok()?,
             Report::Stopped(stopped, _) => stopped.resume(How::Continue, 0).ok()?,
-            Report::Ended(..) => return None,
+            Report::Ended(..) | Report::Nothing | Report::Nobody => return None,
         }
     }
 }

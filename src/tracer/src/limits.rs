@@ -1,4 +1,4 @@
-//! Resource limits, core files, and dying like the program died.
+//! What the machine allows: processor features, resource limits, core files; and dying like the program died.
 #![allow(unsafe_code, reason = "prlimit, and raising a signal on ourselves")]
 
 use std::fs;
@@ -12,6 +12,14 @@ pub(crate) fn soft_stack_limit(pid: i32) -> u64 {
     // SAFETY: with a null new limit the call only writes the old one into `limit`.
     unsafe { libc::prlimit(pid, libc::RLIMIT_STACK, std::ptr::null(), &mut limit) };
     limit.rlim_cur
+}
+
+/// May programs set their segment bases themselves, as the runtime does?
+pub(crate) fn has_fsgsbase() -> bool {
+    /// HWCAP2_FSGSBASE of arch/x86/include/uapi/asm/hwcap2.h.
+    const FSGSBASE: u64 = 2;
+    // SAFETY: reads our own auxiliary vector.
+    unsafe { libc::getauxval(libc::AT_HWCAP2) & FSGSBASE != 0 }
 }
 
 /// A core file of a traced program would hold terabytes of shadow: let it have none. For processes about to die.

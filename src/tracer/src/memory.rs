@@ -7,10 +7,10 @@
 //! bit pattern ([`Plain`]) can be read.
 #![allow(unsafe_code, reason = "plain values as bytes and back")]
 
-use std::cell::OnceCell;
 use std::fs::File;
 use std::io::{IoSlice, IoSliceMut};
 use std::os::unix::fs::FileExt;
+use std::sync::OnceLock;
 
 use memcheck_abi::config::{Config, Mapping};
 use memcheck_abi::context::Registers;
@@ -66,12 +66,12 @@ const _: () = {
     assert!(offset_of!(Config, exe) + 4096 == size_of::<Config>());
 };
 
-/// The memory of one process, until it ends or executes another program.
+/// The memory of one process, until it ends or executes another program. Several threads may read at once.
 #[derive(Debug)]
 pub struct Memory {
     pid: i32,
     /// /proc/PID/mem, opened when first needed.
-    file: OnceCell<Option<File>>,
+    file: OnceLock<Option<File>>,
 }
 
 /// The most bytes that one call takes.
@@ -79,7 +79,7 @@ const CHUNK: usize = 1 << 30;
 
 impl Memory {
     pub fn new(pid: i32) -> Memory {
-        Memory { pid, file: OnceCell::new() }
+        Memory { pid, file: OnceLock::new() }
     }
 
     fn file(&self) -> Option<&File> {

@@ -110,12 +110,12 @@ fn find(name: &OsStr, search: &OsStr) -> Result<PathBuf, Refusal> {
     second_best.ok_or_else(not_found)
 }
 
-fn is_executable(path: &Path, meta: &fs::Metadata) -> bool {
+pub(crate) fn is_executable(path: &Path, meta: &fs::Metadata) -> bool {
     meta.is_file() && nix::unistd::faccessat(nix::fcntl::AT_FDCWD, path, AccessFlags::X_OK, AtFlags::AT_EACCESS).is_ok()
 }
 
 /// What kind of privilege exec of this file would give.
-fn privilege(path: &Path, meta: &fs::Metadata) -> Option<&'static str> {
+pub(crate) fn privilege(path: &Path, meta: &fs::Metadata) -> Option<&'static str> {
     let mode = meta.mode();
     if mode & libc::S_ISUID != 0 {
         Some("setuid")

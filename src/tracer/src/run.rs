@@ -40,6 +40,10 @@ impl<'a> Tracer<'a> {
     /// Take over a launched program. Without an image it runs natively, only followed.
     pub fn start(launched: Launched, image: Option<Image<'a>>, handler: &mut dyn Handler) -> std::result::Result<Tracer<'a>, Refusal> {
         let Launched { pid, stopped, personality } = launched;
+        if image.is_some() && !crate::limits::has_fsgsbase() {
+            let _ = stopped.resume(How::Continue, libc::SIGKILL);
+            return Err(Refusal::new(1, "memcheck needs a processor and a kernel with the fsgsbase instructions (Linux 5.9)".to_string()));
+        }
         let mut tracer = Tracer {
             image,
             main: pid,
@@ -52,7 +56,7 @@ impl<'a> Tracer<'a> {
         tracer.processes.insert(pid, Process::new(pid, Life::Starting));
         if let Err(failure) = tracer.take_over(pid, stopped, handler) {
             tracer.kill(pid);
-            while tracee::wait(-1, true).is_some_and(|report| !matches!(report, Report::Ended(p, _) if p == pid)) {}
+            while !matches!(tracee::wait(pid, true), Report::Ended(..) | Report::Nobody) {}
             return Err(match failure {
                 Failure::Bits32 => Refusal::new(126, failure.to_string()),
                 _ => Refusal::new(1, failure.to_string()),
@@ -68,12 +72,15 @@ impl<'a> Tracer<'a> {
 
     /// Follow everything to its end; the answer is the main program's.
     pub fn run(mut self, handler: &mut dyn Handler) -> Ending {
-        let _forwarding = crate::forward::Forwarding::to(self.main);
+        let forwarding = crate::forward::Forwarding::to(self.main);
         while !(self.processes.is_empty() && self.ending.is_some()) {
-            let Some(report) = tracee::wait(-1, true) else { break };
-            match report {
+            match tracee::wait(-1, true) {
                 Report::Ended(tid, ending) => self.ended(tid, ending, handler),
                 Report::Stopped(stopped, stop) => self.dispatch(stopped, stop, handler),
+                Report::Nothing | Report::Nobody => break,
+            }
+            if self.ending.is_some() {
+                forwarding.nobody();
             }
         }
         let verdict = self.processes.get(&self.main).and_then(|p| p.verdict);
@@ -206,7 +213,7 @@ impl<'a> Tracer<'a> {
         self.owner.retain(|_, owner| *owner != pid);
         handler.exec_done(process, follow);
         if !follow {
-            self.processes.remove(&pid);
+            self.forget(pid);
             return stopped.detach();
         }
         self.owner.insert(pid, pid);
@@ -218,6 +225,12 @@ impl<'a> Tracer<'a> {
             }
             Ok(()) => Ok(()),
         }
+    }
+
+    /// The process is not ours any more.
+    pub(crate) fn forget(&mut self, pid: i32) -> Option<Process> {
+        self.owner.retain(|_, owner| *owner != pid);
+        self.processes.remove(&pid)
     }
 
     /// A thread is on its way out; its memory is still there. The last chance to say something about SIGKILL.
@@ -249,8 +262,7 @@ impl<'a> Tracer<'a> {
         match owner {
             // The leader is reported last of all its threads.
             Some(pid) if pid == tid => {
-                let process = self.processes.remove(&pid);
-                self.owner.retain(|_, owner| *owner != pid);
+                let process = self.forget(pid);
                 self.kill_orphans();
                 if let Some(process) = process {
                     handler.process_ended(pid, process.verdict.unwrap_or(ending));
@@ -287,6 +299,7 @@ impl<'a> Tracer<'a> {
             if let Some((stopped, stop)) = self.strays.remove(&tid) {
                 self.park(pid, stopped, stop);
             } else {
+                // Fails if it was killed just now; that is reported then.
                 let _ = tracee::interrupt(tid);
             }
         }
@@ -295,10 +308,10 @@ impl<'a> Tracer<'a> {
                 continue;
             }
             match wait_patiently(tid) {
-                Some(Report::Stopped(stopped, stop)) => self.park(pid, stopped, stop),
-                Some(Report::Ended(tid, ending)) => self.ended(tid, ending, handler),
+                Report::Stopped(stopped, stop) => self.park(pid, stopped, stop),
+                Report::Ended(tid, ending) => self.ended(tid, ending, handler),
                 // In an uninterruptible sleep: it does not run, which is all we want.
-                None => {}
+                Report::Nothing | Report::Nobody => {}
             }
         }
     }
@@ -313,22 +326,23 @@ impl<'a> Tracer<'a> {
 
     /// The opposite of `stop_world`.
     pub(crate) fn release_world(&mut self, pid: i32, handler: &mut dyn Handler) {
-        let Some(process) = self.processes.get_mut(&pid) else { return };
-        let parked: Vec<(Stopped, Stop)> = process.threads.values_mut().filter_map(|t| t.parked.take()).collect();
-        for (stopped, stop) in parked {
+        // One by one: handling a stop can stop and release the world again.
+        while let Some(process) = self.processes.get_mut(&pid)
+            && let Some((stopped, stop)) = process.threads.values_mut().find_map(|t| t.parked.take())
+        {
             self.dispatch(stopped, stop, handler);
         }
     }
 }
 
-/// Wait for one thread that was interrupted. `None` after some seconds.
-fn wait_patiently(tid: i32) -> Option<Report> {
+/// Wait for one thread that was interrupted, some seconds at most.
+fn wait_patiently(tid: i32) -> Report {
     const PATIENCE: Duration = Duration::from_secs(3);
     let start = Instant::now();
     let mut pause = Duration::from_micros(10);
     loop {
         match tracee::wait(tid, false) {
-            None if start.elapsed() < PATIENCE => {
+            Report::Nothing if start.elapsed() < PATIENCE => {
                 std::thread::sleep(pause);
                 pause = (pause * 2).min(Duration::from_millis(2));
             }

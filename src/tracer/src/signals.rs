@@ -77,8 +77,9 @@ pub struct Choices {
 }
 
 impl Choices {
-    pub fn read(pid: i32) -> io::Result<Choices> {
-        Ok(Choices::parse(&fs::read_to_string(format!("/proc/{pid}/status"))?))
+    /// By thread: the first thread of a process may have ended before the others.
+    pub fn read(tid: i32) -> io::Result<Choices> {
+        Ok(Choices::parse(&fs::read_to_string(format!("/proc/{tid}/status"))?))
     }
 
     pub fn parse(status: &str) -> Choices {

@@ -17,6 +17,7 @@
 #![allow(unsafe_code, reason = "ptrace and waitpid: signals of real-time numbers, which the safe wrappers do not know")]
 
 use std::io;
+use std::marker::PhantomData;
 
 use memcheck_abi::context::{self, Registers};
 
@@ -74,6 +75,10 @@ pub enum Stop {
 pub enum Report {
     Stopped(Stopped, Stop),
     Ended(i32, Ending),
+    /// Nothing yet; only when not blocking.
+    Nothing,
+    /// There is nobody to wait for.
+    Nobody,
 }
 
 /// How to go on.
@@ -124,8 +129,8 @@ pub fn interrupt(tid: i32) -> Result<()> {
     request("PTRACE_INTERRUPT", libc::PTRACE_INTERRUPT, tid, 0, 0)
 }
 
-/// Wait for a report of thread `tid` (-1: of anyone). `None`: nobody to wait for, or (`block` false) nothing yet.
-pub fn wait(tid: i32, block: bool) -> Option<Report> {
+/// Wait for a report of thread `tid` (-1: of anyone).
+pub fn wait(tid: i32, block: bool) -> Report {
     // A thread's own tracees and children only: others of this process may have theirs.
     let flags = libc::__WALL | libc::__WNOTHREAD | if block { 0 } else { libc::WNOHANG };
     let mut status = 0;
@@ -133,8 +138,9 @@ pub fn wait(tid: i32, block: bool) -> Option<Report> {
         // SAFETY: `status` outlives the call.
         match unsafe { libc::waitpid(tid, &mut status, flags) } {
             -1 if io::Error::last_os_error().kind() == io::ErrorKind::Interrupted => continue,
-            -1 | 0 => return None,
-            tid => return Some(decode(tid, status)),
+            -1 => return Report::Nobody,
+            0 => return Report::Nothing,
+            tid => return decode(tid, status),
         }
     }
 }
@@ -152,7 +158,7 @@ fn decode(tid: i32, status: i32) -> Report {
         (s, EVENT_STOP) => Stop::Group(s),
         (_, event) => Stop::Event(event),
     };
-    Report::Stopped(Stopped { tid }, stop)
+    Report::Stopped(Stopped { tid, here: PhantomData }, stop)
 }
 
 /// The ending in a wait status, `None` if it says something else. Also the message of PTRACE_EVENT_EXIT.
@@ -166,10 +172,12 @@ pub fn ending(status: i32) -> Option<Ending> {
     }
 }
 
-/// A thread in a ptrace stop. Exists at most once per stop.
+/// A thread in a ptrace stop. Exists at most once per stop, and stays on the thread of ours that is the tracer: the kernel
+/// takes requests from no other.
 #[derive(Debug)]
 pub struct Stopped {
     tid: i32,
+    here: PhantomData<*const ()>,
 }
 
 impl Stopped {
@@ -328,7 +336,7 @@ mod tests {
     fn stop_of(status: i32) -> Option<Stop> {
         match decode(1, status) {
             Report::Stopped(_, stop) => Some(stop),
-            Report::Ended(..) => None,
+            _ => None,
         }
     }
 

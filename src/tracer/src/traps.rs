@@ -15,6 +15,7 @@ use memcheck_abi::layout;
 use crate::handler::Handler;
 use crate::memory::{Plain, config_from_bytes};
 use crate::process::{Code, Life, Phase, Process, ThreadInfo};
+use crate::resolve;
 use crate::run::Tracer;
 use crate::tracee::{Ending, Regs, Result, Stopped, with_general};
 
@@ -79,7 +80,20 @@ impl Tracer<'_> {
         }
         let Some(process) = self.processes.get_mut(&pid) else { return Ok(()) };
         let answer = simple(process, tid, trap, &regs, handler);
+        if trap == Trap::Exec && !process.follow_exec && gains_privilege(process, regs.rdi) {
+            return self.let_go(pid, stopped, regs, handler);
+        }
         self.answer(pid, stopped, regs, answer)
+    }
+
+    /// Before exec instead of after it: the kernel gives no privilege to a traced thread. Should the exec fail, which it does not
+    /// after these checks, the thread would trap with nobody to hear it.
+    fn let_go(&mut self, pid: i32, stopped: Stopped, regs: Regs, handler: &mut dyn Handler) -> Result<()> {
+        if let Some(process) = self.forget(pid) {
+            handler.exec_done(&process, false);
+        }
+        stopped.set_registers(&Regs { rax: 0, ..regs })?;
+        stopped.detach()
     }
 
     /// Write the answer and go on.
@@ -188,6 +202,16 @@ fn simple(process: &mut Process, tid: i32, trap: Trap, regs: &Regs, handler: &mu
         Trap::SafePoint | Trap::SigReturn | Trap::Exit | Trap::LeakCheck | Trap::Internal => {}
     }
     0
+}
+
+/// Would the single-threaded process get rights that only an untraced one gets, by executing the file with its name at `addr`?
+fn gains_privilege(process: &Process, addr: u64) -> bool {
+    if nix::unistd::geteuid().is_root() || process.threads.len() != 1 {
+        return false;
+    }
+    let name = PathBuf::from(OsString::from_vec(process.memory.c_string(addr, MAX_TEXT)));
+    let path = PathBuf::from(format!("/proc/{}/cwd", process.pid)).join(name);
+    std::fs::metadata(&path).is_ok_and(|meta| resolve::is_executable(&path, &meta) && resolve::privilege(&path, &meta).is_some())
 }
 
 fn info(process: &Process, tid: i32, regs: &Regs) -> ThreadInfo {

@@ -21,6 +21,8 @@ struct Log {
     fatal: Vec<FatalSignal>,
     ended: Vec<Ending>,
     children: usize,
+    sharing: usize,
+    leak_checks: Vec<u64>,
     internal: Vec<String>,
 }
 
@@ -61,8 +63,13 @@ impl Handler for Log {
     fn process_ended(&mut self, _: i32, ending: Ending) {
         self.ended.push(ending);
     }
-    fn forked(&mut self, _: &Process, _: &Process, _: bool) {
+    fn leak_check(&mut self, process: &Process, mode: u64, _: &ExitReport) {
+        assert_eq!(process.threads().len(), 2);
+        self.leak_checks.push(mode);
+    }
+    fn forked(&mut self, _: &Process, _: &Process, shares_memory: bool) {
         self.children += 1;
+        self.sharing += usize::from(shares_memory);
     }
     fn internal(&mut self, _: &Process, text: &str) {
         self.internal.push(text.to_string());
@@ -94,7 +101,7 @@ fn play(scenario: Scenario, follow: Option<Scenario>) -> (Ending, Log) {
     let bytes = image();
     let image = Image { bytes: &bytes, memory_size: bytes.len() as u64 + 0x10000 };
     let (exits, threads, fatal, ended, internal) = Default::default();
-    let mut log = Log { scenario, follow, ready: 0, exits, threads, fatal, ended, children: 0, internal };
+    let mut log = Log { scenario, follow, ready: 0, exits, threads, fatal, ended, children: 0, sharing: 0, leak_checks: Vec::new(), internal };
     let launched = launch(&program).expect("ptrace is possible");
     let tracer = Tracer::start(launched, Some(image), &mut log).expect("injected");
     (tracer.run(&mut log), log)
@@ -196,9 +203,25 @@ fn a_stopped_program_continues() {
 
 #[test]
 fn children_report_for_themselves() {
-    let log = check(Scenario::Fork);
-    assert_eq!(log.children, 1);
-    assert_eq!(log.exits, [Ending::Exited(3), Ending::Exited(42)]);
+    for scenario in [Scenario::Fork, Scenario::Vfork] {
+        let log = check(scenario);
+        assert_eq!((log.children, log.sharing), (1, usize::from(scenario == Scenario::Vfork)));
+        assert_eq!(log.exits, [Ending::Exited(3), Ending::Exited(42)]);
+    }
+}
+
+#[test]
+fn a_leak_check_stops_the_world_for_a_moment() {
+    assert_eq!(check(Scenario::LeakCheck).leak_checks, [7]);
+}
+
+#[test]
+fn any_thread_can_exec() {
+    let (ending, log) = play(Scenario::ThreadExec, None);
+    assert_eq!((ending, log.exits.len()), (Ending::Exited(0), 0));
+    let (ending, log) = play(Scenario::ThreadExec, Some(Scenario::Threads));
+    assert_eq!((ending, log.ready), (Ending::Exited(42), 2));
+    assert_eq!(log.threads, [[1, 2]], "the old threads are forgotten");
 }
 
 #[test]

@@ -52,6 +52,12 @@ pub enum Scenario {
     CrashAtStart = 15,
     /// SIGSTOP to itself; a child sends SIGCONT until it is gone; exit 42.
     Stop = 16,
+    /// As Fork, with vfork.
+    Vfork = 17,
+    /// A leak check while a second thread runs; exit 42 when that thread runs on.
+    LeakCheck = 18,
+    /// A second thread executes /bin/true.
+    ThreadExec = 19,
 }
 
 const CODE: u64 = 0x4000;
@@ -81,7 +87,8 @@ global_asm!(
     ".long play_exit-scenarios, play_cache-scenarios, play_pause-scenarios, play_restart-scenarios, play_runtime-scenarios",
     ".long play_fault-scenarios, play_fatal_fault-scenarios, play_fatal-scenarios, play_fatal_pause-scenarios",
     ".long play_threads-scenarios, play_fork-scenarios, play_exec-scenarios, play_kill-scenarios, play_suspend-scenarios",
-    ".long play_two-scenarios, play_exit-scenarios, play_stop-scenarios",
+    ".long play_two-scenarios, play_exit-scenarios, play_stop-scenarios, play_vfork-scenarios, play_threads-scenarios",
+    ".long play_threads-scenarios",
     // ---- services
     "stand_in_trap: int3",
     "ret",
@@ -162,9 +169,10 @@ global_asm!(
     "play_threads: mov eax, 9; mov rdi, {slot}; add rdi, {slot_size}; mov esi, 0x90000; mov edx, 3; mov r10d, 0x100022; mov r8, -1",
     "xor r9d, r9d; syscall; mov rdi, rax; mov esi, 2; call new_context; mov rbx, rdi",
     "mov eax, 56; mov edi, 0xd0f00; lea rsi, [rbx+0x8000]; xor edx, edx; xor r10d, r10d; mov r8, rbx; syscall",
-    "test eax, eax; jz 1f; 2: cmp dword ptr [rip+count], 0; je 2b; jmp play_exit",
-    "1: mov eax, 16; mov rdi, rbx; call stand_in_trap; inc dword ptr [rip+count]; 3: pause; jmp 3b",
-    "play_fork: mov eax, 57; syscall; test eax, eax; mov edi, 3; jz leave",
+    "test eax, eax; jz 1f; 2: cmp dword ptr [rip+count], 0; je 2b; cmp r15d, 18; jne play_exit",
+    "mov eax, 12; mov edi, 7; lea rsi, [rip+report]; call stand_in_trap; mov eax, [rip+count]; 4: cmp eax, [rip+count]; je 4b; jmp play_exit",
+    "1: mov eax, 16; mov rdi, rbx; call stand_in_trap; cmp r15d, 19; je play_exec; 3: lock inc dword ptr [rip+count]; jnz 3b; jmp 3b",
+    "play_vfork: mov eax, 58; jmp 1f; play_fork: mov eax, 57; 1: syscall; test eax, eax; mov edi, 3; jz leave",
     "mov edi, eax; mov eax, 61; lea rsi, [rip+count]; xor edx, edx; xor r10d, r10d; syscall",
     "movzx edi, byte ptr [rip+count+1]; add edi, 39; jmp leave",
     "play_exec: mov eax, 9; lea rdi, [rip+path]; lea rsi, [rip+argv]; mov [rsi], rdi; call stand_in_trap",
