@@ -14,10 +14,10 @@
 #![allow(unsafe_code, reason = "reads the program's memory at addresses it passed to the kernel")]
 
 use crate::{check, space};
+use core::cell::Cell;
 use core::sync::atomic::{AtomicBool, Ordering};
 use memcheck_abi::context::{R8, R9, R10, RDI, RDX, RSI, RSP, ThreadContext, local};
 use memcheck_abi::event::{ErrorEvent, Kind};
-use memcheck_abi::layout::in_program;
 use memcheck_rt::access::Bad;
 use memcheck_rt::{report, sys};
 
@@ -120,6 +120,8 @@ pub struct Call<'a> {
     pub phase: Phase,
     /// The kernel's answer; 0 before.
     pub result: i64,
+    /// A range that was found readable during this call: arrays are looked up once.
+    readable: Cell<(u64, u64)>,
 }
 
 impl<'a> Call<'a> {
@@ -127,7 +129,7 @@ impl<'a> Call<'a> {
     pub fn new(ctx: &'a mut ThreadContext, phase: Phase, result: i64) -> Self {
         let g = &ctx.regs.gpr;
         let args = [g[RDI], g[RSI], g[RDX], g[R10], g[R8], g[R9]];
-        Call { ctx, args, phase, result }
+        Call { ctx, args, phase, result, readable: Cell::new((0, 0)) }
     }
 
     #[inline(always)]
@@ -155,7 +157,7 @@ impl<'a> Call<'a> {
             return;
         }
         match self.phase {
-            Phase::Check if !in_program(addr, len) => {}
+            Phase::Check if !check::has_shadow(addr, len) => {}
             Phase::Check if UNDEF.load(Ordering::Relaxed) => {
                 if let Some(bad) = check::first_bad(self.ctx, self.sp(), addr, len) {
                     self.bad(bad, name.into());
@@ -198,7 +200,7 @@ impl<'a> Call<'a> {
 
     #[inline]
     fn addressable(&mut self, addr: u64, len: u64, name: Name) {
-        if !in_program(addr, len) {
+        if !check::has_shadow(addr, len) {
             return;
         }
         if let Some(at) = check::first_unaddressable(self.ctx, self.sp(), addr, len) {
@@ -268,6 +270,10 @@ impl<'a> Call<'a> {
     /// Can `[addr, addr + len)` be read without a fault?
     pub fn readable(&self, addr: u64, len: u64) -> bool {
         let Some(end) = addr.checked_add(len) else { return false };
+        let (known, known_end) = self.readable.get();
+        if addr >= known && end <= known_end {
+            return true;
+        }
         let mut at = addr;
         while at < end {
             let next = space::readable_end(at, self.sp());
@@ -276,6 +282,7 @@ impl<'a> Call<'a> {
             }
             at = next;
         }
+        self.readable.set((addr, at));
         addr != 0
     }
 

@@ -5,7 +5,7 @@
 #![allow(unsafe_code, reason = "reads the A shadow by address")]
 
 use memcheck_abi::context::ThreadContext;
-use memcheck_abi::layout::{A_BASE, PROGRAM_END, RED_ZONE};
+use memcheck_abi::layout::{A_BASE, FORBIDDEN_END, FORBIDDEN_START, PROGRAM_END, RED_ZONE, in_program};
 use memcheck_rt::access::{self, Bad};
 use memcheck_rt::shadow;
 
@@ -14,7 +14,14 @@ const LOOK_FIRST: u64 = 2048;
 /// Outside the heap only client requests set A bits; in ranges this long they are not looked for.
 const TRUST_A: u64 = 64 << 20;
 
-/// First address of the range whose A bit is set. The range is inside the program's space.
+/// May the shadow of this range be asked? It must be the program's, and not the hole whose V shadow holds the branch table:
+/// nothing is ever mapped there, so the kernel's EFAULT says what is to be said.
+#[inline(always)]
+pub fn has_shadow(addr: u64, len: u64) -> bool {
+    in_program(addr, len) && (addr >= FORBIDDEN_END || addr + len <= FORBIDDEN_START)
+}
+
+/// First address of the range whose A bit is set. The range has shadow.
 pub fn first_a(addr: u64, len: u64) -> Option<u64> {
     let end = addr + len;
     let mut at = addr;
@@ -51,7 +58,7 @@ fn first_below(ctx: &ThreadContext, sp: u64, addr: u64, len: u64) -> Option<u64>
     (first < (addr + len).min(sp.saturating_sub(RED_ZONE))).then_some(first)
 }
 
-/// First byte of the range that the program must not touch. The range is inside the program's space.
+/// First byte of the range that the program must not touch. The range has shadow.
 #[inline]
 pub fn first_unaddressable(ctx: &ThreadContext, sp: u64, addr: u64, len: u64) -> Option<u64> {
     let from = match (first_a(addr, len), first_below(ctx, sp, addr, len)) {
@@ -61,7 +68,7 @@ pub fn first_unaddressable(ctx: &ThreadContext, sp: u64, addr: u64, len: u64) ->
     access::first_unaddressable(ctx, sp, from, addr + len - from)
 }
 
-/// First bad byte of a range that the kernel reads. The range is inside the program's space.
+/// First bad byte of a range that the kernel reads. The range has shadow.
 #[inline]
 pub fn first_bad(ctx: &ThreadContext, sp: u64, addr: u64, len: u64) -> Option<Bad> {
     access::first_bad(ctx, sp, addr, len)
@@ -74,6 +81,9 @@ pub fn mark_defined(ctx: &ThreadContext, sp: u64, addr: u64, len: u64) {
         return;
     }
     let len = len.min(PROGRAM_END - addr);
+    if !has_shadow(addr, len) {
+        return;
+    }
     if len >= TRUST_A && !in_heap(addr) {
         return shadow::fill_v(addr, len, 0);
     }

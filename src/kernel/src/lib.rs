@@ -29,6 +29,7 @@ pub mod action;
 pub mod call;
 mod check;
 pub mod hooks;
+pub mod limits;
 pub mod row;
 pub mod signals;
 pub mod space;

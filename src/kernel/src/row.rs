@@ -47,7 +47,6 @@ pub enum Rule {
     /// A vector of {address, length} that is read resp. filled in order up to the result: vector, count, names of vector and entry.
     IovIn(u8, u8, &'static str, &'static str),
     IovOut(u8, u8, &'static str, &'static str),
-    If(fn(&Call) -> bool, &'static [Rule]),
     /// Code that is right in every phase, because it only uses the verbs of `Call`.
     Do(fn(&mut Call)),
     /// Before the call only (and after EFAULT, to find the culprit).
@@ -133,16 +132,6 @@ fn apply(c: &mut Call, rule: &'static Rule) {
         Rule::Str(a, name) => c.string(c.args[a as usize], name),
         Rule::IovIn(a, n, vector, entry) if c.phase != Phase::Mark => iov_in(c, a, n, vector, entry),
         Rule::IovOut(a, n, vector, entry) => iov_out(c, a, n, vector, entry),
-        Rule::If(condition, rules) => {
-            if condition(c) {
-                // One level only: conditions do not nest in the table.
-                for rule in rules {
-                    if !matches!(rule, Rule::If(..)) {
-                        apply(c, rule);
-                    }
-                }
-            }
-        }
         Rule::Do(f) => f(c),
         Rule::Pre(f) if matches!(c.phase, Phase::Check | Phase::Fault) => f(c),
         Rule::Post(f) if c.phase == Phase::Mark => f(c),

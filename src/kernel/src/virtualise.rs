@@ -7,7 +7,9 @@
 //! | personality | without the flags that the tool set before exec |
 //! | ptrace TRACEME | EPERM, as under any tracer |
 //! | prctl SET_SYSCALL_USER_DISPATCH | EINVAL: system calls of the runtime would be dispatched too |
-//! | rseq, clone3, io_uring_setup, io_setup | ENOSYS, and libraries fall back |
+//! | mlockall | 0: the shadow is terabytes of reserved pages, which would be made real |
+//! | limits of address space and data | remembered, see [`crate::limits`] |
+//! | rseq, clone3, io_uring_setup | ENOSYS, and libraries fall back |
 #![allow(unsafe_code, reason = "executes personality")]
 
 use crate::action::Action;
@@ -94,4 +96,8 @@ const PR_SET_SYSCALL_USER_DISPATCH: u64 = 59;
 
 pub(crate) fn prctl(c: &mut Call) -> Action {
     if c.args[0] == PR_SET_SYSCALL_USER_DISPATCH { Action::Done(EINVAL) } else { Action::Native }
+}
+
+pub(crate) fn mlockall(_: &mut Call) -> Action {
+    Action::Done(0)
 }

@@ -60,6 +60,18 @@ impl Map {
         self.overlapping(start, end).next().is_none()
     }
 
+    /// Where the first hole in `[start, end)` begins; `end` if there is none.
+    pub fn contiguous_end(&self, start: u64, end: u64) -> u64 {
+        let mut at = start;
+        for piece in self.overlapping(start, end) {
+            if piece.start > at {
+                break;
+            }
+            at = piece.end;
+        }
+        at.min(end)
+    }
+
     /// Serial number for a new mapping.
     pub fn origin(&mut self) -> u64 {
         self.next_origin += 1;
@@ -187,6 +199,8 @@ mod tests {
         let gone = map.clear(0x2000, 0x7000);
         assert_eq!(gone, [piece(0x2000, 0x5000, 5, 1), piece(0x6000, 0x7000, 3, 2)]);
         assert_eq!(list(&map), [(0x1000, 0x2000, 5, 1), (0x7000, 0x8000, 3, 2)]);
+        assert_eq!((map.contiguous_end(0x1800, 0x9000), map.contiguous_end(0x7000, 0x7800)), (0x2000, 0x7800));
+        assert_eq!(map.contiguous_end(0x3000, 0x9000), 0x3000);
         assert!(map.is_free(0x2000, 0x7000) && !map.is_free(0x2000, 0x7001) && !map.is_free(0x1fff, 0x2000));
     }
 

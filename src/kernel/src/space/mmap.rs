@@ -95,7 +95,7 @@ fn mapped(r: &Request, at: u64, effects: &mut Effects) -> i64 {
         shadow::forget(at, end - at);
     }
     effects.gone(&old);
-    effects.new(piece);
+    effects.came(piece);
     at as i64
 }
 

@@ -15,6 +15,7 @@
 #![allow(unsafe_code, reason = "keeps lock guards in a static over fork")]
 
 mod advice;
+mod aio;
 mod brk;
 mod gaps;
 mod map;
@@ -26,8 +27,9 @@ mod shadow;
 mod shm;
 
 pub use map::{Piece, kind};
+pub(crate) use aio::{io_destroyed, io_setup};
 pub(crate) use {advice::madvise, advice::remap_file_pages, brk::brk, mmap::mmap, mmap::munmap, mremap::mremap};
-pub(crate) use {protect::mprotect, protect::pkey_mprotect, shm::io_setup, shm::semaphore_count, shm::shmat, shm::shmdt};
+pub(crate) use {protect::mprotect, protect::pkey_mprotect, shm::semaphore_count, shm::shmat, shm::shmdt};
 
 use crate::hooks::{self, exec};
 use core::cell::UnsafeCell;
@@ -46,7 +48,7 @@ static STACK_FLOOR: AtomicU64 = AtomicU64::new(0);
 static STACK_TOP: AtomicU64 = AtomicU64::new(0);
 
 /// A stack without a limit is taken to be this big.
-const STACK_MAX: u64 = 64 << 30;
+const STACK_MAX: u64 = 32 << 30;
 const READ: u32 = sys::PROT_READ as u32;
 const WRITE: u32 = sys::PROT_WRITE as u32;
 const EXEC: u32 = sys::PROT_EXEC as u32;
@@ -174,7 +176,7 @@ impl Effects {
         self.changed.extend(pieces.iter().filter(|p| p.prot & EXEC != 0).map(|p| (p.start, p.end)));
     }
 
-    fn new(&mut self, piece: Piece) {
+    fn came(&mut self, piece: Piece) {
         if piece.prot & EXEC != 0 {
             let writable = if piece.prot & WRITE != 0 { exec::WRITABLE } else { 0 };
             let file = if piece.kind & kind::FILE != 0 { exec::FILE } else { 0 };

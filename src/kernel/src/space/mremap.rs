@@ -5,12 +5,13 @@
 #![allow(unsafe_code, reason = "executes the program's mremap")]
 
 use super::gaps::PAGE;
-use super::map::Piece;
+use super::map::{Map, Piece};
 use super::place::{self, Request};
 use super::{Effects, MAP, ORDER, round_up, shadow};
 use crate::action::Action;
 use crate::call::Call;
 use crate::{EEXIST, EFAULT, EINVAL, ENOMEM};
+use alloc::vec::Vec;
 use memcheck_rt::sys::{self, MAP_ANONYMOUS, MAP_FIXED_NOREPLACE, MAP_NORESERVE, MAP_PRIVATE, nr};
 
 const MAYMOVE: u64 = 1;
@@ -75,7 +76,7 @@ fn grow(m: &Move, effects: &mut Effects) -> i64 {
             if let Some(piece) = map.at(m.old) {
                 let grown = Piece { start: m.old + m.old_len, end, ..piece };
                 map.set(grown);
-                effects.new(grown);
+                effects.came(grown);
             }
             return result;
         }
@@ -137,11 +138,10 @@ fn move_to(m: &Move, target: u64, effects: &mut Effects) -> i64 {
         return result;
     }
     let mut map = MAP.lock();
-    let source = map.at(m.old);
-    let replaced = map.clear(target, target + m.new_len);
-    effects.gone(&replaced);
-    shadow::forget(target, m.new_len);
     let carried = m.old_len.min(m.new_len);
+    let moved = shifted(&map, m, target);
+    effects.gone(&map.clear(target, target + m.new_len));
+    shadow::forget(target, m.new_len);
     if m.old_len != 0 {
         shadow::move_(m.old, target, carried);
         if m.flags & DONTUNMAP == 0 {
@@ -150,11 +150,25 @@ fn move_to(m: &Move, target: u64, effects: &mut Effects) -> i64 {
             effects.gone(&gone);
         }
     }
-    if let Some(piece) = source {
-        let moved = Piece { start: target, end: target + m.new_len, ..piece };
-        map.set(moved);
-        effects.new(moved);
+    for piece in moved {
+        map.set(piece);
+        effects.came(piece);
     }
     drop(map);
     result
+}
+
+/// The pieces at the old place as they will be at the new one, the last of them as long as the new length says. (Newer kernels
+/// move several mappings at once if the length stays.) An old length of 0 makes a second view of a shared mapping.
+fn shifted(map: &Map, m: &Move, target: u64) -> Vec<Piece> {
+    let end = m.old + m.old_len.max(1);
+    let cut = |p: Piece| Piece { start: p.start.max(m.old) - m.old + target, end: p.end.min(end) - m.old + target, ..p };
+    let mut pieces: Vec<Piece> = map.overlapping(m.old, end).map(cut).collect();
+    if m.new_len != m.old_len
+        && let Some(last) = pieces.last_mut()
+    {
+        last.end = target + m.new_len;
+    }
+    pieces.retain(|p| p.start < p.end);
+    pieces
 }

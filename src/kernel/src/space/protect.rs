@@ -31,13 +31,17 @@ fn protect(addr: u64, len: u64, prot: u64, run: impl FnOnce() -> i64) -> Action 
     let order = ORDER.lock();
     let mut effects = Effects::default();
     let result = run();
-    if !sys::is_error(result) {
-        let mut map = MAP.lock();
-        let old = map.protect(addr, end, prot as u32 & 7);
-        drop(map);
-        for piece in &old {
-            transition(piece, prot as u32 & 7, &mut effects);
-        }
+    let mut map = MAP.lock();
+    let done = match result {
+        // The kernel stops at the first hole, and leaves changed what lies before it.
+        ENOMEM => map.contiguous_end(addr, end),
+        r if sys::is_error(r) => addr,
+        _ => end,
+    };
+    let old = map.protect(addr, done, prot as u32 & 7);
+    drop(map);
+    for piece in &old {
+        transition(piece, prot as u32 & 7, &mut effects);
     }
     effects.tell();
     drop(order);
@@ -55,7 +59,7 @@ fn heap_or_refused(addr: u64, end: u64, prot: u64, run: impl FnOnce() -> i64) ->
         let piece = Piece { start: addr, end, prot: prot as u32 & 7, kind: 0, origin: 0 };
         let mut effects = Effects::default();
         effects.changed.push((addr, end));
-        effects.new(piece);
+        effects.came(piece);
         let order = ORDER.lock();
         effects.tell();
         drop(order);
@@ -75,6 +79,6 @@ fn transition(old: &Piece, prot: u32, effects: &mut Effects) {
         effects.gone(&[*old]);
     }
     if prot & EXEC != 0 && (old.prot & EXEC == 0 || rewritten) {
-        effects.new(new);
+        effects.came(new);
     }
 }

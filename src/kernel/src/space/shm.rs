@@ -1,4 +1,4 @@
-//! System V shared memory and the completion ring of kernel AIO: mappings that the kernel makes by other calls than mmap.
+//! System V shared memory: mapped by shmat, whose size only the segment knows.
 #![allow(unsafe_code, reason = "executes the program's shmat and shmdt")]
 
 use super::gaps::PAGE;
@@ -89,7 +89,7 @@ fn attach(id: u64, addr: u64, flags: u64, effects: &mut Effects) -> i64 {
     drop(map);
     shadow::forget(at, len);
     effects.gone(&old);
-    effects.new(piece);
+    effects.came(piece);
     result
 }
 
@@ -110,9 +110,4 @@ pub(crate) fn shmdt(c: &mut Call) -> Action {
     effects.tell();
     drop(order);
     Action::Done(result)
-}
-
-/// The kernel puts the ring where it likes, out of the program's reach. Programs that use it fall back to threads.
-pub(crate) fn io_setup(_: &mut Call) -> Action {
-    Action::Done(crate::ENOSYS)
 }

@@ -1,9 +1,9 @@
 //! Waiting for many things, and talking between processes.
 
-use crate::call::{Call, Phase};
-use crate::row::Rule::{Do, In, InOut, Out, Set, Str};
+use crate::call::{Call, Name, Phase};
+use crate::row::Rule::{Do, In, InOut, Out, Post, Set, Str};
 use crate::row::Size::{Arg, Fix, Int, Mul, Ret, RetMul};
-use crate::row::{Row, plain, row};
+use crate::row::{Row, fill_iov, for_iov, plain, row};
 use crate::space;
 
 const EPOLL_EVENT: u64 = 12;
@@ -65,10 +65,10 @@ pub const ROWS: &[Row] = &[
         In(1, Fix(8), "mq_getsetattr(mqstat->mq_flags)"), Set(2, Fix(MQ_ATTR), "mq_getsetattr(omqstat)")]),
 
     plain(206, "io_setup", "nr_events:4 ctxp").act(space::io_setup),
-    plain(207, "io_destroy", "ctx"),
+    row(207, "io_destroy", "ctx", &[Post(space::io_destroyed)]),
     row(208, "io_getevents", "ctx_id min_nr nr events timeout", &[
         Out(3, Mul(2, 32), RetMul(32), "io_getevents(events)"), In(4, Fix(16), "io_getevents(timeout)")]),
-    row(209, "io_submit", "ctx_id nr iocbpp", &[In(2, Mul(1, 8), "io_submit(iocbpp)")]),
+    row(209, "io_submit", "ctx_id nr iocbpp", &[In(2, Mul(1, 8), "io_submit(iocbpp)"), Do(io_submit)]),
     row(210, "io_cancel", "ctx_id iocb result", &[In(1, Fix(64), "io_cancel(iocb)"), Set(2, Fix(32), "io_cancel(result)")]),
     row(333, "io_pgetevents", "ctx_id min_nr nr events timeout sigmask", &[
         Out(3, Mul(2, 32), RetMul(32), "io_pgetevents(events)"), In(4, Fix(16), "io_pgetevents(timeout)"), In(5, Fix(16), "io_pgetevents(sigmask)")]),
@@ -190,6 +190,40 @@ fn futex(c: &mut Call) {
         op::TRYLOCK_PI => c.both(word, 4, "futex(futex)"),
         op::UNLOCK_PI | op::WAKE | op::WAKE_OP | op::WAKE_BITSET | op::FD => {}
         _ => {}
+    }
+}
+
+/// struct iocb: data 8, key 4, flags 4, opcode 2, priority 2, descriptor 4, buffer 8, bytes 8, offset 8. What is read into a
+/// buffer arrives later, at a moment that no system call needs to tell; it counts as defined from the submission on.
+fn io_submit(c: &mut Call) {
+    const PREAD: u16 = 0;
+    const PWRITE: u16 = 1;
+    const PREADV: u16 = 7;
+    const PWRITEV: u16 = 8;
+    const MOST: u64 = 1 << 16;
+    // The result is how many were taken.
+    let total = c.result;
+    let count = if c.phase == Phase::Mark { total as u64 } else { c.args[1] };
+    for i in 0..count.min(MOST) {
+        let Some(iocb) = c.peek::<u64>(c.args[2].wrapping_add(8 * i)) else { break };
+        c.input(iocb, 64, "io_submit(iocb)");
+        let Some(opcode) = c.peek::<u16>(iocb.wrapping_add(16)) else { break };
+        let [buffer, bytes] = c.peek_or_zero::<[u64; 2]>(iocb.wrapping_add(24));
+        c.result = i64::MAX;
+        match opcode {
+            PREAD => c.output(buffer, bytes, "io_submit(PREAD)"),
+            PWRITE => c.input(buffer, bytes, "io_submit(PWRITE)"),
+            PREADV => {
+                c.input(buffer, bytes.min(crate::row::IOV_MAX) * 16, "io_submit(PREADV)");
+                fill_iov(c, buffer, bytes, Name::from("io_submit(PREADV(iov[i]))"));
+            }
+            PWRITEV => {
+                c.input(buffer, bytes.min(crate::row::IOV_MAX) * 16, "io_submit(PWRITEV)");
+                for_iov(c, buffer, bytes, |c, _, base, len| c.input(base, len, "io_submit(PWRITEV(iov[i]))"));
+            }
+            _ => {}
+        }
+        c.result = total;
     }
 }
 

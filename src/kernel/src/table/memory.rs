@@ -23,7 +23,7 @@ pub const ROWS: &[Row] = &[
     plain(67, "shmdt", "shmaddr").act(space::shmdt),
     plain(149, "mlock", "addr len"),
     plain(150, "munlock", "addr len"),
-    plain(151, "mlockall", "flags:4"),
+    plain(151, "mlockall", "flags:4").act(crate::virtualise::mlockall),
     plain(152, "munlockall", ""),
     plain(216, "remap_file_pages", "start size prot pgoff flags").act(space::remap_file_pages),
     row(237, "mbind", "start len policy nodemask maxnode flags:4", &[In(3, Size::Fix(8), "mbind(nodemask)")]),

@@ -5,7 +5,7 @@ use crate::call::{Call, Name};
 use crate::row::Rule::{Do, In, Out, Pre, Set, Str};
 use crate::row::Size::{Arg, Fix, Int, Ret, RetMul};
 use crate::row::{Row, plain, row};
-use crate::virtualise;
+use crate::{limits, virtualise};
 
 const RUSAGE: u64 = 144;
 const RLIMIT: u64 = 16;
@@ -24,7 +24,7 @@ pub const ROWS: &[Row] = &[
     row(61, "wait4", "pid:4 status options:4 rusage", &[Do(wait4)]),
     plain(62, "kill", "pid:4 signal:4"),
     row(63, "uname", "buf", &[Set(0, Fix(UTSNAME), "uname(buf)")]),
-    row(97, "getrlimit", "resource:4 rlim", &[Set(1, Fix(RLIMIT), "getrlimit(rlim)")]),
+    row(97, "getrlimit", "resource:4 rlim", &[Set(1, Fix(RLIMIT), "getrlimit(rlim)")]).act(limits::getrlimit),
     row(98, "getrusage", "who:4 usage", &[Set(1, Fix(RUSAGE), "getrusage(usage)")]),
     row(99, "sysinfo", "info", &[Set(0, Fix(112), "sysinfo(info)")]),
     row(101, "ptrace", "request pid:4 addr data", &[Do(ptrace)]).act(virtualise::ptrace),
@@ -67,7 +67,7 @@ pub const ROWS: &[Row] = &[
     plain(153, "vhangup", ""),
     row(157, "prctl", "option:4 arg2 arg3 arg4 arg5", &[Do(super::misc::prctl)]).uses(super::misc::prctl_uses).act(virtualise::prctl),
     plain(158, "arch_prctl", "option:4 arg2").act(virtualise::arch_prctl),
-    row(160, "setrlimit", "resource:4 rlim", &[In(1, Fix(RLIMIT), "setrlimit(rlim)")]),
+    row(160, "setrlimit", "resource:4 rlim", &[In(1, Fix(RLIMIT), "setrlimit(rlim)")]).act(limits::setrlimit),
     plain(186, "gettid", ""),
     row(203, "sched_setaffinity", "pid:4 len:4 mask", &[In(2, Int(1, 1), "sched_setaffinity(mask)")]),
     row(204, "sched_getaffinity", "pid:4 len:4 mask", &[Out(2, Int(1, 1), Ret, "sched_getaffinity(mask)")]),
@@ -82,7 +82,7 @@ pub const ROWS: &[Row] = &[
     row(274, "get_robust_list", "pid:4 head_ptr len_ptr", &[
         Set(1, Fix(8), "get_robust_list(head_ptr)"), Set(2, Fix(8), "get_robust_list(len_ptr)")]),
     row(302, "prlimit64", "pid:4 resource:4 new_rlim old_rlim", &[
-        In(2, Fix(RLIMIT), "rlimit64(new_rlim)"), Set(3, Fix(RLIMIT), "rlimit64(old_rlim)")]),
+        In(2, Fix(RLIMIT), "rlimit64(new_rlim)"), Set(3, Fix(RLIMIT), "rlimit64(old_rlim)")]).act(limits::prlimit),
     plain(308, "setns", "fd:4 nstype:4"),
     row(309, "getcpu", "cpu node tcache", &[Set(0, Fix(4), "getcpu(cpu)"), Set(1, Fix(4), "getcpu(node)")]),
     row(310, "process_vm_readv", "pid:4 lvec liovcnt rvec riovcnt flags", &[

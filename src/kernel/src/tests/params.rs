@@ -260,12 +260,16 @@ fn unmapped_memory_is_found_after_efault() {
     let fds = p.room(8);
     p.call(22, &[fds]);
     let (from, to) = (get_i32(fds) as u64, get_i32(fds + 4) as u64);
+    memcheck_rt::shadow::fill_v(0x8000_0000, 64, 0x5a);
     let rows: &[(u64, &[u64], &str, u64)] = &[
         (1, &[to, 0x10, 5], "write(buf)", 0x10),
         (2, &[0x1234, 0], "open(filename)", 0x1234),
         (228, &[0, 0x20], "clock_gettime(tp)", 0x20),
         (7, &[0x50_0000_0000, 1, 0], "poll(ufds.fd)", 0x50_0000_0000),
         (20, &[to, 0x30, 1], "writev(vector)", 0x30),
+        // Where the shadow is the branch table.
+        (1, &[to, 0x1_0000_0000, 5], "write(buf)", 0x1_0000_0000),
+        (5, &[to, 0x8000_0000], "fstat(buf)", 0x8000_0000),
     ];
     for (number, args, name, addr) in rows {
         p.reports();
@@ -275,6 +279,8 @@ fn unmapped_memory_is_found_after_efault() {
     }
     p.call(3, &[from]);
     p.call(3, &[to]);
+    assert_eq!(super::v(0x8000_0000, 64), [0x5a; 64]);
+    memcheck_rt::shadow::fill_v(0x8000_0000, 64, 0);
 }
 
 static DIRTY: std::sync::Mutex<Option<[u64; 16]>> = std::sync::Mutex::new(None);

@@ -247,8 +247,8 @@ fn the_map_agrees_with_the_kernel() {
             0 | 1 => p.call(MMAP, &[at, len, random(4), ANON | FIXED, NO_FD, 0]),
             2 => p.call(MMAP, &[at, len, random(4), ANON, NO_FD, 0]),
             3 => p.call(MUNMAP, &[at, len]),
-            4 => p.call(MPROTECT, &[at, PAGE, random(4)]),
-            _ => p.call(MREMAP, &[at, PAGE, len, 1, 0]),
+            4 => p.call(MPROTECT, &[at, len, random(4)]),
+            _ => p.call(MREMAP, &[at, (1 + random(3)) * PAGE, len, 1, 0]),
         };
     }
     let maps = std::fs::read_to_string("/proc/self/maps").unwrap();

@@ -36,7 +36,7 @@ fn segment_bases_live_in_the_context() {
 #[test]
 fn refused_calls() {
     let p = &mut Program::new();
-    for number in [334, 435, 425, 206] {
+    for number in [334, 435, 425] {
         assert_eq!(p.call(number, &[0; 6]), -38, "{number}");
     }
     assert_eq!(p.call(101, &[0, 0, 0, 0]), -1, "PTRACE_TRACEME");
@@ -79,4 +79,54 @@ fn life_and_death_are_the_glues() {
     assert_eq!(ask(13, [10, 0, 0, 8, 0, 0]), Action::Special(Special::RtSigaction { signal: 10, new: 0, old: 0 }));
     assert_eq!(ask(u64::MAX, [0; 6]), Action::Native);
     assert_eq!(ask(1 << 30, [0; 6]), Action::Native);
+}
+
+#[test]
+fn limits_of_memory_never_reach_the_kernel() {
+    let p = &mut Program::new();
+    const AS: u64 = 9;
+    let (set, got) = (p.words(&[1 << 20, 1 << 30]), p.undefined(16));
+    assert_eq!(p.call(97, &[AS, got]), 0, "the kernel's, before");
+    assert_eq!(p.call(160, &[AS, set]), 0);
+    assert_eq!(p.call(302, &[0, AS, 0, got]), 0);
+    assert_eq!((get_u64(got), get_u64(got + 8), v(got, 16)), (1 << 20, 1 << 30, std::vec![0; 16]));
+    let too_much = p.words(&[1, 1 << 31]);
+    assert_eq!(p.call(160, &[AS, too_much]), -1, "a hard limit does not rise");
+    let reversed = p.words(&[2, 1]);
+    assert_eq!(p.call(160, &[AS, reversed]), -22);
+    assert_eq!(crate::limits::pending().collect::<std::vec::Vec<_>>(), [(AS, 1 << 20, 1 << 30)]);
+    let mapped = p.call(9, &[0, 1 << 31, 0, 0x22, u64::MAX, 0]);
+    assert!(mapped > 0, "the process can still map");
+    p.call(11, &[mapped as u64, 1 << 31]);
+    assert_eq!(p.call(151, &[3]), 0, "mlockall does nothing");
+}
+
+#[test]
+fn aio_rings_are_moved_and_still_work() {
+    use memcheck_abi::layout::{MMAP_END, MMAP_START};
+    let p = &mut Program::new();
+    let place = p.words(&[0]);
+    let result = p.call(206, &[100, place]);
+    if result == -38 || result == -11 {
+        return; // no AIO here, or too many contexts
+    }
+    assert_eq!(result, 0);
+    let ring = get_u64(place);
+    assert!((MMAP_START..MMAP_END).contains(&ring), "{ring:#x}");
+    assert!(crate::space::mapping_of(ring).is_some());
+    let path = p.string("/proc/self/exe");
+    let fd = p.call(2, &[path, 0]) as u64;
+    let buffer = p.undefined(16);
+    let iocb = p.words(&[7, 0, fd << 32, buffer, 4, 0, 0, 0]);
+    let list = p.words(&[iocb]);
+    assert_eq!(p.call(209, &[ring, 1, list]), 1);
+    let events = p.undefined(64);
+    assert_eq!(p.call(208, &[ring, 1, 2, events, 0]), 1);
+    assert_eq!((get_u64(events), get_u64(events + 8), get_u64(events + 16)), (7, iocb, 4));
+    assert_eq!(super::get(buffer, 4), b"\x7fELF");
+    assert_eq!((v(buffer, 5), v(events, 33)[32]), (std::vec![0, 0, 0, 0, 0xff], 0xff));
+    assert_eq!(p.call(207, &[ring]), 0);
+    assert_eq!(crate::space::mapping_of(ring), None);
+    p.call(3, &[fd]);
+    assert_eq!(p.reports(), []);
 }
