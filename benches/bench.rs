@@ -65,7 +65,11 @@ fn main() {
             continue;
         }
         println!("\n{} ({})", group.name, group.goal);
-        println!("  {:18} {:>9} {:>9} {:>9} {:>9} {:>9} {:>9} {:>9}", "program", "native s", "memcheck", "valgrind", "v/m", "wall", "memory", "origins");
+        println!("  {:15} {:^29} | {:^26} | {:^17} |", "", "CPU, milliseconds", "CPU, times native", "memcheck, x native");
+        println!(
+            "  {:15} {:>9} {:>9} {:>9} | {:>8} {:>8} {:>8} | {:>8} {:>9} | {:>8}",
+            "program", "native", "memcheck", "valgrind", "memcheck", "valgrind", "v/m", "wall", "memory", "origins"
+        );
         let rows: Vec<Row> = programs.iter().filter_map(|program| measure(program, &work, &settings)).collect();
         summary.push((group.name, group.goal, print_means(&rows)));
     }
@@ -140,7 +144,7 @@ fn command(program: &Program, work: &Path) -> Option<Vec<String>> {
                 String::from_utf8_lossy(&output.stdout).trim().clone_into(&mut words[0]);
             }
             if !installed(&words[0]) {
-                println!("  {:18} not installed", program.name);
+                println!("  {:15} not installed", program.name);
                 return None;
             }
         }
@@ -169,7 +173,7 @@ fn measure(program: &Program, work: &Path, settings: &Settings) -> Option<Row> {
     let mut native = Command::new(&command[0]);
     native.args(&command[1..]);
     let Some(native) = best(native, work, settings.repeats + 1) else {
-        println!("  {:18} fails natively", program.name);
+        println!("  {:15} fails natively", program.name);
         return None;
     };
     let origins = ["--track-origins=yes".to_owned()];
@@ -223,14 +227,17 @@ fn times(value: Option<f64>, width: usize) -> String {
 }
 
 fn print_row(name: &str, row: &Row) {
-    let cpu = |cost| times(ratio(cost, row.native, |cost| cost.cpu), 9);
+    let cpu = |cost| times(ratio(cost, row.native, |cost| cost.cpu), 8);
+    let milliseconds = |cost: Option<Cost>| cost.map_or_else(|| format!("{:>9}", "-"), |cost| format!("{:>9.1}", cost.cpu * 1e3));
     println!(
-        "  {name:18} {:>9.3} {} {} {} {} {} {}",
-        row.native.cpu,
+        "  {name:15} {} {} {} | {} {} {} | {} {} | {}",
+        milliseconds(Some(row.native)),
+        milliseconds(row.memcheck),
+        milliseconds(row.valgrind),
         cpu(row.memcheck),
         cpu(row.valgrind),
-        times(gain(row), 9),
-        times(ratio(row.memcheck, row.native, |cost| cost.wall), 9),
+        times(gain(row), 8),
+        times(ratio(row.memcheck, row.native, |cost| cost.wall), 8),
         times(ratio(row.memcheck, row.native, |cost| cost.peak), 9),
         cpu(row.origins),
     );
@@ -249,15 +256,15 @@ fn print_means(rows: &[Row]) -> [Option<f64>; 3] {
     let valgrind = of(|row| row.valgrind, |cost| cost.cpu);
     let gains = mean(rows.iter().map(gain));
     println!(
-        "  {:18} {:>9} {} {} {} {} {} {}",
+        "  {:15} {:29} | {} {} {} | {} {} | {}",
         "geometric mean",
         "",
-        times(memcheck, 9),
-        times(valgrind, 9),
-        times(gains, 9),
-        times(of(|row| row.memcheck, |cost| cost.wall), 9),
+        times(memcheck, 8),
+        times(valgrind, 8),
+        times(gains, 8),
+        times(of(|row| row.memcheck, |cost| cost.wall), 8),
         times(of(|row| row.memcheck, |cost| cost.peak), 9),
-        times(of(|row| row.origins, |cost| cost.cpu), 9),
+        times(of(|row| row.origins, |cost| cost.cpu), 8),
     );
     [memcheck, valgrind, gains]
 }
