@@ -69,6 +69,14 @@ pub const ALIASES: &[(&str, Func)] = &[
     ("__strcasecmp_l", Func::strcasecmp_l),
     ("__strncasecmp_l", Func::strncasecmp_l),
     ("__memcmpeq", Func::bcmp),
+    ("__memchr", Func::memchr),
+    ("__memrchr", Func::memrchr),
+    ("__strnlen", Func::strnlen),
+    ("__strcasestr", Func::strcasestr),
+    ("__wcslen", Func::wcslen),
+    ("__wcsnlen", Func::wcsnlen),
+    ("__wmemchr", Func::wmemchr),
+    ("__wmemset", Func::wmemset),
     ("__bzero", Func::bzero),
     ("__builtin_new", Func::_Znwm),
     ("__builtin_vec_new", Func::_Znam),
@@ -79,4 +87,21 @@ pub const ALIASES: &[(&str, Func)] = &[
 /// The replacement for a symbol, `None` if it is not replaced. A linear search: callers build a map.
 pub fn by_name(symbol: &str) -> Option<Func> {
     ALL[1..].iter().copied().find(|f| f.name() == symbol).or_else(|| ALIASES.iter().find(|a| a.0 == symbol).map(|a| a.1))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::{ALIASES, ALL, Func, by_name};
+
+    #[test]
+    fn names_and_aliases_are_distinct_and_found() {
+        for (i, &func) in ALL.iter().enumerate().skip(1) {
+            assert_eq!((func as usize, by_name(func.name()), Func::from_number(i as u32)), (i, Some(func), Some(func)));
+        }
+        for (i, &(alias, func)) in ALIASES.iter().enumerate() {
+            assert_eq!(by_name(alias), Some(func), "{alias}");
+            assert!(ALL.iter().all(|f| f.name() != alias) && ALIASES[..i].iter().all(|a| a.0 != alias), "{alias} twice");
+        }
+        assert_eq!((by_name(""), by_name("strdup")), (None, None));
+    }
 }

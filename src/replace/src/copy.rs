@@ -165,7 +165,8 @@ fn move_v_exactly(dst: u64, src: u64, n: u64) {
 /// first in it. A word of 0 means "look at the place itself", which is no longer true after a move; the runtime's hook says what to
 /// write instead. Called before V moves.
 fn move_origins(dst: u64, src: u64, n: u64) {
-    if !in_program(src, n) || clean(src, n) {
+    // Origin words end a megabyte before the program's space does; nothing is mapped there.
+    if !in_program(src, n + (1 << 20)) || !in_program(dst, n + (1 << 20)) || clean(src, n) {
         return;
     }
     let words = (((dst + n - 1) & !3) - (dst & !3)) / 4 + 1;

@@ -178,6 +178,26 @@ fn undefined_bytes_that_do_not_decide() {
 }
 
 #[test]
+fn searches_see_every_byte_on_their_way() {
+    let _world = world();
+    write(ONE, &[b'x'; 300]);
+    write(TWO, b"yz\0");
+    for at in [0, 1, 15, 16, 33, 200, 299] {
+        shadow::set_v(ONE + at, 0xff);
+        for search in [f::strstr, f::strcasestr, f::strpbrk, f::strcspn] {
+            search(ONE, TWO);
+            one(Kind::Cond);
+        }
+        f::memmem(ONE, 301, TWO, 2);
+        one(Kind::Cond);
+        shadow::make_noaccess(ONE + at, 1);
+        f::strstr(ONE, TWO);
+        assert_eq!(one(Kind::InvalidRead).addr, ONE + at);
+        shadow::make_defined(ONE, 304);
+    }
+}
+
+#[test]
 fn no_definedness_errors_when_switched_off() {
     let _world = world();
     // SAFETY: zero is a valid value of every field.

@@ -63,7 +63,7 @@ fn expect(read: Option<usize>, write: Option<usize>) {
 fn memmove_moves_shadow() {
     let _world = world();
     let mut r = Random(0x3141_5926);
-    for round in 0..4000 {
+    for round in 0..1500 {
         crate::vector::detect(round % 2 == 0);
         paint(&mut r);
         let n = r.length(AREA / 2);
@@ -99,7 +99,7 @@ fn expect_any_order(read: Option<usize>, write: Option<usize>, forward: bool) {
 fn memset_defines() {
     let _world = world();
     let mut r = Random(0x2718_2818);
-    for round in 0..3000 {
+    for round in 0..1000 {
         crate::vector::detect(round % 2 == 0);
         paint(&mut r);
         let n = r.length(AREA / 2);
