@@ -16,7 +16,8 @@ pub struct Hooks {
     /// V bits of the general registers in encoding order (1 = undefined); `None` while all are defined, the usual answer.
     pub register_v: fn(&ThreadContext) -> Option<[u64; 16]>,
     /// Executable memory in `[start, start + len)` went away, changed or became unexecutable: drop its translations. Called after
-    /// the change and before the system call returns, one at a time, never with the map locked.
+    /// the change and before the system call returns, one at a time: the lock that orders changes is held and the map's is not, so
+    /// a hook may ask about mappings but not change them.
     pub code_changed: fn(start: u64, len: u64),
     /// `[start, end)` became executable; `flags` are [`exec`]. Called as above, after `code_changed` of the same call.
     pub exec_mapped: fn(start: u64, end: u64, flags: u32),

@@ -55,8 +55,9 @@ pub fn init(config: &Config) {
     space::init(config);
 }
 
-/// Around a fork: no other thread may be inside the address-space map while the process is copied, or the child would
-/// inherit a map in the middle of a change. Call before the fork; afterwards call [`after_fork`] in the parent and in the child.
+/// Around a fork: no other thread may be editing the address-space map while the process is copied, or the child would inherit a
+/// map in the middle of a change. Call before the fork and before taking locks of other crates (this is the outermost one);
+/// afterwards call [`after_fork`] in the parent and in the child.
 pub fn before_fork() {
     space::hold();
 }

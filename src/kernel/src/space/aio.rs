@@ -71,6 +71,7 @@ fn move_ring(from: u64) -> Option<u64> {
 
 /// io_destroy unmaps the ring.
 pub(crate) fn io_destroyed(c: &mut Call) {
+    let _order = ORDER.lock();
     let mut map = MAP.lock();
     if let Some(piece) = map.at(c.args[0]).filter(|p| p.start == c.args[0]) {
         map.clear(piece.start, piece.end);

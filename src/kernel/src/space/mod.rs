@@ -4,8 +4,8 @@
 //! that unmap and map the same place at once would otherwise leave the map in the wrong order.
 //!
 //! ```text
-//! ORDER   held over {kernel call, map, shadow, hooks}: one change at a time
-//! MAP     held only to look or to edit; hooks may ask questions
+//! ORDER   held over {kernel call, map, shadow, hooks}: one change at a time; the outermost lock
+//! MAP     held only to look, and inside ORDER to edit; the innermost lock, so hooks may ask questions
 //! ```
 //!
 //! Where a new mapping goes ([`place`]): code and what may become code below 2 GiB, everything else high. [`layout`] has the plan.
@@ -42,7 +42,7 @@ use memcheck_rt::sync::{Guard, Lock};
 use memcheck_rt::sys;
 
 static ORDER: Lock<()> = Lock::new(());
-static MAP: Lock<Map> = Lock::new(Map::empty());
+pub(crate) static MAP: Lock<Map> = Lock::new(Map::empty());
 /// The main stack may grow down to here.
 static STACK_FLOOR: AtomicU64 = AtomicU64::new(0);
 static STACK_TOP: AtomicU64 = AtomicU64::new(0);
@@ -86,8 +86,9 @@ pub fn mapping_of(addr: u64) -> Option<(u64, u64, u32, u32)> {
     MAP.lock().at(addr).map(|p| (p.start, p.end, p.prot, p.kind))
 }
 
-/// The mapping that holds `addr` now begins at `low`: the kernel extended a stack.
+/// The mapping that holds `addr` now begins at `low`: the kernel extended a stack. Not from inside a hook.
 pub fn stack_grew(low: u64, addr: u64) {
+    let _order = ORDER.lock();
     MAP.lock().grow_down(low & !(PAGE - 1), addr);
 }
 
@@ -137,27 +138,36 @@ fn shadow_says_no(addr: u64) -> bool {
     memcheck_rt::shadow::v(addr) != 0 && !memcheck_rt::shadow::a_clear(addr)
 }
 
-/// Both locks, while the process is being copied. Only the holder of ORDER touches it.
-struct Held(UnsafeCell<Option<(Guard<'static, ()>, Guard<'static, Map>)>>);
+/// ORDER, while the process is being copied, and the process that holds it. Only the holder of ORDER touches it.
+struct Held(UnsafeCell<Option<(Guard<'static, ()>, i64)>>);
 
 // SAFETY: written and taken only by the thread that holds ORDER.
 unsafe impl Sync for Held {}
 
 static HELD: Held = Held(UnsafeCell::new(None));
 
-/// Enter the state in which the process may be copied. Paired with [`release`] in each copy.
+fn process() -> i64 {
+    // SAFETY: asks only.
+    unsafe { sys::syscall3(sys::nr::GETPID, 0, 0, 0) }
+}
+
+/// Enter the state in which the process may be copied: nobody edits the map. Paired with [`release`] in each copy. MAP itself is
+/// not taken: it is the innermost lock, which others ask for while they hold locks that the caller wants next.
 pub fn hold() {
-    let guards = (ORDER.lock(), MAP.lock());
+    let order = ORDER.lock();
     // SAFETY: ORDER is held by this thread.
-    unsafe { *HELD.0.get() = Some(guards) };
+    unsafe { *HELD.0.get() = Some((order, process())) };
 }
 
 /// Leave it, in the parent as well as in the child.
 pub fn release() {
     // SAFETY: `hold` in this thread (or in the thread it is a copy of) left ORDER held.
-    let guards = unsafe { (*HELD.0.get()).take() };
-    if let Some((order, map)) = guards {
-        drop(map);
+    let held = unsafe { (*HELD.0.get()).take() };
+    if let Some((order, holder)) = held {
+        if process() != holder {
+            // SAFETY: a child with one thread; whoever held MAP in the parent only read, because edits need ORDER.
+            unsafe { MAP.force_unlock() };
+        }
         drop(order);
     }
 }

@@ -95,6 +95,7 @@ mod pr {
     pub const GET_NO_NEW_PRIVS: u64 = 39;
     pub const GET_TID_ADDRESS: u64 = 40;
     pub const GET_THP_DISABLE: u64 = 42;
+    pub const GET_AUXV: u64 = 0x4155_5856;
     pub const SET_VMA: u64 = 0x5356_4d41;
 }
 
@@ -105,6 +106,7 @@ pub fn prctl_uses(a: &[u64; 6]) -> u8 {
         pr::GET_DUMPABLE | pr::GET_KEEPCAPS | pr::GET_TIMING | pr::GET_SECCOMP | pr::GET_SECUREBITS | pr::GET_TIMERSLACK => 0b00001,
         pr::SET_VMA => 0b11111,
         pr::SET_SECCOMP if a[1] == FILTER_MODE => 0b00111,
+        pr::GET_AUXV => 0b00111,
         pr::SET_MM => 0b01111,
         pr::SET_NO_NEW_PRIVS | pr::GET_NO_NEW_PRIVS | pr::GET_THP_DISABLE | pr::SET_CHILD_SUBREAPER => 0b00011,
         pr::SET_PDEATHSIG | pr::SET_NAME | pr::SET_TIMERSLACK | pr::CAPBSET_READ | pr::CAPBSET_DROP => 0b00011,
@@ -123,6 +125,10 @@ pub fn prctl(c: &mut Call) {
         pr::GET_TSC => c.output(arg, 4, "prctl(arg2)"),
         pr::GET_CHILD_SUBREAPER => c.output(arg, 4, "prctl(arg2)"),
         pr::GET_TID_ADDRESS => c.output(arg, 8, "prctl(arg2)"),
+        pr::GET_AUXV => {
+            let n = if c.phase == Phase::Mark { c.args[2].min(c.result as u64) } else { c.args[2] };
+            c.output(arg, n, "prctl(arg2)");
+        }
         pr::SET_NAME => c.string_up_to(arg, 16, "prctl(set-name)"),
         pr::GET_NAME => c.output(arg, 16, "prctl(get-name)"),
         pr::SET_SECCOMP => {
@@ -192,7 +198,7 @@ fn quotactl(c: &mut Call) {
         0x80_0006 => c.input(addr, 24, "quotactl(addr)"),
         0x80_0007 => c.output(addr, 72, "quotactl(addr)"),
         0x80_0008 => c.input(addr, 72, "quotactl(addr)"),
-        0x80_0009 => c.output(addr, 80, "quotactl(addr)"),
+        0x80_0009 => c.output(addr, 72, "quotactl(addr)"),
         _ => {}
     }
 }

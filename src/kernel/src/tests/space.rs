@@ -223,10 +223,37 @@ fn shared_memory_segments() {
 fn the_map_can_be_held_over_a_fork() {
     let p = &mut Program::new();
     crate::before_fork();
-    let other = std::thread::spawn(|| space::mapping_of(1));
+    let base = p.base;
+    let reader = std::thread::spawn(move || space::mapping_of(base));
+    assert!(reader.join().unwrap().is_some(), "questions are answered meanwhile");
+    let writer = std::thread::spawn(|| space::stack_grew(0, 0));
     crate::after_fork();
-    assert_eq!(other.join().unwrap(), None);
+    writer.join().unwrap();
     assert!(map(p, PAGE, 3) != 0);
+}
+
+/// The child of a process in which another thread was reading the map at that moment.
+#[test]
+fn a_child_can_use_the_map() {
+    let p = &mut Program::new();
+    crate::before_fork();
+    let reading = space::MAP.lock();
+    // SAFETY: the child only takes locks, and ends.
+    let child = unsafe { libc::fork() };
+    if child == 0 {
+        // SAFETY: a child that waits for ever is ended, and the test fails.
+        unsafe { libc::alarm(20) };
+        crate::after_fork();
+        let found = space::mapping_of(p.base).is_some();
+        // SAFETY: ends the child.
+        unsafe { libc::_exit(i32::from(!found)) };
+    }
+    drop(reading);
+    crate::after_fork();
+    let mut status = 0;
+    // SAFETY: waits for our own child.
+    unsafe { libc::waitpid(child, &raw mut status, 0) };
+    assert_eq!(status, 0);
 }
 
 /// Random requests against the kernel's own list of mappings.
