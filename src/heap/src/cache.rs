@@ -69,10 +69,16 @@ pub fn current(_: &mut ThreadContext) -> Option<&'static mut Cache> {
 #[inline(always)]
 fn of_word(word: &mut u64) -> Option<&'static mut Cache> {
     if *word == 0 {
-        *word = central::lock().new_cache().map_or(0, |c| core::ptr::from_mut(c) as u64);
+        *word = first();
     }
     // SAFETY: the word is 0 or the address of the cache that belongs to this thread alone; one entry point runs at a time.
     if *word == 0 { None } else { Some(unsafe { &mut *(*word as *mut Cache) }) }
+}
+
+#[cold]
+#[inline(never)]
+fn first() -> u64 {
+    central::lock().new_cache().map_or(0, |c| core::ptr::from_mut(c) as u64)
 }
 
 impl Cache {

@@ -1,5 +1,6 @@
 use super::*;
 use crate::entries::{calloc, delete, delete_array, free, malloc, memalign, new, new_array, new_array_aligned, realloc};
+use memcheck_abi::context::CallEntry;
 use memcheck_abi::event::{ErrorEvent, Family, Kind, Place};
 use memcheck_rt::{depot, report::host::drain};
 
@@ -147,6 +148,37 @@ fn descriptions() {
         assert_eq!(crate::find(p + 77).map(|f| (f.0, f.1.addr)), Some((Place::FreedBlock, p)));
     }
     blocks.iter().for_each(|&p| { free(p); });
+}
+
+/// Each block keeps the stack of its own allocation, whatever the thread's memory of stacks holds.
+#[test]
+fn allocation_stacks() {
+    let (_guard, ctx) = start();
+    (ctx.stack_high, ctx.guest_rsp) = (0x0ff0_0010_0000, 0x0ff0_0000_0100);
+    let mut random = Random(8);
+    let blocks: std::vec::Vec<_> = (0..20_000)
+        .map(|_| {
+            ctx.regs.rip = 0x40_0000 + random.below(3);
+            ctx.call_top = ctx.call_base;
+            let depth = random.below(15);
+            let mut frames = std::vec![ctx.regs.rip];
+            for i in 0..depth {
+                let frame = 0x40_1000 + random.below(4);
+                ctx.call_top += 16;
+                // SAFETY: the host's context has a megabyte of call stack.
+                unsafe { *(ctx.call_top as *mut CallEntry) = CallEntry { return_address: frame, sp: ctx.guest_rsp + 16 * (depth - i) } };
+                frames.insert(1, frame);
+            }
+            frames.truncate(12);
+            (malloc(10), frames)
+        })
+        .collect();
+    for (p, frames) in &blocks {
+        let block = crate::find(*p).expect("a block").1;
+        assert_eq!(depot::get(block.alloc_stack), frames);
+        free(*p);
+    }
+    ctx.call_top = ctx.call_base;
 }
 
 #[test]
