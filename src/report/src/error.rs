@@ -1,191 +1,16 @@
 //! A finding: what was wrong, where, and what else is known.
 //!
 //! [`ErrorRecord`] is the tree that every format walks: a headline, the stack of the guilty instruction, then *also* lines, each
-//! with an optional stack of its own. [`ErrorKind`] is its identity: two findings of equal kind and equal innermost addresses
-//! are the same finding (`dedup`), so a kind holds exactly the facts that count for that and no others: sizes, parameter
-//! names, but never the faulting address.
+//! with an optional stack of its own. There is a constructor for each kind ([`ErrorKind`]), and it has the words.
 //!
-//! What a kind is called elsewhere (suppression files, XML, rule ids of CI formats) is one table, [`ErrorKind::facts`]. The
-//! headlines are Valgrind's, word by word, because CTest and a dozen log parsers count lines by them; note the blank in
+//! The headlines are Valgrind's, word by word, because CTest and a dozen log parsers count lines by them; note the blank in
 //! `delete []` of the mismatch line and its absence in the other.
 //!
 //! Deliberately absent: how addresses are described (`address`) and how leaks are summed up (`leak`).
 
 use crate::address::Address;
 use crate::frame::Stack;
-
-/// How a leaked block was found. The order is the order of severity in ties between loss records.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
-pub enum LeakKind {
-    Reachable,
-    Possible,
-    Indirect,
-    Definite,
-}
-
-impl LeakKind {
-    pub const ALL: [LeakKind; 4] = [LeakKind::Definite, LeakKind::Indirect, LeakKind::Possible, LeakKind::Reachable];
-
-    /// The words of a loss record.
-    pub fn words(self) -> &'static str {
-        match self {
-            LeakKind::Reachable => "still reachable",
-            LeakKind::Possible => "possibly lost",
-            LeakKind::Indirect => "indirectly lost",
-            LeakKind::Definite => "definitely lost",
-        }
-    }
-
-    /// The word of option sets and `match-leak-kinds:` lines.
-    pub fn word(self) -> &'static str {
-        match self {
-            LeakKind::Reachable => "reachable",
-            LeakKind::Possible => "possible",
-            LeakKind::Indirect => "indirect",
-            LeakKind::Definite => "definite",
-        }
-    }
-}
-
-/// What makes two findings the same, apart from their stacks.
-#[derive(Clone, Debug, PartialEq, Eq, Hash)]
-pub enum ErrorKind {
-    /// Access to `size` bytes that are not addressable.
-    Read { size: u64 },
-    Write { size: u64 },
-    /// Control went to an address that cannot be executed.
-    Jump,
-    /// A branch, conditional move or flag test depends on undefined bits.
-    Cond,
-    /// An address of `size` bytes (or another value that must be defined) has undefined bits.
-    Value { size: u64 },
-    /// A system call argument in a register.
-    ParamRegister { name: String },
-    /// Memory that a system call argument points to.
-    ParamMemory { name: String, unaddressable: bool },
-    /// A client request asked for a check that failed.
-    User { unaddressable: bool },
-    InvalidFree,
-    MismatchedFree,
-    Overlap,
-    /// A size that looks like a negative number.
-    Fishy { function: String, argument: String },
-    Mempool,
-    /// The kernel would have to write where it cannot, for example a signal frame.
-    CoreMem,
-    ReallocZero,
-    BadAlign,
-    UnsafeZeroSize,
-    SizeMismatch,
-    AlignMismatch,
-    FdBadClose,
-    FdNotClosed,
-    Leak(LeakKind),
-}
-
-/// What a kind is called outside this crate.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct KindFacts {
-    /// Name in suppression files, without size (`Addr`, `Cond`); sizes are added by [`ErrorKind::suppression_kind`].
-    pub suppression: &'static str,
-    /// `<kind>` in protocol 4. This list is closed: known consumers fail on any other name.
-    pub xml4: &'static str,
-    /// `<kind>` in protocol 6.
-    pub xml6: &'static str,
-    /// Rule id of the CI formats.
-    pub rule: &'static str,
-}
-
-const fn facts(suppression: &'static str, xml4: &'static str, xml6: &'static str, rule: &'static str) -> KindFacts {
-    KindFacts { suppression, xml4, xml6, rule }
-}
-
-impl ErrorKind {
-    /// The table of names.
-    pub fn facts(&self) -> KindFacts {
-        match self {
-            ErrorKind::Read { .. } => facts("Addr", "InvalidRead", "InvalidRead", "invalid-read"),
-            ErrorKind::Write { .. } => facts("Addr", "InvalidWrite", "InvalidWrite", "invalid-write"),
-            ErrorKind::Jump => facts("Jump", "InvalidJump", "InvalidJump", "invalid-jump"),
-            ErrorKind::Cond => facts("Cond", "UninitCondition", "UninitCondition", "uninit-branch"),
-            ErrorKind::Value { .. } => facts("Value", "UninitValue", "UninitValue", "uninit-address"),
-            ErrorKind::ParamRegister { .. } => facts("Param", "SyscallParam", "SyscallParam", "uninit-syscall"),
-            ErrorKind::ParamMemory { unaddressable: false, .. } => facts("Param", "SyscallParam", "SyscallParam", "uninit-syscall"),
-            ErrorKind::ParamMemory { unaddressable: true, .. } => facts("Param", "SyscallParam", "SyscallParam", "invalid-syscall-buffer"),
-            ErrorKind::User { .. } => facts("User", "ClientCheck", "ClientCheck", "client-check"),
-            ErrorKind::InvalidFree => facts("Free", "InvalidFree", "InvalidFree", "invalid-free"),
-            ErrorKind::MismatchedFree => facts("Free", "MismatchedFree", "MismatchedFree", "mismatched-free"),
-            ErrorKind::Overlap => facts("Overlap", "Overlap", "Overlap", "memcpy-overlap"),
-            ErrorKind::Fishy { .. } => facts("FishyValue", "ClientCheck", "FishyValue", "bad-alloc-size"),
-            ErrorKind::Mempool => facts("Mempool", "InvalidMemPool", "InvalidMemPool", "invalid-mempool"),
-            ErrorKind::CoreMem => facts("CoreMem", "ClientCheck", "CoreMemError", "invalid-signal-frame"),
-            ErrorKind::ReallocZero => facts("ReallocZero", "ClientCheck", "ReallocSizeZero", "realloc-zero"),
-            ErrorKind::BadAlign => facts("BadAlign", "ClientCheck", "InvalidAlignment", "bad-alignment"),
-            ErrorKind::UnsafeZeroSize => facts("UnsafeZeroSize", "ClientCheck", "InvalidSize", "zero-size"),
-            ErrorKind::SizeMismatch => {
-                facts("SizeMismatch", "MismatchedFree", "MismatchedAllocateDeallocateSize", "mismatched-size")
-            }
-            ErrorKind::AlignMismatch => {
-                facts("AlignMismatch", "MismatchedFree", "MismatchedAllocateDeallocateAlignment", "mismatched-alignment")
-            }
-            ErrorKind::FdBadClose => facts("FdBadClose", "ClientCheck", "FdBadClose", "fd-double-close"),
-            ErrorKind::FdNotClosed => facts("FdNotClosed", "ClientCheck", "FdNotClosed", "fd-leak"),
-            ErrorKind::Leak(kind) => leak_facts(*kind),
-        }
-    }
-
-    /// Kind as a suppression file writes it: `Addr4`, `Value8`, `Param`, …. Sizes are those of the file format; another size
-    /// takes the next larger one, and everything above 32 bytes counts as 32.
-    pub fn suppression_kind(&self) -> String {
-        let name = self.facts().suppression;
-        match self {
-            ErrorKind::Read { size } | ErrorKind::Write { size } | ErrorKind::Value { size } => {
-                format!("{name}{}", (*size).clamp(1, 32).next_power_of_two())
-            }
-            _ => name.to_string(),
-        }
-    }
-
-    /// `Memcheck`, or `CoreError` for the kinds that Valgrind's core reports.
-    pub fn suppression_tool(&self) -> &'static str {
-        match self {
-            ErrorKind::FdBadClose | ErrorKind::FdNotClosed => "CoreError",
-            _ => "Memcheck",
-        }
-    }
-
-    /// The extra line between kind and frames: a parameter name, `malloc(size)`, or `match-leak-kinds: definite`.
-    pub fn suppression_extra(&self) -> Option<String> {
-        match self {
-            ErrorKind::ParamRegister { name } | ErrorKind::ParamMemory { name, .. } => Some(name.clone()),
-            ErrorKind::Fishy { function, argument } => Some(format!("{function}({argument})")),
-            ErrorKind::Leak(kind) => Some(format!("match-leak-kinds: {}", kind.word())),
-            _ => None,
-        }
-    }
-
-    /// Is this about undefined values, so that an origin would help?
-    pub fn is_definedness(&self) -> bool {
-        matches!(
-            self,
-            ErrorKind::Cond
-                | ErrorKind::Value { .. }
-                | ErrorKind::ParamRegister { .. }
-                | ErrorKind::ParamMemory { unaddressable: false, .. }
-                | ErrorKind::User { unaddressable: false }
-        )
-    }
-}
-
-fn leak_facts(kind: LeakKind) -> KindFacts {
-    let (xml, rule) = match kind {
-        LeakKind::Definite => ("Leak_DefinitelyLost", "leak-definite"),
-        LeakKind::Indirect => ("Leak_IndirectlyLost", "leak-indirect"),
-        LeakKind::Possible => ("Leak_PossiblyLost", "leak-possible"),
-        LeakKind::Reachable => ("Leak_StillReachable", "leak-reachable"),
-    };
-    facts("Leak", xml, xml, rule)
-}
+pub use crate::kind::{ErrorKind, KindFacts, LeakKind};
 
 /// One more thing to know: a line, and perhaps where that happened.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
@@ -206,11 +31,18 @@ pub struct SourcePlace {
 
 impl Aux {
     pub fn line(text: impl Into<String>) -> Self {
-        Aux { text: text.into(), ..Aux::default() }
+        Aux {
+            text: text.into(),
+            ..Aux::default()
+        }
     }
 
     pub fn with_stack(text: impl Into<String>, stack: Stack) -> Self {
-        Aux { text: text.into(), stack: Some(stack), location: None }
+        Aux {
+            text: text.into(),
+            stack: Some(stack),
+            location: None,
+        }
     }
 }
 
@@ -255,7 +87,16 @@ pub enum AlignmentRule {
 
 impl ErrorRecord {
     pub fn new(kind: ErrorKind, what: impl Into<String>, thread: u32, stack: Stack) -> Self {
-        ErrorRecord { kind, what: what.into(), thread, thread_name: None, stack, aux: Vec::new(), leak: None, refined_rule: None }
+        ErrorRecord {
+            kind,
+            what: what.into(),
+            thread,
+            thread_name: None,
+            stack,
+            aux: Vec::new(),
+            leak: None,
+            refined_rule: None,
+        }
     }
 
     /// Says what `addr` is, and so what kind of mistake this is.
@@ -283,7 +124,10 @@ impl ErrorRecord {
             Origin::ClientRequest => " by a client request",
             Origin::Unknown => "",
         };
-        self.with_aux([Aux::with_stack(format!("Uninitialised value was created{by}"), stack)])
+        self.with_aux([Aux::with_stack(
+            format!("Uninitialised value was created{by}"),
+            stack,
+        )])
     }
 
     pub fn with_thread_name(mut self, name: Option<String>) -> Self {
@@ -292,85 +136,179 @@ impl ErrorRecord {
     }
 
     pub fn invalid_read(size: u64, thread: u32, stack: Stack) -> Self {
-        Self::new(ErrorKind::Read { size }, format!("Invalid read of size {size}"), thread, stack)
+        Self::new(
+            ErrorKind::Read { size },
+            format!("Invalid read of size {size}"),
+            thread,
+            stack,
+        )
     }
 
     pub fn invalid_write(size: u64, thread: u32, stack: Stack) -> Self {
-        Self::new(ErrorKind::Write { size }, format!("Invalid write of size {size}"), thread, stack)
+        Self::new(
+            ErrorKind::Write { size },
+            format!("Invalid write of size {size}"),
+            thread,
+            stack,
+        )
     }
 
     pub fn invalid_jump(thread: u32, stack: Stack) -> Self {
-        Self::new(ErrorKind::Jump, "Jump to the invalid address stated on the next line", thread, stack)
+        Self::new(
+            ErrorKind::Jump,
+            "Jump to the invalid address stated on the next line",
+            thread,
+            stack,
+        )
     }
 
     pub fn condition(thread: u32, stack: Stack) -> Self {
-        Self::new(ErrorKind::Cond, "Conditional jump or move depends on uninitialised value(s)", thread, stack)
+        Self::new(
+            ErrorKind::Cond,
+            "Conditional jump or move depends on uninitialised value(s)",
+            thread,
+            stack,
+        )
     }
 
     pub fn value(size: u64, thread: u32, stack: Stack) -> Self {
-        Self::new(ErrorKind::Value { size }, format!("Use of uninitialised value of size {size}"), thread, stack)
+        Self::new(
+            ErrorKind::Value { size },
+            format!("Use of uninitialised value of size {size}"),
+            thread,
+            stack,
+        )
     }
 
     /// A system call argument that is undefined itself. `name` is `write(count)`.
     pub fn param_register(name: &str, thread: u32, stack: Stack) -> Self {
         let what = format!("Syscall param {name} contains uninitialised byte(s)");
-        Self::new(ErrorKind::ParamRegister { name: name.to_string() }, what, thread, stack)
+        Self::new(
+            ErrorKind::ParamRegister {
+                name: name.to_string(),
+            },
+            what,
+            thread,
+            stack,
+        )
     }
 
     /// Memory behind a system call argument. `name` is `write(buf)`.
     pub fn param_memory(name: &str, unaddressable: bool, thread: u32, stack: Stack) -> Self {
-        let what = format!("Syscall param {name} points to {} byte(s)", definedness_word(unaddressable));
-        Self::new(ErrorKind::ParamMemory { name: name.to_string(), unaddressable }, what, thread, stack)
+        let what = format!(
+            "Syscall param {name} points to {} byte(s)",
+            definedness_word(unaddressable)
+        );
+        Self::new(
+            ErrorKind::ParamMemory {
+                name: name.to_string(),
+                unaddressable,
+            },
+            what,
+            thread,
+            stack,
+        )
     }
 
     pub fn client_check(unaddressable: bool, thread: u32, stack: Stack) -> Self {
-        let word = if unaddressable { "Unaddressable" } else { "Uninitialised" };
+        let word = if unaddressable {
+            "Unaddressable"
+        } else {
+            "Uninitialised"
+        };
         let what = format!("{word} byte(s) found during client check request");
         Self::new(ErrorKind::User { unaddressable }, what, thread, stack)
     }
 
     pub fn invalid_free(thread: u32, stack: Stack) -> Self {
-        Self::new(ErrorKind::InvalidFree, "Invalid free() / delete / delete[] / realloc()", thread, stack)
+        Self::new(
+            ErrorKind::InvalidFree,
+            "Invalid free() / delete / delete[] / realloc()",
+            thread,
+            stack,
+        )
     }
 
     pub fn mismatched_free(thread: u32, stack: Stack) -> Self {
-        Self::new(ErrorKind::MismatchedFree, "Mismatched free() / delete / delete []", thread, stack)
+        Self::new(
+            ErrorKind::MismatchedFree,
+            "Mismatched free() / delete / delete []",
+            thread,
+            stack,
+        )
     }
 
     /// `length` is absent for the `str*` family.
-    pub fn overlap(function: &str, dst: u64, src: u64, length: Option<u64>, thread: u32, stack: Stack) -> Self {
-        let length = length.map(|length| format!(", {length}")).unwrap_or_default();
-        let what = format!("Source and destination overlap in {function}(0x{dst:x}, 0x{src:x}{length})");
+    pub fn overlap(
+        function: &str,
+        dst: u64,
+        src: u64,
+        length: Option<u64>,
+        thread: u32,
+        stack: Stack,
+    ) -> Self {
+        let length = length
+            .map(|length| format!(", {length}"))
+            .unwrap_or_default();
+        let what =
+            format!("Source and destination overlap in {function}(0x{dst:x}, 0x{src:x}{length})");
         Self::new(ErrorKind::Overlap, what, thread, stack)
     }
 
     pub fn fishy(function: &str, argument: &str, value: u64, thread: u32, stack: Stack) -> Self {
         let value = value as i64; // shown as the negative number it probably was
-        let what = format!("Argument '{argument}' of function {function} has a fishy (possibly negative) value: {value}");
-        let kind = ErrorKind::Fishy { function: function.to_string(), argument: argument.to_string() };
+        let what = format!(
+            "Argument '{argument}' of function {function} has a fishy (possibly negative) value: {value}"
+        );
+        let kind = ErrorKind::Fishy {
+            function: function.to_string(),
+            argument: argument.to_string(),
+        };
         Self::new(kind, what, thread, stack)
     }
 
     pub fn illegal_mempool(thread: u32, stack: Stack) -> Self {
-        Self::new(ErrorKind::Mempool, "Illegal memory pool address", thread, stack)
+        Self::new(
+            ErrorKind::Mempool,
+            "Illegal memory pool address",
+            thread,
+            stack,
+        )
     }
 
     /// `what` names the kernel's own access, for example `signal handler frame`.
     pub fn core_memory(what: &str, thread: u32, stack: Stack) -> Self {
-        Self::new(ErrorKind::CoreMem, format!("{what} contains unaddressable byte(s)"), thread, stack)
+        Self::new(
+            ErrorKind::CoreMem,
+            format!("{what} contains unaddressable byte(s)"),
+            thread,
+            stack,
+        )
     }
 
     pub fn realloc_zero(thread: u32, stack: Stack) -> Self {
-        Self::new(ErrorKind::ReallocZero, "realloc() with size 0", thread, stack)
+        Self::new(
+            ErrorKind::ReallocZero,
+            "realloc() with size 0",
+            thread,
+            stack,
+        )
     }
 
     pub fn bad_alignment(value: u64, rule: AlignmentRule, thread: u32, stack: Stack) -> Self {
         let should = match rule {
             AlignmentRule::PowerOfTwo => "power of 2",
             AlignmentRule::NonZeroPowerOfTwo => "non-zero and a power of 2",
-            AlignmentRule::PosixMemalign => "non-zero, a power of 2 and a multiple of sizeof(void*)",
+            AlignmentRule::PosixMemalign => {
+                "non-zero, a power of 2 and a multiple of sizeof(void*)"
+            }
         };
-        Self::new(ErrorKind::BadAlign, format!("Invalid alignment value: {value} (should be {should})"), thread, stack)
+        Self::new(
+            ErrorKind::BadAlign,
+            format!("Invalid alignment value: {value} (should be {should})"),
+            thread,
+            stack,
+        )
     }
 
     pub fn unsafe_zero_size(thread: u32, stack: Stack) -> Self {
@@ -380,19 +318,40 @@ impl ErrorRecord {
 
     /// `functions` is the pair as users write it: `new/delete`, `new[][/delete[]`, `aligned_alloc/free_sized`.
     pub fn size_mismatch(functions: &str, value: u64, thread: u32, stack: Stack) -> Self {
-        Self::new(ErrorKind::SizeMismatch, format!("Mismatched {functions} size value: {value}"), thread, stack)
+        Self::new(
+            ErrorKind::SizeMismatch,
+            format!("Mismatched {functions} size value: {value}"),
+            thread,
+            stack,
+        )
     }
 
     /// `None` stands for the default alignment.
-    pub fn align_mismatch(functions: &str, alloc: Option<u64>, dealloc: Option<u64>, thread: u32, stack: Stack) -> Self {
-        let text = |value: Option<u64>| value.map_or("default-aligned".to_string(), |value| value.to_string());
-        let what = format!("Mismatched {functions} alignment alloc value: {} dealloc value: {}", text(alloc), text(dealloc));
+    pub fn align_mismatch(
+        functions: &str,
+        alloc: Option<u64>,
+        dealloc: Option<u64>,
+        thread: u32,
+        stack: Stack,
+    ) -> Self {
+        let text = |value: Option<u64>| {
+            value.map_or("default-aligned".to_string(), |value| value.to_string())
+        };
+        let what = format!(
+            "Mismatched {functions} alignment alloc value: {} dealloc value: {}",
+            text(alloc),
+            text(dealloc)
+        );
         Self::new(ErrorKind::AlignMismatch, what, thread, stack)
     }
 }
 
 fn definedness_word(unaddressable: bool) -> &'static str {
-    if unaddressable { "unaddressable" } else { "uninitialised" }
+    if unaddressable {
+        "unaddressable"
+    } else {
+        "uninitialised"
+    }
 }
 
 #[cfg(test)]
@@ -406,44 +365,108 @@ mod tests {
     #[test]
     fn headlines_are_word_by_word() {
         let s = Stack::default;
-        assert_eq!(what(ErrorRecord::invalid_read(4, 1, s())), "Invalid read of size 4");
-        assert_eq!(what(ErrorRecord::invalid_write(16, 1, s())), "Invalid write of size 16");
-        assert_eq!(what(ErrorRecord::invalid_jump(1, s())), "Jump to the invalid address stated on the next line");
-        assert_eq!(what(ErrorRecord::condition(1, s())), "Conditional jump or move depends on uninitialised value(s)");
-        assert_eq!(what(ErrorRecord::value(8, 1, s())), "Use of uninitialised value of size 8");
-        assert_eq!(what(ErrorRecord::param_register("exit(status)", 1, s())), "Syscall param exit(status) contains uninitialised byte(s)");
-        assert_eq!(what(ErrorRecord::param_memory("write(buf)", false, 1, s())), "Syscall param write(buf) points to uninitialised byte(s)");
-        assert_eq!(what(ErrorRecord::param_memory("read(buf)", true, 1, s())), "Syscall param read(buf) points to unaddressable byte(s)");
-        assert_eq!(what(ErrorRecord::client_check(true, 1, s())), "Unaddressable byte(s) found during client check request");
-        assert_eq!(what(ErrorRecord::client_check(false, 1, s())), "Uninitialised byte(s) found during client check request");
-        assert_eq!(what(ErrorRecord::invalid_free(1, s())), "Invalid free() / delete / delete[] / realloc()");
-        assert_eq!(what(ErrorRecord::mismatched_free(1, s())), "Mismatched free() / delete / delete []");
-        assert_eq!(what(ErrorRecord::overlap("memcpy", 0x4a40040, 0x4a40041, Some(5), 1, s())),
-            "Source and destination overlap in memcpy(0x4a40040, 0x4a40041, 5)");
-        assert_eq!(what(ErrorRecord::overlap("strcpy", 1, 0x2f, None, 1, s())), "Source and destination overlap in strcpy(0x1, 0x2f)");
-        assert_eq!(what(ErrorRecord::fishy("malloc", "size", u64::MAX, 1, s())),
-            "Argument 'size' of function malloc has a fishy (possibly negative) value: -1");
-        assert_eq!(what(ErrorRecord::realloc_zero(1, s())), "realloc() with size 0");
-        assert_eq!(what(ErrorRecord::bad_alignment(3, AlignmentRule::NonZeroPowerOfTwo, 1, s())),
-            "Invalid alignment value: 3 (should be non-zero and a power of 2)");
-        assert_eq!(what(ErrorRecord::align_mismatch("new/delete", Some(64), None, 1, s())),
-            "Mismatched new/delete alignment alloc value: 64 dealloc value: default-aligned");
-    }
-
-    #[test]
-    fn suppression_sizes_are_those_of_the_file_format() {
-        for (size, name) in [(1, "Addr1"), (8, "Addr8"), (10, "Addr16"), (28, "Addr32"), (64, "Addr32"), (0, "Addr1")] {
-            assert_eq!(ErrorKind::Read { size }.suppression_kind(), name);
-        }
-        assert_eq!(ErrorKind::Value { size: 8 }.suppression_kind(), "Value8");
-        assert_eq!(ErrorKind::Leak(LeakKind::Possible).suppression_extra().as_deref(), Some("match-leak-kinds: possible"));
+        assert_eq!(
+            what(ErrorRecord::invalid_read(4, 1, s())),
+            "Invalid read of size 4"
+        );
+        assert_eq!(
+            what(ErrorRecord::invalid_write(16, 1, s())),
+            "Invalid write of size 16"
+        );
+        assert_eq!(
+            what(ErrorRecord::invalid_jump(1, s())),
+            "Jump to the invalid address stated on the next line"
+        );
+        assert_eq!(
+            what(ErrorRecord::condition(1, s())),
+            "Conditional jump or move depends on uninitialised value(s)"
+        );
+        assert_eq!(
+            what(ErrorRecord::value(8, 1, s())),
+            "Use of uninitialised value of size 8"
+        );
+        assert_eq!(
+            what(ErrorRecord::param_register("exit(status)", 1, s())),
+            "Syscall param exit(status) contains uninitialised byte(s)"
+        );
+        assert_eq!(
+            what(ErrorRecord::param_memory("write(buf)", false, 1, s())),
+            "Syscall param write(buf) points to uninitialised byte(s)"
+        );
+        assert_eq!(
+            what(ErrorRecord::param_memory("read(buf)", true, 1, s())),
+            "Syscall param read(buf) points to unaddressable byte(s)"
+        );
+        assert_eq!(
+            what(ErrorRecord::client_check(true, 1, s())),
+            "Unaddressable byte(s) found during client check request"
+        );
+        assert_eq!(
+            what(ErrorRecord::client_check(false, 1, s())),
+            "Uninitialised byte(s) found during client check request"
+        );
+        assert_eq!(
+            what(ErrorRecord::invalid_free(1, s())),
+            "Invalid free() / delete / delete[] / realloc()"
+        );
+        assert_eq!(
+            what(ErrorRecord::mismatched_free(1, s())),
+            "Mismatched free() / delete / delete []"
+        );
+        assert_eq!(
+            what(ErrorRecord::overlap(
+                "memcpy",
+                0x4a40040,
+                0x4a40041,
+                Some(5),
+                1,
+                s()
+            )),
+            "Source and destination overlap in memcpy(0x4a40040, 0x4a40041, 5)"
+        );
+        assert_eq!(
+            what(ErrorRecord::overlap("strcpy", 1, 0x2f, None, 1, s())),
+            "Source and destination overlap in strcpy(0x1, 0x2f)"
+        );
+        assert_eq!(
+            what(ErrorRecord::fishy("malloc", "size", u64::MAX, 1, s())),
+            "Argument 'size' of function malloc has a fishy (possibly negative) value: -1"
+        );
+        assert_eq!(
+            what(ErrorRecord::realloc_zero(1, s())),
+            "realloc() with size 0"
+        );
+        assert_eq!(
+            what(ErrorRecord::bad_alignment(
+                3,
+                AlignmentRule::NonZeroPowerOfTwo,
+                1,
+                s()
+            )),
+            "Invalid alignment value: 3 (should be non-zero and a power of 2)"
+        );
+        assert_eq!(
+            what(ErrorRecord::align_mismatch(
+                "new/delete",
+                Some(64),
+                None,
+                1,
+                s()
+            )),
+            "Mismatched new/delete alignment alloc value: 64 dealloc value: default-aligned"
+        );
     }
 
     #[test]
     fn origins_name_their_source() {
-        let record = ErrorRecord::condition(1, Stack::default()).with_origin(Origin::Heap, Stack::default());
-        assert_eq!(record.aux[0].text, "Uninitialised value was created by a heap allocation");
-        let record = ErrorRecord::condition(1, Stack::default()).with_origin(Origin::Unknown, Stack::default());
+        let record =
+            ErrorRecord::condition(1, Stack::default()).with_origin(Origin::Heap, Stack::default());
+        assert_eq!(
+            record.aux[0].text,
+            "Uninitialised value was created by a heap allocation"
+        );
+        let record = ErrorRecord::condition(1, Stack::default())
+            .with_origin(Origin::Unknown, Stack::default());
         assert_eq!(record.aux[0].text, "Uninitialised value was created");
     }
 }

@@ -10,7 +10,7 @@
 //!              frame                                                  format    socket
 //! ```
 //!
-//! * [`frame`], [`error`], [`address`]: the nouns. Every finding is one tree: *what + stack + (also-what + stack)…*. Kinds
+//! * [`kind`], [`frame`], [`error`], [`address`], [`leak`]: the nouns. Every finding is one tree: *what + stack + (also-what + stack)…*. Kinds
 //!   build the tree once, in `error` and `address`; the texts live there and nowhere else.
 //! * [`dedup`], [`suppress`]: is this finding new, and does anybody want to see it.
 //! * [`render`]: one file per format, each a walk over the same tree.
@@ -25,6 +25,7 @@ pub mod address;
 pub mod dedup;
 pub mod error;
 pub mod frame;
+pub mod kind;
 pub mod leak;
 pub mod number;
 pub mod options;

@@ -37,7 +37,9 @@ impl OpenDescriptor {
         match &self.descriptor {
             Descriptor::File(None) => format!("Open file descriptor {}:", self.number),
             Descriptor::File(Some(name)) => format!("Open file descriptor {}: {name}", self.number),
-            Descriptor::Socket { family, ends } => format!("Open {family} socket {}: {ends}", self.number),
+            Descriptor::Socket { family, ends } => {
+                format!("Open {family} socket {}: {ends}", self.number)
+            }
         }
     }
 }
@@ -46,7 +48,10 @@ impl OpenDescriptor {
 /// descriptors are counted but listed only if `all`.
 pub fn section(open: &[OpenDescriptor], all: bool, style: &FrameStyle) -> Vec<String> {
     let standard = open.iter().filter(|one| one.is_standard()).count();
-    let mut lines = vec![format!("FILE DESCRIPTORS: {} open ({standard} std) at exit.", open.len())];
+    let mut lines = vec![format!(
+        "FILE DESCRIPTORS: {} open ({standard} std) at exit.",
+        open.len()
+    )];
     for one in open.iter().filter(|one| all || !one.is_standard()) {
         lines.push(one.headline());
         match &one.opened {
@@ -66,23 +71,40 @@ mod tests {
 
     #[test]
     fn a_section() {
-        let file = |number, name: Option<&str>, opened| OpenDescriptor { number, descriptor: Descriptor::File(name.map(str::to_string)), opened };
-        let socket = Descriptor::Socket { family: "AF_INET".into(), ends: "<unbound> <-> unbound".into() };
+        let file = |number, name: Option<&str>, opened| OpenDescriptor {
+            number,
+            descriptor: Descriptor::File(name.map(str::to_string)),
+            opened,
+        };
+        let socket = Descriptor::Socket {
+            family: "AF_INET".into(),
+            ends: "<unbound> <-> unbound".into(),
+        };
         let open = [
-            OpenDescriptor { number: 4, descriptor: socket, opened: Some(Stack(vec![frame(0x10ab, "main", "a.c", 7)])) },
+            OpenDescriptor {
+                number: 4,
+                descriptor: socket,
+                opened: Some(Stack(vec![frame(0x10ab, "main", "a.c", 7)])),
+            },
             file(3, Some("/etc/passwd"), None),
             file(2, None, None),
         ];
-        assert_eq!(section(&open, false, &FrameStyle::default()), [
-            "FILE DESCRIPTORS: 3 open (1 std) at exit.",
-            "Open AF_INET socket 4: <unbound> <-> unbound",
-            "   at 0x10AB: main (a.c:7)",
-            "",
-            "Open file descriptor 3: /etc/passwd",
-            "   <inherited from parent>",
-            "",
-            "",
-        ]);
-        assert!(section(&open, true, &FrameStyle::default()).contains(&"Open file descriptor 2:".to_string()));
+        assert_eq!(
+            section(&open, false, &FrameStyle::default()),
+            [
+                "FILE DESCRIPTORS: 3 open (1 std) at exit.",
+                "Open AF_INET socket 4: <unbound> <-> unbound",
+                "   at 0x10AB: main (a.c:7)",
+                "",
+                "Open file descriptor 3: /etc/passwd",
+                "   <inherited from parent>",
+                "",
+                "",
+            ]
+        );
+        assert!(
+            section(&open, true, &FrameStyle::default())
+                .contains(&"Open file descriptor 2:".to_string())
+        );
     }
 }

@@ -59,7 +59,9 @@ impl Json {
             }
             Json::Object(members) => {
                 out.push('{');
-                let present = members.iter().filter(|(_, value)| !matches!(value, Json::Null));
+                let present = members
+                    .iter()
+                    .filter(|(_, value)| !matches!(value, Json::Null));
                 for (index, (name, value)) in present.enumerate() {
                     out.push_str(if index > 0 { "," } else { "" });
                     quote(name, out);
@@ -103,32 +105,54 @@ fn line(event: &'static str, pid: u32, mut members: Vec<(&'static str, Json)>) -
 
 pub fn start(start: &ProcessStart) -> String {
     let words = |words: &[String]| Json::List(words.iter().map(Json::text).collect());
-    line("start", start.pid, vec![
-        ("schema", Json::number(1)),
-        ("parent", Json::number(start.parent)),
-        ("command", words(&start.command)),
-        ("tool", Json::text(concat!("memcheck ", env!("CARGO_PKG_VERSION")))),
-    ])
+    line(
+        "start",
+        start.pid,
+        vec![
+            ("schema", Json::number(1)),
+            ("parent", Json::number(start.parent)),
+            ("command", words(&start.command)),
+            (
+                "tool",
+                Json::text(concat!("memcheck ", env!("CARGO_PKG_VERSION"))),
+            ),
+        ],
+    )
 }
 
 /// A finding; also a repetition count when it is known.
 pub fn error(pid: u32, record: &ErrorRecord, unique: u64, placer: &Placer) -> String {
     let aux = record.aux.iter().map(|aux| {
-        Json::Object(vec![("text", Json::text(&aux.text)), ("stack", Json::option(aux.stack.as_ref(), stack))])
+        Json::Object(vec![
+            ("text", Json::text(&aux.text)),
+            ("stack", Json::option(aux.stack.as_ref(), stack)),
+        ])
     });
-    let leak = record.leak.map(|leak| Json::Object(vec![("bytes", Json::number(leak.bytes)), ("blocks", Json::number(leak.blocks))]));
-    line("error", pid, vec![
-        ("id", Json::number(unique)),
-        ("rule", Json::text(record.rule())),
-        ("kind", Json::text(record.kind.facts().xml6)),
-        ("what", Json::text(&record.what)),
-        ("thread", Json::number(record.thread)),
-        ("thread_name", Json::option(record.thread_name.as_ref(), Json::text)),
-        ("fingerprint", Json::text(placer.fingerprint(record))),
-        ("stack", stack(&record.stack)),
-        ("aux", Json::List(aux.collect())),
-        ("leak", leak.unwrap_or(Json::Null)),
-    ])
+    let leak = record.leak.map(|leak| {
+        Json::Object(vec![
+            ("bytes", Json::number(leak.bytes)),
+            ("blocks", Json::number(leak.blocks)),
+        ])
+    });
+    line(
+        "error",
+        pid,
+        vec![
+            ("id", Json::number(unique)),
+            ("rule", Json::text(record.rule())),
+            ("kind", Json::text(record.kind.facts().xml6)),
+            ("what", Json::text(&record.what)),
+            ("thread", Json::number(record.thread)),
+            (
+                "thread_name",
+                Json::option(record.thread_name.as_ref(), Json::text),
+            ),
+            ("fingerprint", Json::text(placer.fingerprint(record))),
+            ("stack", stack(&record.stack)),
+            ("aux", Json::List(aux.collect())),
+            ("leak", leak.unwrap_or(Json::Null)),
+        ],
+    )
 }
 
 fn stack(stack: &Stack) -> Json {
@@ -138,61 +162,101 @@ fn stack(stack: &Stack) -> Json {
 fn frame(frame: &Frame) -> Json {
     Json::Object(vec![
         ("address", Json::hex(frame.addr)),
-        ("function", Json::option(frame.function.as_ref(), Json::text)),
+        (
+            "function",
+            Json::option(frame.function.as_ref(), Json::text),
+        ),
         ("symbol", Json::option(frame.raw_name.as_ref(), Json::text)),
         ("file", Json::option(frame.full_path(), Json::text)),
         ("line", Json::option(frame.line, Json::number)),
         ("column", Json::option(frame.column, Json::number)),
         ("object", Json::option(frame.object_text(), Json::text)),
-        ("inlined", if frame.inlined { Json::Bool(true) } else { Json::Null }),
+        (
+            "inlined",
+            if frame.inlined {
+                Json::Bool(true)
+            } else {
+                Json::Null
+            },
+        ),
     ])
 }
 
 pub fn fatal_signal(pid: u32, fatal: &FatalSignal) -> String {
     let address = signal::has_address(fatal.signo, fatal.code).then(|| Json::hex(fatal.address));
-    line("fatal_signal", pid, vec![
-        ("signal", Json::number(fatal.signo)),
-        ("name", Json::text(signal::name(fatal.signo))),
-        ("what", Json::option(signal::event(fatal.signo, fatal.code), Json::text)),
-        ("address", address.unwrap_or(Json::Null)),
-        ("thread", Json::number(fatal.thread)),
-        ("stack", stack(&fatal.stack)),
-    ])
+    line(
+        "fatal_signal",
+        pid,
+        vec![
+            ("signal", Json::number(fatal.signo)),
+            ("name", Json::text(signal::name(fatal.signo))),
+            (
+                "what",
+                Json::option(signal::event(fatal.signo, fatal.code), Json::text),
+            ),
+            ("address", address.unwrap_or(Json::Null)),
+            ("thread", Json::number(fatal.thread)),
+            ("stack", stack(&fatal.stack)),
+        ],
+    )
 }
 
 pub fn heap_summary(pid: u32, heap: &HeapSummary) -> String {
-    line("heap_summary", pid, vec![
-        ("in_use", tally(heap.in_use)),
-        ("allocs", Json::number(heap.allocs)),
-        ("frees", Json::number(heap.frees)),
-        ("allocated_bytes", Json::number(heap.allocated_bytes)),
-    ])
+    line(
+        "heap_summary",
+        pid,
+        vec![
+            ("in_use", tally(heap.in_use)),
+            ("allocs", Json::number(heap.allocs)),
+            ("frees", Json::number(heap.frees)),
+            ("allocated_bytes", Json::number(heap.allocated_bytes)),
+        ],
+    )
 }
 
 fn tally(tally: Tally) -> Json {
-    Json::Object(vec![("bytes", Json::number(tally.bytes)), ("blocks", Json::number(tally.blocks))])
+    Json::Object(vec![
+        ("bytes", Json::number(tally.bytes)),
+        ("blocks", Json::number(tally.blocks)),
+    ])
 }
 
 pub fn leak_summary(pid: u32, totals: &LeakTotals) -> String {
-    line("leak_summary", pid, vec![
-        ("definite", tally(totals.definite)),
-        ("indirect", tally(totals.indirect)),
-        ("possible", tally(totals.possible)),
-        ("reachable", tally(totals.reachable)),
-        ("suppressed", tally(totals.suppressed)),
-    ])
+    line(
+        "leak_summary",
+        pid,
+        vec![
+            ("definite", tally(totals.definite)),
+            ("indirect", tally(totals.indirect)),
+            ("possible", tally(totals.possible)),
+            ("reachable", tally(totals.reachable)),
+            ("suppressed", tally(totals.suppressed)),
+        ],
+    )
 }
 
 /// The sums, and how often each finding occurred.
 pub fn finish(pid: u32, totals: ErrorTotals, counts: impl Iterator<Item = (u64, u64)>) -> String {
-    let counts = counts.map(|(id, count)| Json::Object(vec![("id", Json::number(id)), ("count", Json::number(count))]));
-    line("finish", pid, vec![
-        ("errors", Json::number(totals.errors)),
-        ("contexts", Json::number(totals.contexts)),
-        ("suppressed", Json::number(totals.suppressed)),
-        ("suppressed_contexts", Json::number(totals.suppressed_contexts)),
-        ("counts", Json::List(counts.collect())),
-    ])
+    let counts = counts.map(|(id, count)| {
+        Json::Object(vec![
+            ("id", Json::number(id)),
+            ("count", Json::number(count)),
+        ])
+    });
+    line(
+        "finish",
+        pid,
+        vec![
+            ("errors", Json::number(totals.errors)),
+            ("contexts", Json::number(totals.contexts)),
+            ("suppressed", Json::number(totals.suppressed)),
+            (
+                "suppressed_contexts",
+                Json::number(totals.suppressed_contexts),
+            ),
+            ("counts", Json::List(counts.collect())),
+        ],
+    )
 }
 
 #[cfg(test)]
@@ -202,7 +266,11 @@ mod tests {
 
     #[test]
     fn text_is_escaped_and_nulls_vanish() {
-        let value = Json::Object(vec![("a", Json::text("q\"\\\n\u{1}é")), ("b", Json::Null), ("c", Json::List(vec![Json::Bool(true), Json::number(-1)]))]);
+        let value = Json::Object(vec![
+            ("a", Json::text("q\"\\\n\u{1}é")),
+            ("b", Json::Null),
+            ("c", Json::List(vec![Json::Bool(true), Json::number(-1)])),
+        ]);
         assert_eq!(value.to_string(), r#"{"a":"q\"\\\n\u0001é","c":[true,-1]}"#);
     }
 
@@ -211,9 +279,13 @@ mod tests {
         let record = ErrorRecord::invalid_read(4, 1, Stack(vec![frame(0x10ab, "main", "a.c", 12)]));
         let placer = Placer::default();
         let print = placer.fingerprint(&record);
-        assert_eq!(error(7, &record, 3, &placer), format!(
-            "{{\"event\":\"error\",\"pid\":7,\"id\":3,\"rule\":\"invalid-read\",\"kind\":\"InvalidRead\",\"what\":\"Invalid read of size 4\",\
+        assert_eq!(
+            error(7, &record, 3, &placer),
+            format!(
+                "{{\"event\":\"error\",\"pid\":7,\"id\":3,\"rule\":\"invalid-read\",\"kind\":\"InvalidRead\",\"what\":\"Invalid read of size 4\",\
              \"thread\":1,\"fingerprint\":\"{print}\",\"stack\":[{{\"address\":\"0x10ab\",\"function\":\"main\",\"symbol\":\"main\",\
-             \"file\":\"/src/a.c\",\"line\":12,\"object\":\"/bin/prog\"}}],\"aux\":[]}}\n"));
+             \"file\":\"/src/a.c\",\"line\":12,\"object\":\"/bin/prog\"}}],\"aux\":[]}}\n"
+            )
+        );
     }
 }

@@ -24,7 +24,11 @@ pub fn generate(kind: &ErrorKind, stack: &Stack, show_below_main: bool) -> Gener
     Generated {
         kind: format!("{}:{}", kind.suppression_tool(), kind.suppression_kind()),
         extra: kind.suppression_extra(),
-        frames: stack.shown(show_below_main).iter().map(frame_line).collect(),
+        frames: stack
+            .shown(show_below_main)
+            .iter()
+            .map(frame_line)
+            .collect(),
     }
 }
 
@@ -59,28 +63,79 @@ mod tests {
 
     #[test]
     fn text_is_what_users_paste() {
-        let kind = ErrorKind::ParamMemory { name: "write(buf)".into(), unaddressable: false };
-        let unnamed = Frame { object: Some("/lib/x.so".into()), ..Frame::unknown(5) };
-        let stack = Stack(vec![library_frame(1, "write", "/l"), unnamed, Frame::unknown(7), frame(2, "main", "a.c", 8), frame(3, "_start", "s", 1)]);
-        assert_eq!(generate(&kind, &stack, false).text(),
-            "{\n   <insert_a_suppression_name_here>\n   Memcheck:Param\n   write(buf)\n   fun:write\n   obj:/lib/x.so\n   obj:*\n   fun:main\n}\n");
+        let kind = ErrorKind::ParamMemory {
+            name: "write(buf)".into(),
+            unaddressable: false,
+        };
+        let unnamed = Frame {
+            object: Some("/lib/x.so".into()),
+            ..Frame::unknown(5)
+        };
+        let stack = Stack(vec![
+            library_frame(1, "write", "/l"),
+            unnamed,
+            Frame::unknown(7),
+            frame(2, "main", "a.c", 8),
+            frame(3, "_start", "s", 1),
+        ]);
+        assert_eq!(
+            generate(&kind, &stack, false).text(),
+            "{\n   <insert_a_suppression_name_here>\n   Memcheck:Param\n   write(buf)\n   fun:write\n   obj:/lib/x.so\n   obj:*\n   fun:main\n}\n"
+        );
     }
 
     /// A generated rule hides the finding it was generated from, whatever kinds, names and unknown frames come together.
     #[test]
     fn a_generated_rule_hides_its_finding() {
         let kinds = [
-            ErrorKind::Read { size: 10 }, ErrorKind::Write { size: 64 }, ErrorKind::Jump, ErrorKind::Cond, ErrorKind::Value { size: 8 },
-            ErrorKind::ParamRegister { name: "write(fd)".into() }, ErrorKind::ParamMemory { name: "a(b[0])".into(), unaddressable: true },
-            ErrorKind::User { unaddressable: true }, ErrorKind::InvalidFree, ErrorKind::MismatchedFree, ErrorKind::Overlap,
-            ErrorKind::Fishy { function: "calloc".into(), argument: "nmemb".into() }, ErrorKind::Mempool, ErrorKind::CoreMem,
-            ErrorKind::ReallocZero, ErrorKind::BadAlign, ErrorKind::UnsafeZeroSize, ErrorKind::SizeMismatch, ErrorKind::AlignMismatch,
-            ErrorKind::FdBadClose, ErrorKind::FdNotClosed, ErrorKind::Leak(LeakKind::Definite), ErrorKind::Leak(LeakKind::Reachable),
+            ErrorKind::Read { size: 10 },
+            ErrorKind::Write { size: 64 },
+            ErrorKind::Jump,
+            ErrorKind::Cond,
+            ErrorKind::Value { size: 8 },
+            ErrorKind::ParamRegister {
+                name: "write(fd)".into(),
+            },
+            ErrorKind::ParamMemory {
+                name: "a(b[0])".into(),
+                unaddressable: true,
+            },
+            ErrorKind::User {
+                unaddressable: true,
+            },
+            ErrorKind::InvalidFree,
+            ErrorKind::MismatchedFree,
+            ErrorKind::Overlap,
+            ErrorKind::Fishy {
+                function: "calloc".into(),
+                argument: "nmemb".into(),
+            },
+            ErrorKind::Mempool,
+            ErrorKind::CoreMem,
+            ErrorKind::ReallocZero,
+            ErrorKind::BadAlign,
+            ErrorKind::UnsafeZeroSize,
+            ErrorKind::SizeMismatch,
+            ErrorKind::AlignMismatch,
+            ErrorKind::FdBadClose,
+            ErrorKind::FdNotClosed,
+            ErrorKind::Leak(LeakKind::Definite),
+            ErrorKind::Leak(LeakKind::Reachable),
         ];
         let choices = [
-            Frame::unknown(1), library_frame(2, "S::operator*(int?)", "/l"), frame(3, "pthread_create@@GLIBC_2.34", "p.c", 2),
-            Frame { inlined: true, ..frame(4, "tiny", "t.h", 1) }, Frame { object: Some("/lib/x.so".into()), ..Frame::unknown(5) },
-            frame(6, "main", "m.c", 3), library_frame(7, "_start", "/bin/p"),
+            Frame::unknown(1),
+            library_frame(2, "S::operator*(int?)", "/l"),
+            frame(3, "pthread_create@@GLIBC_2.34", "p.c", 2),
+            Frame {
+                inlined: true,
+                ..frame(4, "tiny", "t.h", 1)
+            },
+            Frame {
+                object: Some("/lib/x.so".into()),
+                ..Frame::unknown(5)
+            },
+            frame(6, "main", "m.c", 3),
+            library_frame(7, "_start", "/bin/p"),
         ];
         let mut seed = 1u32;
         for kind in &kinds {

@@ -17,7 +17,9 @@ pub fn matches(pattern: &str, text: &str) -> bool {
                 t += 1;
             }
             _ => {
-                let Some((after_star, taken)) = retry else { return false };
+                let Some((after_star, taken)) = retry else {
+                    return false;
+                };
                 retry = Some((after_star, taken + 1));
                 (p, t) = (after_star, taken + 1);
             }
@@ -33,9 +35,18 @@ mod tests {
     #[test]
     fn wildcards() {
         for (pattern, text, expected) in [
-            ("", "", true), ("", "a", false), ("*", "", true), ("a*b*c", "aXbYbZc", true), ("a*b", "abX", false),
-            ("?at", "cat", true), ("?at", "at", false), ("*/libfoo.so*", "/usr/lib/libfoo.so.1", true),
-            ("obj", "object", false), ("a**", "a", true), ("*a?", "aab", true), ("[a]", "a", false),
+            ("", "", true),
+            ("", "a", false),
+            ("*", "", true),
+            ("a*b*c", "aXbYbZc", true),
+            ("a*b", "abX", false),
+            ("?at", "cat", true),
+            ("?at", "at", false),
+            ("*/libfoo.so*", "/usr/lib/libfoo.so.1", true),
+            ("obj", "object", false),
+            ("a**", "a", true),
+            ("*a?", "aab", true),
+            ("[a]", "a", false),
         ] {
             assert_eq!(matches(pattern, text), expected, "{pattern} on {text}");
         }
