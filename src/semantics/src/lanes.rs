@@ -49,6 +49,10 @@ pub enum Lane {
     Equal,
     Greater,
     PopCount,
+    LeadingZeros,
+    Absolute,
+    /// a, -a or 0 by the sign of b.
+    Sign,
     /// Sum of absolute differences of bytes into 8-byte lanes.
     Sad,
 }
@@ -170,10 +174,19 @@ pub const ROWS: &[Row] = &[
     lane(&[Vpopcntd], Lane::PopCount, 4),
     lane(&[Vpopcntq], Lane::PopCount, 8),
     lane(&[Psadbw, Vpsadbw], Lane::Sad, 8),
-    lane(&[Pabsb, Vpabsb, Psignb, Vpsignb, Gf2p8mulb, Vgf2p8mulb], Lane::Any, 1),
-    lane(&[Pabsw, Vpabsw, Psignw, Vpsignw, Pmulhw, Vpmulhw, Pmulhrsw, Vpmulhrsw, Pmaddubsw, Vpmaddubsw,
+    lane(&[Pabsb, Vpabsb], Lane::Absolute, 1),
+    lane(&[Pabsw, Vpabsw], Lane::Absolute, 2),
+    lane(&[Pabsd, Vpabsd], Lane::Absolute, 4),
+    lane(&[Vpabsq], Lane::Absolute, 8),
+    lane(&[Psignb, Vpsignb], Lane::Sign, 1),
+    lane(&[Psignw, Vpsignw], Lane::Sign, 2),
+    lane(&[Psignd, Vpsignd], Lane::Sign, 4),
+    lane(&[Vplzcntd], Lane::LeadingZeros, 4),
+    lane(&[Vplzcntq], Lane::LeadingZeros, 8),
+    lane(&[Gf2p8mulb, Vgf2p8mulb], Lane::Any, 1),
+    lane(&[Pmulhw, Vpmulhw, Pmulhrsw, Vpmulhrsw, Pmaddubsw, Vpmaddubsw,
            Vaddph, Vsubph, Vmulph, Vdivph, Vminph, Vmaxph, Vsqrtph, Vcmpph], Lane::Any, 2),
-    lane(&[Pabsd, Vpabsd, Psignd, Vpsignd, Pmaddwd, Vpmaddwd, Vplzcntd, Vpdpbusd, Vpdpbusds, Vpdpwssd, Vpdpwssds, Vdpbf16ps,
+    lane(&[Pmaddwd, Vpmaddwd, Vpdpbusd, Vpdpbusds, Vpdpwssd, Vpdpwssds, Vdpbf16ps,
            Addps, Vaddps, Subps, Vsubps, Mulps, Vmulps, Divps, Vdivps, Minps, Vminps, Maxps, Vmaxps, Sqrtps, Vsqrtps,
            Rcpps, Vrcpps, Rsqrtps, Vrsqrtps, Roundps, Vroundps, Cmpps, Addsubps, Vaddsubps,
            Vrcp14ps, Vrsqrt14ps, Vrndscaleps, Vreduceps, Vrangeps, Vgetexpps, Vgetmantps, Vscalefps, Vfixupimmps,
@@ -181,7 +194,7 @@ pub const ROWS: &[Row] = &[
            Vfnmadd132ps, Vfnmadd213ps, Vfnmadd231ps, Vfnmsub132ps, Vfnmsub213ps, Vfnmsub231ps,
            Vfmaddsub132ps, Vfmaddsub213ps, Vfmaddsub231ps, Vfmsubadd132ps, Vfmsubadd213ps, Vfmsubadd231ps,
            Cvtdq2ps, Vcvtdq2ps, Cvtps2dq, Vcvtps2dq, Cvttps2dq, Vcvttps2dq, Vcvtps2udq, Vcvttps2udq, Vcvtudq2ps], Lane::Any, 4),
-    lane(&[Vpabsq, Vplzcntq, Vpmadd52luq, Vpmadd52huq,
+    lane(&[Vpmadd52luq, Vpmadd52huq,
            Addpd, Vaddpd, Subpd, Vsubpd, Mulpd, Vmulpd, Divpd, Vdivpd, Minpd, Vminpd, Maxpd, Vmaxpd, Sqrtpd, Vsqrtpd,
            Roundpd, Vroundpd, Cmppd, Addsubpd, Vaddsubpd,
            Vrcp14pd, Vrsqrt14pd, Vrndscalepd, Vreducepd, Vrangepd, Vgetexppd, Vgetmantpd, Vscalefpd, Vfixupimmpd,
@@ -318,7 +331,8 @@ pub(crate) fn run_lane<M: Machine>(cx: &mut Cx<M>, op: Lane, width: u8) {
         let v = cx.any_v().smeared(width);
         return cx.put(target, v, width);
     }
-    let (a, b) = if op == Lane::PopCount { (cx.op(1), Operand::None) } else { pair(cx) };
+    let single = matches!(op, Lane::PopCount | Lane::LeadingZeros | Lane::Absolute);
+    let (a, b) = if single { (cx.op(1), Operand::None) } else { pair(cx) };
     let (a, b) = (cx.vector(a), cx.vector(b));
     let open = (a.v | b.v).smeared(width);
     let mut v = Wide::ZERO;
@@ -331,7 +345,7 @@ pub(crate) fn run_lane<M: Machine>(cx: &mut Cx<M>, op: Lane, width: u8) {
 }
 
 /// V of one lane, `n` bits wide, at least one of whose inputs is undefined somewhere.
-fn lane_v(op: Lane, n: u32, a: Bits, b: Bits) -> u64 {
+pub(crate) fn lane_v(op: Lane, n: u32, a: Bits, b: Bits) -> u64 {
     let top = 1u64 << (n - 1);
     let flipped = |b: Bits| Bits { x: b.x ^ top, v: b.v };
     let between = |f: &dyn Fn(u64, u64) -> u64| prefix_v(f(a.min(), b.min()), f(a.max(), b.max()));
@@ -351,8 +365,7 @@ fn lane_v(op: Lane, n: u32, a: Bits, b: Bits) -> u64 {
             let ((a0, a1), (b0, b1)) = (a.signed_range(n), b.signed_range(n));
             signed_prefix(saturate(a0 - b1, n), saturate(a1 - b0, n), n)
         }
-        Lane::MinU => between(&|a, b| a.min(b)),
-        Lane::MaxU => between(&|a, b| a.max(b)),
+        Lane::MinU | Lane::MaxU => extreme_v(op, a, b),
         Lane::MinS => lane_v(Lane::MinU, n, flipped(a), flipped(b)),
         Lane::MaxS => lane_v(Lane::MaxU, n, flipped(a), flipped(b)),
         Lane::Average => between(&|a, b| (a + b + 1) >> 1),
@@ -370,9 +383,57 @@ fn lane_v(op: Lane, n: u32, a: Bits, b: Bits) -> u64 {
         }
         Lane::Equal => spread(bits::eq_v(a, b)),
         Lane::Greater => spread(bits::greater_v(a, b, n)),
+        Lane::LeadingZeros => {
+            let zeros = |x: u64| u64::from(x.leading_zeros() - (64 - n));
+            prefix_v(zeros(a.max()), zeros(a.min()))
+        }
+        Lane::Absolute => turned_v(a, Bits { x: a.x & top, v: a.v & top }, n),
+        Lane::Sign if b.v != 0 => all,
+        Lane::Sign if b.x == 0 => 0,
+        Lane::Sign => turned_v(a, b.masked(top), n),
         Lane::PopCount => prefix_v(u64::from(a.min().count_ones()), u64::from(a.max().count_ones())),
-        Lane::Sad => 0xFFFF,
+        Lane::Sad => sad_v(a, b),
     }
+}
+
+/// Minimum or maximum: one of the two, and perhaps known which.
+fn extreme_v(op: Lane, a: Bits, b: Bits) -> u64 {
+    let (small, large) = if op == Lane::MinU { (a, b) } else { (b, a) };
+    if small.max() <= large.min() {
+        return a.v;
+    }
+    if large.max() <= small.min() {
+        return b.v;
+    }
+    let (lo, hi) = match op {
+        Lane::MinU => (a.min().min(b.min()), a.max().min(b.max())),
+        _ => (a.min().max(b.min()), a.max().max(b.max())),
+    };
+    prefix_v(lo, hi) & (a.v | b.v | (a.x ^ b.x))
+}
+
+/// V of "-a if negative (its top bit, alone), else a".
+fn turned_v(a: Bits, negative: Bits, n: u32) -> u64 {
+    let turned = bits::sub(Bits::known(0), a, Bits::known(0), n).r;
+    if negative.v != 0 {
+        (a.v | turned.v | (a.x ^ turned.x)) & mask(n)
+    } else if negative.x != 0 {
+        turned.v
+    } else {
+        a.v
+    }
+}
+
+/// Eight distances of bytes, each between a smallest and a largest possible one, summed.
+fn sad_v(a: Bits, b: Bits) -> u64 {
+    let (mut low, mut high) = (0, 0);
+    for i in 0..8 {
+        let byte = |word: Bits| Bits { x: word.x >> (i * 8), v: word.v >> (i * 8) }.masked(0xFF);
+        let (a, b) = (byte(a), byte(b));
+        low += a.min().saturating_sub(b.max()).max(b.min().saturating_sub(a.max()));
+        high += a.max().saturating_sub(b.min()).max(b.max().saturating_sub(a.min()));
+    }
+    prefix_v(low, high)
 }
 
 fn spread(undefined: bool) -> u64 {

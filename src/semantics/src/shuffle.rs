@@ -6,7 +6,7 @@ use iced_x86::Mnemonic::{self as M, *};
 
 use crate::bits::{self, Bits, mask};
 use crate::cx::Cx;
-use crate::lanes::{Vector, pair, saturate, signed_prefix};
+use crate::lanes::{Lane, Vector, lane_v, pair, saturate, signed_prefix};
 use crate::machine::Machine;
 use crate::plan::Operand;
 use crate::table::{Row, Rule};
@@ -51,8 +51,8 @@ pub enum Shuffle {
     BlendMask(u8),
     /// Saturating packs from lanes of this size; signed or unsigned result.
     Pack(u8, bool),
-    /// haddps, phaddd…: pairs of neighbours; (lane, any integer rule is the same).
-    Horizontal(u8),
+    /// haddps, phaddd…: pairs of neighbours; (lane, what is done with them).
+    Horizontal(u8, Lane),
     Compress(u8),
     Expand(u8),
 }
@@ -113,9 +113,14 @@ pub const ROWS: &[Row] = &[
     row(&[Packuswb, Vpackuswb], Shuffle::Pack(2, false)),
     row(&[Packssdw, Vpackssdw], Shuffle::Pack(4, true)),
     row(&[Packusdw, Vpackusdw], Shuffle::Pack(4, false)),
-    row(&[Phaddw, Vphaddw, Phsubw, Vphsubw, Phaddsw, Vphaddsw, Phsubsw, Vphsubsw], Shuffle::Horizontal(2)),
-    row(&[Phaddd, Vphaddd, Phsubd, Vphsubd, Haddps, Vhaddps, Hsubps, Vhsubps], Shuffle::Horizontal(4)),
-    row(&[Haddpd, Vhaddpd, Hsubpd, Vhsubpd], Shuffle::Horizontal(8)),
+    row(&[Phaddw, Vphaddw], Shuffle::Horizontal(2, Lane::Add)),
+    row(&[Phsubw, Vphsubw], Shuffle::Horizontal(2, Lane::Sub)),
+    row(&[Phaddsw, Vphaddsw], Shuffle::Horizontal(2, Lane::AddSatS)),
+    row(&[Phsubsw, Vphsubsw], Shuffle::Horizontal(2, Lane::SubSatS)),
+    row(&[Phaddd, Vphaddd], Shuffle::Horizontal(4, Lane::Add)),
+    row(&[Phsubd, Vphsubd], Shuffle::Horizontal(4, Lane::Sub)),
+    row(&[Haddps, Vhaddps, Hsubps, Vhsubps], Shuffle::Horizontal(4, Lane::Any)),
+    row(&[Haddpd, Vhaddpd, Hsubpd, Vhsubpd], Shuffle::Horizontal(8, Lane::Any)),
     row(&[Vpcompressb], Shuffle::Compress(1)),
     row(&[Vpcompressw], Shuffle::Compress(2)),
     row(&[Vpcompressd, Vcompressps], Shuffle::Compress(4)),
@@ -147,7 +152,7 @@ pub(crate) fn run<M: Machine>(cx: &mut Cx<M>, op: Shuffle) {
         Shuffle::BlendBy(lane) => blend_by(cx, usize::from(lane)),
         Shuffle::BlendMask(lane) => blend_mask(cx, usize::from(lane)),
         Shuffle::Pack(lane, signed) => pack(cx, usize::from(lane), signed),
-        Shuffle::Horizontal(lane) => horizontal(cx, usize::from(lane)),
+        Shuffle::Horizontal(lane, op) => horizontal(cx, usize::from(lane), op),
         Shuffle::Compress(lane) => compress(cx, usize::from(lane)),
         Shuffle::Expand(lane) => expand(cx, usize::from(lane)),
     }
@@ -362,17 +367,19 @@ fn pack<M: Machine>(cx: &mut Cx<M>, lane: usize, signed: bool) {
 }
 
 /// Per block: pairs of the first source, then pairs of the second.
-fn horizontal<M: Machine>(cx: &mut Cx<M>, lane: usize) {
+fn horizontal<M: Machine>(cx: &mut Cx<M>, lane: usize, op: Lane) {
     let (a, b) = pair(cx);
-    let (a, b) = (cx.wide_v(a), cx.wide_v(b));
+    let (a, b) = (cx.vector(a), cx.vector(b));
     let block = cx.size(0).min(16) / lane;
     let mut v = Wide::ZERO;
     for i in 0..cx.size(0) / lane {
         let (start, within) = (i - i % block, i % block);
         let source = if within < block / 2 { &a } else { &b };
         let at = start + within % (block / 2) * 2;
-        let any = source.lane(lane, at) | source.lane(lane, at + 1);
-        v.set(lane, i, if any != 0 { u64::MAX } else { 0 });
+        let (left, right) = (source.lane(lane, at), source.lane(lane, at + 1));
+        if left.v | right.v != 0 {
+            v.set(lane, i, lane_v(op, lane as u32 * 8, left, right));
+        }
     }
     cx.put(cx.op(0), v, lane);
 }

@@ -211,7 +211,8 @@ impl Prover {
         tally.samples += 1;
         tally.conservative = *rule == Rule::Conservative;
         for (i, (&varies, &said)) in varying.words.iter().zip(&called.words).enumerate() {
-            tally.called += u64::from(said.count_ones());
+            let counted = if i == Differences::FLAGS { said & checked_flags(insn, input) } else { said };
+            tally.called += u64::from(counted.count_ones());
             tally.varied += u64::from((said & varies).count_ones());
             if varies & !said != 0 && self.failures.len() < 40 {
                 let gprs: Vec<String> = input.state.gpr.iter().map(|g| format!("{g:x}")).collect();
