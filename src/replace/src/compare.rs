@@ -30,7 +30,7 @@ pub fn compare<U: Unit, F: Fold, const STRING: bool>(call: &mut Call, a: u64, b:
         return None;
     }
     let mut at = 0;
-    if (a | b) < PROGRAM_END && (a | b) % U::SIZE == 0 {
+    if (a | b) < PROGRAM_END && (a | b).is_multiple_of(U::SIZE) {
         let room = room(a, b).min(SHORT);
         while at + 16 <= room {
             // SAFETY: everything before was equal, so C reads the units at `at`, and 16 bytes are in their pages.
@@ -68,7 +68,7 @@ fn compare_rest<U: Unit, F: Fold, const STRING: bool>(
 ) -> Option<Difference> {
     while at < limit {
         let (x, y) = (a.wrapping_add(at), b.wrapping_add(at));
-        if (x | y) < PROGRAM_END && (x | y) % U::SIZE == 0 && room(x, y) >= 16 {
+        if (x | y) < PROGRAM_END && (x | y).is_multiple_of(U::SIZE) && room(x, y) >= 16 {
             // SAFETY: everything before was equal, so C reads the units at `at`.
             at += unsafe { equal_run::<U, F, STRING>(x, y, limit - at) };
             if at >= limit {

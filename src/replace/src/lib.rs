@@ -14,7 +14,7 @@
 //!
 //! - [`memory`], [`string`], [`search`]  the functions
 //! - [`scan`], [`compare`], [`copy`]       the kernels
-//! - [`call`]                              what one call reports
+//! - [`call`], [`fault`]                   what one call reports; which access of a function faulted
 //! - [`unit`], [`vector`], [`raw`]         characters, vectors, loads and stores
 //!
 //! A fault on program memory inside these functions is the program's: as if its own function had touched that address. The program's
@@ -27,6 +27,7 @@
 pub mod call;
 pub mod compare;
 pub mod copy;
+pub mod fault;
 pub mod memory;
 pub mod raw;
 pub mod scan;
@@ -39,93 +40,109 @@ pub use call::{init, set_origin_hooks};
 use memcheck_abi::replace::Func;
 
 macro_rules! entries {
-    ($($func:ident = $path:path),* $(,)?) => { &[$((Func::$func, $path as *const ())),*] };
+    ($($func:ident($arguments:ident) = $path:path),* $(,)?) => {
+        &[$(Entry { func: Func::$func, arguments: stringify!($arguments), code: $path as *const () }),*]
+    };
 }
 
-/// Every replacement of this crate: C signature, SysV ABI, integer arguments only.
-pub const ENTRIES: &[(Func, *const ())] = entries![
-    strlen = string::strlen,
-    strnlen = string::strnlen,
-    strchr = string::strchr,
-    strrchr = string::strrchr,
-    strchrnul = string::strchrnul,
-    strcmp = string::strcmp,
-    strncmp = string::strncmp,
-    strcasecmp = string::strcasecmp,
-    strncasecmp = string::strncasecmp,
-    strcasecmp_l = string::strcasecmp,
-    strncasecmp_l = string::strncasecmp,
-    strcpy = string::strcpy,
-    strncpy = string::strncpy,
-    strcat = string::strcat,
-    strncat = string::strncat,
-    strlcpy = string::strlcpy,
-    strlcat = string::strlcat,
-    stpcpy = string::stpcpy,
-    stpncpy = string::stpncpy,
-    strstr = search::strstr,
-    strcasestr = search::strcasestr,
-    strpbrk = search::strpbrk,
-    strspn = search::strspn,
-    strcspn = search::strcspn,
-    memchr = memory::memchr,
-    memrchr = memory::memrchr,
-    rawmemchr = memory::rawmemchr,
-    memcmp = memory::memcmp,
-    bcmp = memory::bcmp,
-    memcpy = memory::memcpy,
-    memmove = memory::memmove,
-    mempcpy = memory::mempcpy,
-    memccpy = memory::memccpy,
-    memset = memory::memset,
-    bcopy = memory::bcopy,
-    bzero = memory::bzero,
-    memmem = search::memmem,
-    wcslen = string::wcslen,
-    wcsnlen = string::wcsnlen,
-    wcscmp = string::wcscmp,
-    wcsncmp = string::wcsncmp,
-    wcscpy = string::wcscpy,
-    wcsncpy = string::wcsncpy,
-    wcpcpy = string::wcpcpy,
-    wcpncpy = string::wcpncpy,
-    wcschr = string::wcschr,
-    wcsrchr = string::wcsrchr,
-    wcscat = string::wcscat,
-    wmemchr = string::wmemchr,
-    wmemcmp = string::wmemcmp,
-    wmemset = string::wmemset,
-    wmemcpy = string::wmemcpy,
-    wmemmove = string::wmemmove,
-    __memcpy_chk = memory::memcpy_chk,
-    __memmove_chk = memory::memmove,
-    __mempcpy_chk = memory::mempcpy_chk,
-    __memset_chk = memory::memset,
-    __strcpy_chk = string::strcpy_chk,
-    __stpcpy_chk = string::stpcpy_chk,
-    __strcat_chk = string::strcat_chk,
-    __strncpy_chk = string::strncpy,
+/// A replacement: C signature, SysV ABI, integer arguments only.
+#[derive(Debug)]
+pub struct Entry {
+    pub func: Func,
+    /// One letter per argument: pointers to what is read `r`, written `w`, appended to `a`; count `n`, character to find `c`,
+    /// value to store `v`, object size `o`, locale `l`.
+    pub arguments: &'static str,
+    pub code: *const (),
+}
+
+/// Every replacement of this crate.
+pub const ENTRIES: &[Entry] = entries![
+    strlen(r) = string::strlen,
+    strnlen(rn) = string::strnlen,
+    strchr(rc) = string::strchr,
+    strrchr(rc) = string::strrchr,
+    strchrnul(rc) = string::strchrnul,
+    strcmp(rr) = string::strcmp,
+    strncmp(rrn) = string::strncmp,
+    strcasecmp(rr) = string::strcasecmp,
+    strncasecmp(rrn) = string::strncasecmp,
+    strcasecmp_l(rrl) = string::strcasecmp,
+    strncasecmp_l(rrnl) = string::strncasecmp,
+    strcpy(wr) = string::strcpy,
+    strncpy(wrn) = string::strncpy,
+    strcat(ar) = string::strcat,
+    strncat(arn) = string::strncat,
+    strlcpy(wrn) = string::strlcpy,
+    strlcat(arn) = string::strlcat,
+    stpcpy(wr) = string::stpcpy,
+    stpncpy(wrn) = string::stpncpy,
+    strstr(rr) = search::strstr,
+    strcasestr(rr) = search::strcasestr,
+    strpbrk(rr) = search::strpbrk,
+    strspn(rr) = search::strspn,
+    strcspn(rr) = search::strcspn,
+    memchr(rcn) = memory::memchr,
+    memrchr(rcn) = memory::memrchr,
+    rawmemchr(rc) = memory::rawmemchr,
+    memcmp(rrn) = memory::memcmp,
+    bcmp(rrn) = memory::bcmp,
+    memcpy(wrn) = memory::memcpy,
+    memmove(wrn) = memory::memmove,
+    mempcpy(wrn) = memory::mempcpy,
+    memccpy(wrcn) = memory::memccpy,
+    memset(wvn) = memory::memset,
+    bcopy(rwn) = memory::bcopy,
+    bzero(wn) = memory::bzero,
+    memmem(rnrn) = search::memmem,
+    wcslen(r) = string::wcslen,
+    wcsnlen(rn) = string::wcsnlen,
+    wcscmp(rr) = string::wcscmp,
+    wcsncmp(rrn) = string::wcsncmp,
+    wcscpy(wr) = string::wcscpy,
+    wcsncpy(wrn) = string::wcsncpy,
+    wcpcpy(wr) = string::wcpcpy,
+    wcpncpy(wrn) = string::wcpncpy,
+    wcschr(rc) = string::wcschr,
+    wcsrchr(rc) = string::wcsrchr,
+    wcscat(ar) = string::wcscat,
+    wmemchr(rcn) = string::wmemchr,
+    wmemcmp(rrn) = string::wmemcmp,
+    wmemset(wvn) = string::wmemset,
+    wmemcpy(wrn) = string::wmemcpy,
+    wmemmove(wrn) = string::wmemmove,
+    __memcpy_chk(wrno) = memory::memcpy_chk,
+    __memmove_chk(wrno) = memory::memmove_chk,
+    __mempcpy_chk(wrno) = memory::mempcpy_chk,
+    __memset_chk(wvno) = memory::memset_chk,
+    __strcpy_chk(wro) = string::strcpy_chk,
+    __stpcpy_chk(wro) = string::stpcpy_chk,
+    __strcat_chk(aro) = string::strcat_chk,
+    __strncpy_chk(wrno) = string::strncpy_chk,
 ];
 
-/// Address of the replacement of `func`; `None` for functions of other crates.
-pub fn entry(func: Func) -> Option<u64> {
-    ENTRIES.iter().find(|e| e.0 == func).map(|e| e.1 as u64)
+/// The replacement of `func`; `None` for functions of other crates.
+pub fn find(func: Func) -> Option<&'static Entry> {
+    ENTRIES.iter().find(|e| e.func == func)
 }
 
-/// Must the program's own function run? Asked before a fortified function (`args` = the six integer arguments): true when it is
-/// going to find that there is no room, and so end the program with libc's own message.
-pub fn needs_original(func: Func, args: &[u64; 6]) -> bool {
-    let [dst, src, n, room, ..] = *args;
-    match func {
-        Func::__memcpy_chk | Func::__memmove_chk | Func::__mempcpy_chk | Func::__memset_chk | Func::__strncpy_chk => n > room,
-        Func::__strcpy_chk | Func::__stpcpy_chk => n != u64::MAX && scan::plain_length(src, n) >= n,
-        Func::__strcat_chk => {
-            let old = if n == u64::MAX { 0 } else { scan::plain_length(dst, n) };
-            n != u64::MAX && (old >= n || scan::plain_length(src, n - old) >= n - old)
-        }
-        _ => false,
-    }
+/// Address of the replacement of `func`.
+pub fn entry(func: Func) -> Option<u64> {
+    find(func).map(|e| e.code as u64)
 }
+
+/// These return 0 without having done anything when there is no room for the result: the program's own function must run then, with the
+/// arguments as they were; it ends the program with libc's own message. (They return 0 in no other case that matters: a null
+/// destination.)
+pub const FORTIFIED: &[Func] = &[
+    Func::__memcpy_chk,
+    Func::__memmove_chk,
+    Func::__mempcpy_chk,
+    Func::__memset_chk,
+    Func::__strcpy_chk,
+    Func::__stpcpy_chk,
+    Func::__strcat_chk,
+    Func::__strncpy_chk,
+];
 
 #[cfg(test)]
 mod tests;

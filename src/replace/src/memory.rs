@@ -85,12 +85,28 @@ pub extern "C" fn memrchr(s: u64, c: u32, n: u64) -> u64 {
     find_last(&mut Call::new(), s, n, c as u8).map_or(0, |at| s.wrapping_add(at))
 }
 
-pub extern "C" fn memcpy_chk(dst: u64, src: u64, n: u64, _room: u64) -> u64 {
+// The fortified versions: 0 without doing anything when there is no room, see `crate::FORTIFIED`.
+
+pub extern "C" fn memcpy_chk(dst: u64, src: u64, n: u64, room: u64) -> u64 {
+    if n > room {
+        return 0;
+    }
     copy("memcpy_chk", dst, src, n, 1);
     dst
 }
 
-pub extern "C" fn mempcpy_chk(dst: u64, src: u64, n: u64, _room: u64) -> u64 {
+pub extern "C" fn memmove_chk(dst: u64, src: u64, n: u64, room: u64) -> u64 {
+    if n > room { 0 } else { memmove(dst, src, n) }
+}
+
+pub extern "C" fn mempcpy_chk(dst: u64, src: u64, n: u64, room: u64) -> u64 {
+    if n > room {
+        return 0;
+    }
     copy("mempcpy_chk", dst, src, n, 1);
     dst.wrapping_add(n)
+}
+
+pub extern "C" fn memset_chk(dst: u64, c: u32, n: u64, room: u64) -> u64 {
+    if n > room { 0 } else { memset(dst, c, n) }
 }

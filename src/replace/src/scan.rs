@@ -21,7 +21,7 @@ use core::arch::x86_64::__m128i;
 use memcheck_abi::layout::{PROGRAM_END, V_DISTANCE};
 
 /// End of the tool's own memory, see `layout`.
-const TOOL_END: u64 = 0x7000_0000_0000;
+pub const TOOL_END: u64 = 0x7000_0000_0000;
 /// Alignment from which the long loops start: four vectors of the widest kind.
 const BLOCK: u64 = 128;
 
@@ -63,7 +63,7 @@ pub fn find<U: Unit, N: Needle<U>>(call: &mut Call, s: u64, limit: u64, needle: 
     if limit == 0 {
         return 0;
     }
-    if s >= PROGRAM_END || s % U::SIZE != 0 {
+    if s >= PROGRAM_END || !s.is_multiple_of(U::SIZE) {
         return find_slow::<U, N>(call, s, 0, limit, needle);
     }
     // SAFETY: at least the first byte may be read.
@@ -88,7 +88,7 @@ fn find_slow<U: Unit, N: Needle<U>>(call: &mut Call, s: u64, mut at: u64, limit:
         }
         at += U::SIZE;
         let next = addr.wrapping_add(U::SIZE);
-        if at < limit && next % U::SIZE == 0 && next < PROGRAM_END {
+        if at < limit && next.is_multiple_of(U::SIZE) && next < PROGRAM_END {
             // SAFETY: the unit before did not match, so C reads this one.
             let stop = unsafe { first_vector::<U, N>(next, limit - at, needle) };
             at += stop.at;
@@ -150,7 +150,7 @@ unsafe fn more_vectors<U: Unit, N: Needle<U>>(s: u64, mut at: u64, limit: u64, n
                 return Stop { at: at + stop.at, dirty: stop.dirty };
             }
             at += 16;
-            if (s + at) % 64 == 0 {
+            if (s + at).is_multiple_of(64) {
                 at = quiet_blocks::<U, N>(s, at, limit, needle);
             }
         }
@@ -167,7 +167,7 @@ unsafe fn quiet_blocks<U: Unit, N: Needle<U>>(s: u64, mut at: u64, limit: u64, n
     // SAFETY: as in `more_vectors`.
     unsafe {
         while at < limit {
-            if at >= 256 && (s + at) % BLOCK == 0 {
+            if at >= 256 && (s + at).is_multiple_of(BLOCK) {
                 at += quiet_run::<U, N>(s + at, limit - at, needle);
                 if at >= limit {
                     break;
@@ -222,7 +222,7 @@ unsafe fn quiet_block<V: Vector, U: Unit, N: Needle<U>>(addr: u64, needle: N) ->
 pub fn find_last<U: Unit>(call: &mut Call, s: u64, len: u64, c: U) -> Option<u64> {
     let mut end = s.wrapping_add(len);
     while end != s {
-        if end <= PROGRAM_END && end > s && end % U::SIZE == 0 {
+        if end <= PROGRAM_END && end > s && end.is_multiple_of(U::SIZE) {
             // SAFETY: the byte before `end` is in the range, and C comes to it.
             end = unsafe { last_stop::<U>(s, end, c) };
             if end == s {
@@ -256,7 +256,7 @@ unsafe fn last_stop<U: Unit>(s: u64, mut end: u64, c: U) -> u64 {
             return start + u64::from(32 - stop.leading_zeros());
         }
         end = start.max(s);
-        if end % BLOCK == 0 && end - s >= BLOCK {
+        if end.is_multiple_of(BLOCK) && end - s >= BLOCK {
             // SAFETY: whole blocks inside the range.
             end -= unsafe { quiet_back::<U>(s, end, c) };
         }

@@ -10,7 +10,7 @@ use crate::call::{Call, overlap};
 use crate::compare::compare;
 use crate::copy::{fill, probe, transfer};
 use crate::memory::UNBOUNDED;
-use crate::scan::{find, find_last, unit_at};
+use crate::scan::{find, find_last, plain_length, unit_at};
 use crate::unit::{Exact, Fold, IgnoreCase, Nul, One, OneOrNul, Unit};
 
 /// `n` units in bytes.
@@ -221,19 +221,31 @@ pub extern "C" fn strlcat(dst: u64, src: u64, size: u64) -> u64 {
     old.wrapping_add(len)
 }
 
-// The fortified versions: whether there is room was asked before, by `crate::needs_original`.
+// The fortified versions: 0 without doing anything when there is no room, see `crate::FORTIFIED`. A size of -1 means "not known".
 
-pub extern "C" fn strcpy_chk(dst: u64, src: u64, _room: u64) -> u64 {
+fn fits(src: u64, room: u64) -> bool {
+    room == u64::MAX || plain_length(src, room) < room
+}
+
+pub extern "C" fn strcpy_chk(dst: u64, src: u64, room: u64) -> u64 {
+    if !fits(src, room) {
+        return 0;
+    }
     copy::<u8>("strcpy_chk", dst, src);
     dst
 }
 
-pub extern "C" fn stpcpy_chk(dst: u64, src: u64, _room: u64) -> u64 {
-    copy::<u8>("stpcpy_chk", dst, src)
+pub extern "C" fn stpcpy_chk(dst: u64, src: u64, room: u64) -> u64 {
+    if fits(src, room) { copy::<u8>("stpcpy_chk", dst, src) } else { 0 }
 }
 
-pub extern "C" fn strcat_chk(dst: u64, src: u64, _room: u64) -> u64 {
-    append::<u8>("strcat_chk", dst, src)
+pub extern "C" fn strcat_chk(dst: u64, src: u64, room: u64) -> u64 {
+    let left = if room == u64::MAX { room } else { room - plain_length(dst, room) };
+    if fits(src, left) { append::<u8>("strcat_chk", dst, src) } else { 0 }
+}
+
+pub extern "C" fn strncpy_chk(dst: u64, src: u64, n: u64, room: u64) -> u64 {
+    if n > room { 0 } else { strncpy(dst, src, n) }
 }
 
 pub extern "C" fn wcslen(s: u64) -> u64 {

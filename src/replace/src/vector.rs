@@ -18,6 +18,7 @@ use core::sync::atomic::{AtomicBool, Ordering};
 ///
 /// # Safety
 /// Every operation: the processor has the instructions. Loads and stores: the contract of [`crate::raw`].
+#[allow(clippy::missing_safety_doc, reason = "one contract for all methods, above")]
 pub unsafe trait Vector: Copy {
     const BYTES: u64;
     unsafe fn load(addr: u64) -> Self;
