@@ -274,7 +274,10 @@ pub fn fill_dirty(call: &mut Call, dst: u64, n: u64, unit: u64, write: impl FnOn
     write(dst, n);
     compiler_fence(Ordering::SeqCst);
     if bad.is_none() {
-        shadow::fill_v(dst, n, shadow::DEFINED);
+        if in_program(dst, n) {
+            // SAFETY: V of the range is mapped.
+            unsafe { fill_bytes(dst + V_DISTANCE, shadow::DEFINED, n) };
+        }
         return;
     }
     let (ctx, sp) = here();
@@ -285,17 +288,19 @@ pub fn fill_dirty(call: &mut Call, dst: u64, n: u64, unit: u64, write: impl FnOn
     }
 }
 
-/// Set `count` wide characters.
-pub fn fill_wide(call: &mut Call, dst: u64, value: u32, count: u64) {
-    for i in 0..count {
-        let to = dst.wrapping_add(4 * i);
-        shadowed(to);
+/// Set wide characters: `n` bytes, a multiple of 4.
+pub fn fill_wide(call: &mut Call, dst: u64, value: u32, n: u64) {
+    let mut done = 0;
+    while done < n {
+        let to = dst.wrapping_add(done);
+        let len = (n - done).min(CHUNK);
         // SAFETY: what C writes.
-        let write = |to, _| unsafe { put::<u32>(to, value) };
-        if clean(to, 4) {
-            write(to, 4);
+        let write = |to, len| unsafe { raw::fill_words(to, value, len) };
+        if !shadowed(to) || clean(to, len) {
+            write(to, len);
         } else {
-            fill_dirty(call, to, 4, 4, write);
+            fill_dirty(call, to, len, 4, write);
         }
+        done += len;
     }
 }

@@ -365,6 +365,26 @@ unsafe fn fill_two<T: Copy>(dst: u64, gap: u64, word: T) {
     }
 }
 
+/// Set the 4-byte words of `n` bytes, a multiple of 4.
+///
+/// # Safety
+/// The contract of this module.
+pub unsafe fn fill_words(dst: u64, word: u32, n: u64) {
+    let mut i = 0;
+    // SAFETY: the caller's promise.
+    unsafe {
+        let x = __m128i::splat32(word);
+        while i + 16 <= n {
+            store16(dst + i, x);
+            i += 16;
+        }
+        while i < n {
+            put(dst + i, word);
+            i += 4;
+        }
+    }
+}
+
 /// Touch every page of the range for writing without changing anything.
 ///
 /// # Safety

@@ -8,7 +8,7 @@
 
 use crate::call::{Call, overlap};
 use crate::compare::compare;
-use crate::copy::{fill, probe, transfer};
+use crate::copy::{fill, fill_wide, probe, transfer};
 use crate::memory::UNBOUNDED;
 use crate::scan::{find, find_last, plain_length, unit_at};
 use crate::unit::{Exact, Fold, IgnoreCase, Nul, One, OneOrNul, Unit};
@@ -315,6 +315,6 @@ pub extern "C" fn wmemmove(dst: u64, src: u64, n: u64) -> u64 {
 }
 
 pub extern "C" fn wmemset(dst: u64, c: u32, n: u64) -> u64 {
-    crate::copy::fill_wide(&mut Call::new(), dst, c, n);
+    fill_wide(&mut Call::new(), dst, c, bytes::<u32>(n));
     dst
 }
