@@ -142,9 +142,9 @@ fn first_bad(addr: u64, n: u64) -> Option<u64> {
     if suspicious(ctx, sp, addr, n) { access::first_unaddressable(ctx, sp, addr, n) } else { None }
 }
 
-/// The address of the unit of an array at `base` that holds byte `at`.
+/// The address of the unit (of 1 or 4 bytes) of an array at `base` that holds byte `at`.
 fn align_to_unit(at: u64, base: u64, unit: u64) -> u64 {
-    at - (at - base) % unit
+    at - ((at - base) & (unit - 1))
 }
 
 /// Byte by byte, for ranges with unaddressable bytes.
