@@ -54,7 +54,7 @@ fn row(name: &str, size: u64, ours: &dyn Fn(), theirs: &dyn Fn()) {
 fn prepare() {
     for base in [ONE, TWO] {
         let len = BIG + (1 << 20);
-        for (start, len) in [(base, len), (base + V_DISTANCE & !4095, len), (A_BASE + base / 8, len / 8)] {
+        for (start, len) in [(base, len), ((base + V_DISTANCE) & !4095, len), (A_BASE + base / 8, len / 8)] {
             assert!(sys::map_fixed(start, len, 3));
         }
         // SAFETY: mapped above. Write V as zeros for real: touched pages, the worst case.
@@ -92,7 +92,7 @@ fn sizes(n: u64) {
         std::ptr::write_bytes((ONE + n / 4 * 4 + 4) as *mut u8, b'x', 16);
         *((ONE + 5 + n) as *mut u8) = 0;
         let set = TWO + BIG + 100;
-        std::ptr::copy(b"xyz:\0".as_ptr(), set as *mut u8, 5);
+        std::ptr::copy(c"xyz:".as_ptr().cast::<u8>(), set as *mut u8, 5);
         row("strcspn", n, &|| _ = black_box(f::strcspn(a, set + 1)), &|| _ = black_box(strcspn(a, set + 1)));
         row("strstr", n, &|| _ = black_box(f::strstr(a, set + 1)), &|| _ = black_box(strstr(a, set + 1)));
         row("strstr, near hits", n, &|| _ = black_box(f::strstr(a, set)), &|| _ = black_box(strstr(a, set)));

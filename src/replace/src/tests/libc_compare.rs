@@ -1,5 +1,7 @@
 //! The same call, ours on program memory and libc's on a copy, must give the same value and the same memory.
 
+#![allow(clippy::undocumented_unsafe_blocks, reason = "each is a call of libc on test memory, right for C")]
+
 use super::{AREA, ONE, Random, TWO, at_end, read, silent, world, write};
 use crate::{memory as m, search as f, string as s, vector};
 
