@@ -140,6 +140,10 @@ routine!(link, "", crate::dispatch::link, "mov fs:[{s3}], rax\n");
 routine!(check_slow, "", crate::check::slow, "");
 // Helpers; slot 3 is where to go on.
 routine!(helper, "", crate::helpers::helper, "");
+// A clean check met undefined bytes: slots as for `check`.
+routine!(enter_dirty, "", crate::dirty::enter, "mov fs:[{s3}], rax\n");
+// End of a dirty region, some register dirty: rcx in slot 0, ctx.target.
+routine!(leave_dirty, "mov rcx, fs:[{s0}]\n mov fs:[{s1}], rax\n", crate::dirty::leave, "mov fs:[{s3}], rax\n");
 // rcx in slot 0.
 routine!(ret_mismatch, "mov fs:[{s1}], rax\n mov rcx, fs:[{s0}]\n", crate::stackmove::ret_mismatch, "");
 routine!(stack_slow, "mov fs:[{s1}], rax\n mov rcx, fs:[{s0}]\n", crate::stackmove::moved, "");
@@ -190,7 +194,7 @@ pub extern "C" fn check() {
          5: mov eax, edx
          shr eax, 16
          cmp eax, {store}
-         jne 80f
+         jne 70f
          movzx eax, dx
          cmp eax, 8
          je 28f
@@ -222,9 +226,36 @@ pub extern "C" fn check() {
          add al, 0x7f
          sahf
          jmp {slow}
+         70:
+         mov rcx, fs:[{s8}]
+         mov rdx, fs:[{s9}]
+         cmp dword ptr [rip+{undef}], 0
+         je 80b
+         mov rax, fs:[{s5}]
+         add al, 0x7f
+         sahf
+         jmp {enter}
         ",
+        undef = sym crate::startup::UNDEF, enter = sym enter_dirty,
         s1 = const S1, s2 = const S2, s3 = const S3, s4 = const S4, s5 = const S5, s8 = const S8, s9 = const S9, s10 = const S10,
         stack_high = const offset::STACK_HIGH, store = const memcheck_translate::STORE, slow = sym check_slow,
+    )
+}
+
+/// End of a dirty region: to clean code if no register is dirty. rcx in slot 0, ctx.target.
+#[unsafe(naked)]
+pub extern "C" fn dirty_branch() {
+    naked_asm!(
+        "mov rcx, fs:[{dirty}]
+         jrcxz 5f
+         jmp {leave}
+         5: mov rcx, fs:[{target}]
+         mov rcx, gs:[rcx*8+{branch_table}]
+         jrcxz 6f
+         jmp rcx
+         6: jmp {dispatch}",
+        dirty = const memcheck_translate::SHADOW_REGS, leave = sym leave_dirty, target = const offset::TARGET,
+        branch_table = const memcheck_abi::layout::TABLE_DISPLACEMENT, dispatch = sym dispatch,
     )
 }
 
@@ -419,10 +450,14 @@ pub extern "C" fn replace() {
          mov qword ptr gs:[rsp-8], -1
          mov fs:[{target}], rcx
          mov fs:[{s0}], rcx
+         cmp qword ptr fs:[{dirty}], 0
+         jne 6f
          mov rcx, gs:[rcx*8+{branch_table}]
          jrcxz 4f
          jmp rcx
          4: jmp {dispatch}
+         6: mov dword ptr fs:[{s4}], {leave_return}
+         jmp {dirty_branch}
          5: movzx eax, ax
          shl eax, 4
          add eax, {magic}
@@ -443,14 +478,15 @@ pub extern "C" fn replace() {
          pop rcx
          mov fs:[{target}], rcx
          mov fs:[{s0}], rcx
-         jmp {dispatch}
+         mov dword ptr fs:[{s4}], {leave_return}
+         jmp {dirty_branch}
          9: call {null}
          test rax, rax
          jz 2b
          mov fs:[{s3}], rax
          jmp {again}
          ",
-        s3 = const S3, null = sym crate::replaced::null_result, again = sym restore_arguments,
+        dirty = const memcheck_translate::SHADOW_REGS, dirty_branch = sym dirty_branch, leave_return = const memcheck_translate::LEAVE_RETURN, s3 = const S3, null = sym crate::replaced::null_result, again = sym restore_arguments,
         regs = const offset::REGS, guest_rsp = const offset::GUEST_RSP, runtime_rsp = const offset::RUNTIME_RSP,
         s0 = const S0, s4 = const S4, pending = const offset::PENDING, call_top = const offset::CALL_TOP, target = const offset::TARGET,
         branch_table = const memcheck_abi::layout::TABLE_DISPLACEMENT, magic = const memcheck_abi::layout::MAGIC_BASE,

@@ -18,6 +18,7 @@ use memcheck_rt::sync::Lock;
 use memcheck_rt::{report, sys};
 use memcheck_translate::{InsnInfo, Options, Program, Region, Stubs, Translator};
 
+use crate::dirty::Plans;
 use crate::program::View;
 
 /// Bytes of the indirect entry in front of the body (`mov rcx, fs:[slot 0]`).
@@ -46,10 +47,13 @@ pub struct Cache {
     high: BTreeMap<u64, u64>,
     /// Translations of replaced functions' own code: program address to body.
     originals: BTreeMap<u64, u64>,
+    /// Dirty translations: program address to body.
+    dirty: BTreeMap<u64, u64>,
+    plans: Option<Plans>,
     translator: Option<Translator>,
 }
 
-pub static CACHE: Lock<Cache> = Lock::new(Cache { next: CACHE_START, regions: Vec::new(), pages: BTreeMap::new(), high: BTreeMap::new(), originals: BTreeMap::new(), translator: None });
+pub static CACHE: Lock<Cache> = Lock::new(Cache { next: CACHE_START, regions: Vec::new(), pages: BTreeMap::new(), high: BTreeMap::new(), originals: BTreeMap::new(), dirty: BTreeMap::new(), plans: None, translator: None });
 
 /// Regions translated so far.
 pub static TRANSLATED: AtomicU64 = AtomicU64::new(0);
@@ -126,6 +130,23 @@ impl Cache {
         let body = at + u64::from(region.body);
         self.place(&region, pc, at, false);
         self.originals.insert(pc, body);
+        Some(body)
+    }
+
+    /// The dirty translation of `pc`, made now if need be.
+    pub fn find_dirty(&mut self, pc: u64) -> Option<u64> {
+        if let Some(&body) = self.dirty.get(&pc) {
+            return Some(body);
+        }
+        let mut translator = self.translator.take()?;
+        let mut plans = self.plans.take().unwrap_or_default();
+        let at = self.next.next_multiple_of(16);
+        let region = translator.translate_dirty(&View { high: &self.high, original: pc }, pc, at, &mut plans);
+        (self.translator, self.plans) = (Some(translator), Some(plans));
+        let region = region?;
+        let body = at + u64::from(region.body);
+        self.place(&region, pc, at, false);
+        self.dirty.insert(pc, body);
         Some(body)
     }
 
@@ -235,6 +256,7 @@ impl Cache {
             write_rel32(patch, stub);
         }
         self.originals.remove(&pc);
+        self.dirty.remove(&pc);
         if pc < CODE_END {
             let _ = table_entry(pc).compare_exchange(host, 0, Ordering::AcqRel, Ordering::Relaxed);
         } else if self.high.get(&pc) == Some(&host) {

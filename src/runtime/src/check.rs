@@ -19,9 +19,9 @@ pub extern "C" fn slow() {
         return;
     }
     let sp = ctx.regs.gpr[RSP];
-    if access::first_unaddressable(ctx, sp, addr, size).is_some() && !(kind == LOAD && excused(ctx, sp, addr, size)) {
+    if access::first_unaddressable(ctx, sp, addr, size).is_some() {
         let pc = CACHE.lock().position(ctx.scratch[slot::CONTINUE as usize]).map_or(0, |p| p.pc);
-        if !(kind == LOAD && in_loader(ctx, sp, pc, addr, size)) {
+        if !(kind == LOAD && excused(ctx, sp, pc, addr, size)) {
             complain(kind, pc, sp, addr, size);
         }
     }
@@ -30,8 +30,13 @@ pub extern "C" fn slow() {
     }
 }
 
+/// A load that reaches unaddressable bytes and is nevertheless no error.
+pub fn excused(ctx: &ThreadContext, sp: u64, pc: u64, addr: u64, size: u64) -> bool {
+    partial(ctx, sp, addr, size) || in_loader(ctx, sp, pc, addr, size)
+}
+
 /// --partial-loads-ok: an aligned word or vector load with at least one addressable byte.
-fn excused(ctx: &ThreadContext, sp: u64, addr: u64, size: u64) -> bool {
+fn partial(ctx: &ThreadContext, sp: u64, addr: u64, size: u64) -> bool {
     crate::startup::config().partial_loads_ok != 0
         && size >= 4
         && size.is_power_of_two()

@@ -5,7 +5,8 @@ use crate::cache::{CACHE, lookup_low};
 use crate::fault;
 use memcheck_rt::context;
 
-fn body_of(pc: u64) -> u64 {
+/// Host address of the body of the translation of `pc`.
+pub fn body_of(pc: u64) -> u64 {
     if let Some(body) = lookup_low(pc) {
         return body;
     }

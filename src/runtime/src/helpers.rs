@@ -3,7 +3,7 @@
 #![allow(unsafe_code, reason = "executes cpuid")]
 
 use crate::cache::CACHE;
-use crate::{check, requests};
+use crate::{dirty, requests};
 use iced_x86::{Decoder, DecoderOptions, Instruction, Mnemonic, OpKind, Register};
 use memcheck_abi::context::{RAX, RBX, RCX, RDI, RDX, RSI, RSP, ThreadContext};
 use memcheck_abi::event::Kind;
@@ -18,10 +18,10 @@ pub extern "C" fn helper() {
         number::EMULATE => emulate(ctx),
         number::STRING => string(ctx, argument >> 8),
         number::CLIENT_REQUEST => requests::request(ctx, (argument >> 8) as u8),
+        number::STEP => dirty::step(ctx),
         number::CODE_CHECK => code_check(ctx),
         _ => report::internal("unknown helper"),
     }
-    let _ = check::slow;
 }
 
 /// Code in a writable page: if it changed, the region is dropped and the new code translated.

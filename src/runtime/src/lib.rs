@@ -11,6 +11,7 @@
 //! - [`program`]   the translator's view of the program: code bytes, replaced functions
 //! - [`dispatch`]  find or make the translation of an address
 //! - [`check`]     slow side of a memory check: what is wrong, report
+//! - [`dirty`]     threads with undefined registers; [`origin`] where values come from; [`vectors`] registers beyond the saved ones
 //! - [`stackmove`] stack switches, large releases, repair of the shadow call stack
 //! - [`helpers`]   emulated instructions, string instructions, code that changes
 //! - [`requests`]  client requests
@@ -28,9 +29,11 @@ extern crate alloc;
 pub mod asm;
 pub mod cache;
 pub mod check;
+pub mod dirty;
 pub mod dispatch;
 pub mod fault;
 pub mod helpers;
+pub mod origin;
 pub mod program;
 pub mod replaced;
 pub mod requests;
@@ -39,3 +42,4 @@ pub mod stackmove;
 pub mod startup;
 pub mod syscalls;
 pub mod threads;
+pub mod vectors;

@@ -14,6 +14,8 @@ use memcheck_translate::slot;
 /// Trap with the state of ctx.regs. Signal 0: a signal of the tracer's own waits.
 pub fn deliver(ctx: &mut ThreadContext, signo: u64, code: u64, addr: u64) -> ! {
     ctx.pending = 0;
+    // Whatever comes next begins in clean code: undefined registers count as defined from here on.
+    crate::dirty::shadow_regs(ctx).dirty = 0;
     loop {
         asm::safe_trap(signo, code, addr);
     }

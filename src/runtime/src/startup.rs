@@ -11,7 +11,7 @@
 #![allow(unsafe_code, reason = "moves mappings and edits the initial stack")]
 
 use crate::{asm, cache, program, replaced, stackmove, threads};
-use core::sync::atomic::{AtomicPtr, Ordering};
+use core::sync::atomic::{AtomicPtr, AtomicU32, Ordering};
 use memcheck_abi::config::{Config, Mapping, mapping};
 use memcheck_abi::event::{Redirect, Trap};
 use memcheck_abi::layout::{EXE_BASE, LOW_START, MAIN_STACK_TOP, PROGRAM_END};
@@ -27,6 +27,9 @@ pub static mut BOOT_STACK: BootStack = BootStack([0; BOOT_STACK_SIZE]);
 
 static CONFIG: AtomicPtr<Config> = AtomicPtr::new(memcheck_abi::layout::IMAGE_BASE as *mut Config);
 
+/// Is definedness checked? Read by `asm::check`.
+pub static UNDEF: AtomicU32 = AtomicU32::new(1);
+
 const MREMAP_MAYMOVE_FIXED: u64 = 3;
 const MAP_GROWSDOWN: u64 = 0x100;
 /// Bytes of the fresh stack below the copy that are mapped and painted at once.
@@ -41,6 +44,7 @@ pub fn config() -> &'static Config {
 pub extern "C" fn start(rsp: u64) -> ! {
     // SAFETY: as `config`; nobody else runs yet.
     let config = unsafe { &mut *CONFIG.load(Ordering::Relaxed) };
+    UNDEF.store(config.undef_value_errors, Ordering::Relaxed);
     let moves = Moves::decide(config);
     moves.carry_out(config);
     if !shadow::reserve() || !depot::init() {
@@ -58,6 +62,7 @@ pub extern "C" fn start(rsp: u64) -> ! {
         fail("the heap's tables cannot be mapped");
     }
     memcheck_replace::init(config);
+    memcheck_replace::set_origin_hooks(crate::origin::describe, crate::origin::of_place);
     replaced::init();
     report::init(config.num_callers, memcheck_heap::describe);
     let Some(ctx) = threads::first(rsp, moves.address(config.start_rip)) else { fail("no memory for the first thread") };
@@ -265,10 +270,11 @@ fn stubs() -> Stubs {
         ret_mismatch: address(asm::ret_mismatch),
         release: address(asm::release),
         stack_moved: address(asm::stack_slow),
+        dirty_branch: address(asm::dirty_branch),
     }
 }
 
-static HOOKS: memcheck_kernel::Hooks = memcheck_kernel::Hooks { register_v: |_| None, code_changed, exec_mapped };
+static HOOKS: memcheck_kernel::Hooks = memcheck_kernel::Hooks { register_v: crate::dirty::register_v, code_changed, exec_mapped };
 
 fn code_changed(start: u64, len: u64) {
     cache::CACHE.lock().invalidate(start, len);

@@ -27,17 +27,24 @@ pub extern "C" fn before() -> u32 {
         Action::Special(s) => special(ctx, s),
     };
     ctx.regs.gpr[RAX] = result as u64;
+    crate::dirty::after_syscall(ctx);
     0
 }
 
 /// Second half.
 pub extern "C" fn after(result: i64) {
-    memcheck_kernel::after(context::current(), result);
+    let ctx = context::current();
+    memcheck_kernel::after(ctx, result);
+    crate::dirty::after_syscall(ctx);
 }
 
 fn special(ctx: &mut ThreadContext, s: Special) -> i64 {
     match s {
-        Special::Clone(args) => clone(ctx, &args),
+        Special::Clone(args) => {
+            let r = clone(ctx, &args);
+            memcheck_kernel::after(ctx, r);
+            r
+        }
         Special::Exit { status } => {
             if ctx.vfork_child == 0 && is_last_thread() {
                 exit_report(status);
@@ -74,12 +81,10 @@ fn special(ctx: &mut ThreadContext, s: Special) -> i64 {
 }
 
 fn is_last_thread() -> bool {
-    let mut dir = [0u8; 32];
     let path = b"/proc/self/task\0";
     // SAFETY: stat on a constant path into our buffer of the kernel's size.
     let mut stat = [0u64; 18];
     let r = unsafe { sys::syscall3(4, path.as_ptr() as u64, stat.as_mut_ptr() as u64, 0) };
-    dir[0] = 0;
     // The number of links of the task directory is the number of threads plus two.
     r == 0 && stat[2] == 3
 }

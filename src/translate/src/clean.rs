@@ -2,7 +2,7 @@
 
 use crate::decode::{Flow, Item, Tail, flow};
 use crate::emit::{Asm, CC_NE, Mem, RAX, RCX, RSP, Seg};
-use crate::{Exit, InsnInfo, LOAD, MODIFY, Program, Region, STORE, Translator, check_descriptor, control, gpr, helper, relocate, slot, stack};
+use crate::{Exit, InsnInfo, LOAD, MODIFY, Program, Region, STORE, Shadow, Translator, check_descriptor, control, gpr, helper, relocate, slot, stack};
 use alloc::vec::Vec;
 use iced_x86::{Code, Instruction, InstructionInfoFactory, Mnemonic, OpAccess, OpKind, Register};
 use memcheck_abi::context::offset;
@@ -23,6 +23,19 @@ pub enum Cold {
     Check { patches: Vec<usize>, restore_rcx: bool, mem: Mem, size: u32, kind: u32, back: usize },
     Exit { patch: usize, target: u64 },
     ReturnMismatch { patch: usize, back: usize },
+    /// Dirty mode: something that the instruction touches is undefined; apply its rule.
+    Step { patches: Vec<usize>, restore_rcx: bool, pc: u64, plan: u64, back: usize },
+    /// Dirty mode: leave for an address, clean or dirty as the registers are then.
+    DirtyExit { patch: usize, target: u64 },
+}
+
+/// State of the instruction being emitted in dirty mode; see `dirty`.
+pub struct Pending {
+    pub plan: u64,
+    pub patches: Vec<usize>,
+    pub live_patches: Vec<usize>,
+    /// False once the rule has been placed: later checks of this instruction add nothing.
+    pub open: bool,
 }
 
 pub struct Emitter<'a> {
@@ -34,16 +47,19 @@ pub struct Emitter<'a> {
     pub info: Vec<InsnInfo>,
     /// Copy of the item being emitted.
     pub item: Item,
+    /// Dirty mode: how to make plans, and the current instruction's state.
+    pub shadow: Option<&'a mut dyn Shadow>,
+    pub pending: Option<Pending>,
 }
 
-pub fn emit_region(t: &mut Translator, program: &dyn Program, items: &[Item], tail: Tail, at: u64) -> Region {
+pub fn emit_region<'a>(t: &'a mut Translator, program: &'a dyn Program, items: &[Item], tail: Tail, at: u64, shadow: Option<&'a mut dyn Shadow>) -> Region {
     let first = items.first().map_or(0, |i| i.pc);
     let start = match tail {
         Tail::Invalid(pc) if items.is_empty() => pc,
         _ => first,
     };
     let placeholder = Item { insn: Instruction::default(), raw: [0; 15], pc: start, len: 0, flags_live: true, deferred: false, released: 0, client_request: false };
-    let mut e = Emitter { asm: Asm::new(at), t, program, cold: Vec::new(), exits: Vec::new(), info: Vec::with_capacity(items.len() + 1), item: placeholder };
+    let mut e = Emitter { asm: Asm::new(at), t, program, cold: Vec::new(), exits: Vec::new(), info: Vec::with_capacity(items.len() + 1), item: placeholder, shadow, pending: None };
     e.asm.load(RCX, &spill(slot::RCX));
     let body = e.asm.offset();
     if program.is_writable(start) {
@@ -83,6 +99,7 @@ impl Emitter<'_> {
 
     /// The program's own instruction starts here.
     pub fn mark_own(&mut self) {
+        self.place_step();
         let here = self.asm.offset() as u32;
         if let Some(i) = self.info.last_mut() {
             i.own = here;
@@ -127,6 +144,7 @@ impl Emitter<'_> {
                 let patch_addr = self.asm.base + patch as u64;
                 self.asm.u64(patch_addr);
             }
+            Cold::Step { .. } | Cold::DirtyExit { .. } => self.dirty_stub(stub),
             Cold::ReturnMismatch { patch, back } => {
                 self.asm.patch_here(patch);
                 let back = self.asm.base + back as u64;
@@ -142,6 +160,7 @@ impl Emitter<'_> {
         if self.item.client_request {
             return control::client_request(self);
         }
+        self.begin_dirty();
         if control::is_emulated(&insn) {
             return control::emulate(self);
         }
@@ -287,6 +306,8 @@ impl Emitter<'_> {
 
     /// Run `f` with a memory operand built on a scratch register, which is spilled around it.
     fn with_scratch(&mut self, load: impl FnOnce(&mut Self, u8), build: impl FnOnce(&Self, u8) -> Mem, f: impl FnOnce(&mut Self, Mem, bool)) {
+        // A rule needs the program's registers as they are: it comes before the scratch register is taken.
+        self.place_step();
         let r = self.scratch_register();
         self.asm.store(&spill(SLOT_ADDRESS_REGISTER), r);
         let from = self.asm.offset() as u32;
@@ -317,6 +338,9 @@ impl Emitter<'_> {
     pub fn check(&mut self, mem: &Mem, size: u32, kind: u32) {
         if size == 0 {
             return;
+        }
+        if kind != STORE && self.pending.is_some() {
+            return self.test_memory(mem, size);
         }
         let on_stack = mem.base == Some(RSP) && mem.index.is_none() && mem.disp >= -128 && !mem.addr32;
         if on_stack && kind == STORE && size <= 64 {
@@ -390,7 +414,11 @@ impl Emitter<'_> {
     fn string(&mut self) {
         let insn = self.item.insn;
         let Some(argument) = control::string_argument(&insn) else { return self.copy_raw() };
-        control::call_helper(self, helper::STRING | argument << 8);
+        if self.pending.is_some() {
+            self.step_always();
+        } else {
+            control::call_helper(self, helper::STRING | argument << 8);
+        }
         self.copy_raw();
     }
 
@@ -398,13 +426,18 @@ impl Emitter<'_> {
     pub fn exit_jmp(&mut self, target: u64) {
         self.asm.align_for_patch(1);
         let patch = self.asm.jmp_forward();
-        self.cold.push(Cold::Exit { patch, target });
+        self.push_exit(patch, target);
     }
 
     pub fn exit_jcc(&mut self, cc: u8, target: u64) {
         self.asm.align_for_patch(2);
         let patch = self.asm.jcc_forward(cc);
-        self.cold.push(Cold::Exit { patch, target });
+        self.push_exit(patch, target);
+    }
+
+    fn push_exit(&mut self, patch: usize, target: u64) {
+        let dirty = self.shadow.is_some();
+        self.cold.push(if dirty { Cold::DirtyExit { patch, target } } else { Cold::Exit { patch, target } });
     }
 }
 

@@ -3,7 +3,7 @@
 use crate::decode::REQUEST_KIND;
 use crate::clean::{Cold, Emitter, rip_slot, spill};
 use crate::emit::{Asm, CC_NE, Mem, RAX, RCX, RSP, Seg};
-use crate::{InsnInfo, LOAD, Region, Translator, gpr, helper, slot, stack};
+use crate::{InsnInfo, LEAVE_CALL, LEAVE_JUMP, LEAVE_RETURN, LOAD, Region, Translator, gpr, helper, slot, stack};
 use alloc::vec::Vec;
 use iced_x86::{ConditionCode, FlowControl, Instruction, Mnemonic, OpKind};
 use memcheck_abi::context::offset;
@@ -90,12 +90,13 @@ pub fn transfer(e: &mut Emitter) {
     match insn.flow_control() {
         FlowControl::ConditionalBranch if insn.condition_code() != ConditionCode::None => {
             let cc = condition(insn.condition_code());
+            e.mark_own();
             e.exit_jcc(cc, insn.near_branch_target());
         }
         FlowControl::UnconditionalBranch if insn.op0_kind() == OpKind::NearBranch64 => e.exit_jmp(insn.near_branch_target()),
         FlowControl::IndirectBranch if insn.is_jmp_near_indirect() => {
             load_target(e);
-            branch_to_target(e);
+            branch_to_target(e, LEAVE_JUMP);
         }
         FlowControl::Call if insn.is_call_near() => call_direct(e, insn.near_branch_target()),
         FlowControl::IndirectCall if insn.is_call_near_indirect() => call_indirect(e),
@@ -185,7 +186,11 @@ fn load_target(e: &mut Emitter) {
 }
 
 /// Go to the translation of the program address in rcx and ctx.target; the program's rcx is in its spill slot.
-fn branch_to_target(e: &mut Emitter) {
+fn branch_to_target(e: &mut Emitter, leave: u32) {
+    if e.shadow.is_some() {
+        e.asm.store_imm(&spill(slot::ARGUMENT), 8, leave as i32);
+        return e.asm.jmp(e.t.stubs.dirty_branch);
+    }
     e.asm.load(RCX, &table(RCX));
     let miss = e.asm.jrcxz_forward();
     e.asm.jmp_reg(RCX);
@@ -229,7 +234,7 @@ fn call_indirect(e: &mut Emitter) {
     e.asm.store(&spill(slot::RCX), RCX);
     push_call_entry(e, next);
     e.asm.load(RCX, &Mem::ctx(offset::TARGET));
-    branch_to_target(e);
+    branch_to_target(e, LEAVE_CALL);
 }
 
 fn ret(e: &mut Emitter) {
@@ -264,7 +269,7 @@ fn ret(e: &mut Emitter) {
         e.asm.lea(RSP, &Mem::base(RSP, extra));
     }
     e.asm.store(&Mem::ctx(offset::TARGET), RCX);
-    branch_to_target(e);
+    branch_to_target(e, LEAVE_RETURN);
 }
 
 /// From here to the end of the region rcx lives in slot 0.

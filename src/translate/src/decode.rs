@@ -119,3 +119,10 @@ fn may_store(insn: &Instruction) -> bool {
     insn.is_string_instruction()
         || insn.op_count() > 0 && insn.op0_kind() == OpKind::Memory && !matches!(insn.mnemonic(), Mnemonic::Cmp | Mnemonic::Test | Mnemonic::Push | Mnemonic::Nop)
 }
+
+/// Keep only the first `most` instructions of a region.
+pub fn shorten(items: &mut Vec<Item>, tail: Tail, most: usize) -> Tail {
+    let Some(first_left_out) = items.get(most).map(|i| i.pc) else { return tail };
+    items.truncate(most);
+    Tail::Next(first_left_out)
+}

@@ -23,6 +23,7 @@ extern crate alloc;
 pub mod clean;
 pub mod control;
 pub mod decode;
+pub mod dirty;
 pub mod emit;
 pub mod plan;
 pub mod relocate;
@@ -52,6 +53,8 @@ pub struct Stubs {
     pub release: u64,
     /// The stack pointer was changed in an unusual way: as `release`.
     pub stack_moved: u64,
+    /// Dirty mode: go to ctx.target (rcx spilled in slot 0), to its clean code if all registers are defined. Slot 4: [`LEAVE_JUMP`]..
+    pub dirty_branch: u64,
 }
 
 /// Helper numbers (slot 4 low 8 bits; the rest is an argument).
@@ -62,6 +65,8 @@ pub mod helper {
     pub const STRING: u32 = 2;
     /// A client request.
     pub const CLIENT_REQUEST: u32 = 3;
+    /// Dirty mode: apply the rule of the plan at slot 2 to the instruction at regs.rip.
+    pub const STEP: u32 = 5;
     /// Code in a writable page: has it changed since it was translated? Argument unused; slot 2 = region's check record.
     pub const CODE_CHECK: u32 = 4;
 }
@@ -84,6 +89,19 @@ pub const MODIFY: u32 = 2;
 /// What slot 4 holds for `Stubs::check`: size in bits 0..16, kind in 16..18.
 pub const fn check_descriptor(size: u32, kind: u32) -> u32 {
     size | kind << 16
+}
+
+/// How dirty mode leaves a region (slot 4): the ABI says which registers are dead then.
+pub const LEAVE_JUMP: u32 = 0;
+pub const LEAVE_CALL: u32 = 1;
+pub const LEAVE_RETURN: u32 = 2;
+
+/// Offset of the shadow registers in a thread's slot, from its context; their first word is the mask of dirty registers.
+pub const SHADOW_REGS: i32 = 0x5000;
+
+/// What dirty mode asks about an instruction: the mask of shadow registers that matter to it, and where its plan will be.
+pub trait Shadow {
+    fn plan(&mut self, insn: &iced_x86::Instruction) -> (u64, u64);
 }
 
 /// Data behind a link stub, read by the runtime: program target, host address of the rel32 to patch.
@@ -171,7 +189,19 @@ impl Translator {
         let tail = decode::region(program, pc, &mut items);
         let region = tail.map(|tail| {
             plan::plan(program, &mut items, &mut self.factory, tail);
-            clean::emit_region(self, program, &items, tail, at)
+            clean::emit_region(self, program, &items, tail, at, None)
+        });
+        self.items = items;
+        region
+    }
+
+    /// Translate the code at `pc` for dirty mode. Regions are short: few instructions run in it at a time.
+    pub fn translate_dirty(&mut self, program: &dyn Program, pc: u64, at: u64, shadow: &mut dyn Shadow) -> Option<Region> {
+        let mut items = core::mem::take(&mut self.items);
+        let tail = decode::region(program, pc, &mut items).map(|tail| decode::shorten(&mut items, tail, dirty::MAX_INSTRUCTIONS));
+        let region = tail.map(|tail| {
+            plan::plan(program, &mut items, &mut self.factory, tail);
+            clean::emit_region(self, program, &items, tail, at, Some(shadow))
         });
         self.items = items;
         region

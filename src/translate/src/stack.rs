@@ -71,6 +71,7 @@ fn push(e: &mut Emitter, insn: &Instruction) {
         e.define(&slot, bytes as u32);
         return e.ordinary();
     }
+    // In dirty mode the rule, if it runs, writes the slot's V itself: it comes back behind this.
     e.define(&slot, bytes as u32);
     e.copy_raw();
 }
@@ -109,6 +110,7 @@ fn pop_to_memory(e: &mut Emitter, bytes: u32) {
 }
 
 fn leave(e: &mut Emitter) {
+    e.place_step();
     e.asm.store(&spill(slot::ADDRESS), RSP);
     e.copy_raw();
     call_release(e, release_argument(0, false));
@@ -117,6 +119,7 @@ fn leave(e: &mut Emitter) {
 fn constant(e: &mut Emitter, insn: &Instruction) {
     let change = constant_move(insn).unwrap_or(0);
     if change < 0 && change.unsigned_abs() >= LARGE_FRAME {
+        e.place_step();
         e.asm.store(&spill(slot::ADDRESS), RSP);
         e.copy_raw();
         return after_move(e);

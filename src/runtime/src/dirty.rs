@@ -1,0 +1,325 @@
+//! Dirty mode: a thread whose registers carry undefined bits.
+//!
+//! ```text
+//! clean check: V undefined ──► asm::check ──► enter ──► dirty code of the same instruction
+//! dirty code: filter hits ──► helper STEP ──► step: the instruction's rule on the shadow registers, reports
+//! dirty region ends ──► asm::dirty_branch ──► all defined? clean code of the target : leave: dirty code of the target
+//! ```
+//! Dirty translations are found through `Dirty::regions`, never through the branch table, so clean code cannot reach them. The shadow
+//! registers lie in the thread's slot behind the context; only bits of their `dirty` mask say which of them mean anything.
+#![allow(unsafe_code, reason = "shadow registers and plans are reached by address; reads the processor's vector state")]
+
+use crate::cache::CACHE;
+use crate::{fault, origin, program};
+use alloc::boxed::Box;
+use alloc::vec::Vec;
+use core::mem::MaybeUninit;
+use core::sync::atomic::{AtomicU64, Ordering};
+use iced_x86::{Decoder, DecoderOptions, Instruction};
+use memcheck_abi::context::{RSP, ThreadContext};
+use memcheck_abi::event::Kind;
+use memcheck_abi::layout::{PROGRAM_END, RED_ZONE};
+use memcheck_kernel::space;
+use memcheck_rt::{access, context, report, shadow};
+use memcheck_semantics::{Complaint, ComplaintKind, Machine, Plan, Planner, Segment, ShadowRegs, Wide, lookahead, regs};
+use memcheck_translate::{LEAVE_CALL, LEAVE_RETURN, SHADOW_REGS, slot};
+
+/// Entries into dirty mode, and rules applied: for -v.
+pub static ENTERED: AtomicU64 = AtomicU64::new(0);
+pub static STEPS: AtomicU64 = AtomicU64::new(0);
+
+/// Registers that may carry a value over a call, by the ABI: everything but r11 and the flags.
+const CALL_KEEPS: u64 = !(1 << 11 | 1 << regs::FLAGS);
+/// Over a return: rax, rdx, the callee-saved ones, x87, xmm0 and xmm1.
+const RETURN_KEEPS: u64 = 1 | 1 << 2 | 1 << 3 | 1 << 4 | 1 << 5 | 0xf << 12 | 1 << regs::X87 | 3 << regs::VEC0;
+/// Into a replaced function: the callee-saved ones.
+pub const REPLACED_KEEPS: u64 = 1 << 3 | 1 << 4 | 1 << 5 | 0xf << 12;
+
+/// The shadow registers of a thread.
+pub fn shadow_regs(ctx: &ThreadContext) -> &'static mut ShadowRegs {
+    // SAFETY: behind the context in the same slot, zeroed at birth; used by its own thread only.
+    unsafe { &mut *((ctx.self_ptr as i64 + i64::from(SHADOW_REGS)) as *mut ShadowRegs) }
+}
+
+const _: () = assert!(size_of::<ThreadContext>() as i32 <= SHADOW_REGS, "the shadow registers lie behind the context");
+const _: () = assert!(SHADOW_REGS as usize + size_of::<ShadowRegs>() <= 0x8000, "and in front of the fault record");
+
+/// Makes plans for the translator, into storage that lives as long as the code.
+pub struct Plans {
+    planner: Planner,
+    storage: Vec<Box<[MaybeUninit<Plan>]>>,
+    used: usize,
+}
+
+const CHUNK: usize = 1024;
+
+impl Plans {
+    pub const fn empty() -> Option<Plans> {
+        None
+    }
+
+    pub fn new() -> Plans {
+        Plans { planner: Planner::new(), storage: Vec::new(), used: CHUNK }
+    }
+}
+
+impl Default for Plans {
+    fn default() -> Self {
+        Self::new()
+    }
+}
+
+impl memcheck_translate::Shadow for Plans {
+    fn plan(&mut self, insn: &Instruction) -> (u64, u64) {
+        let plan = self.planner.plan(insn);
+        let mask = plan.reads | plan.writes | plan.address;
+        if self.used == CHUNK {
+            self.storage.push(Box::new_uninit_slice(CHUNK));
+            self.used = 0;
+        }
+        let Some(chunk) = self.storage.last_mut() else { return (mask, 0) };
+        let place = chunk[self.used].write(plan);
+        self.used += 1;
+        (mask, core::ptr::from_mut(place) as u64)
+    }
+}
+
+/// A clean check met undefined bytes: go on at the same instruction in dirty code. Returns its host address.
+pub extern "C" fn enter() -> u64 {
+    let ctx = context::current();
+    ENTERED.fetch_add(1, Ordering::Relaxed);
+    let host = ctx.scratch[slot::CONTINUE as usize];
+    let mut cache = CACHE.lock();
+    let Some(p) = cache.position(host) else { report::internal("a check outside any region") };
+    if let Some((reg, slot)) = p.spilled {
+        ctx.regs.gpr[reg as usize] = ctx.scratch[slot];
+    }
+    shadow_regs(ctx).dirty = 0;
+    match cache.find_dirty(p.pc) {
+        Some(body) => body,
+        None => host,
+    }
+}
+
+/// End of a dirty region with dirty registers: host address to go on at, for ctx.target.
+pub extern "C" fn leave() -> u64 {
+    let ctx = context::current();
+    let target = ctx.target;
+    let regs = shadow_regs(ctx);
+    match ctx.scratch[slot::ARGUMENT as usize] as u32 {
+        LEAVE_CALL => regs.dirty &= CALL_KEEPS,
+        LEAVE_RETURN => regs.dirty &= RETURN_KEEPS,
+        _ => {}
+    }
+    if program::redirect(target).is_some() {
+        // The replacement checks memory itself and returns through `asm::replace`, which looks at the mask again.
+        regs.dirty &= REPLACED_KEEPS;
+        return crate::dispatch::body_of(target);
+    }
+    if regs.dirty == 0 {
+        return crate::dispatch::body_of(target);
+    }
+    let found = CACHE.lock().find_dirty(target);
+    found.unwrap_or_else(|| fault::bad_jump(target))
+}
+
+/// Helper STEP: apply the rule of the plan at slot 2.
+pub fn step(ctx: &mut ThreadContext) {
+    STEPS.fetch_add(1, Ordering::Relaxed);
+    // SAFETY: the translator put the address of a complete plan there.
+    let plan = unsafe { &*(ctx.scratch[slot::ADDRESS as usize] as *const Plan) };
+    let regs = shadow_regs(ctx);
+    let mut thread = Thread { ctx, reported: false, silent: false };
+    memcheck_semantics::run(plan, regs, &mut thread);
+}
+
+/// V bits of the general registers for system call arguments; None if all are defined.
+pub fn register_v(ctx: &ThreadContext) -> Option<[u64; 16]> {
+    let regs = shadow_regs(ctx);
+    (regs.dirty & 0xffff != 0).then(|| core::array::from_fn(|i| regs.gpr(i)))
+}
+
+/// After a system call: the kernel's outputs are defined.
+pub fn after_syscall(ctx: &ThreadContext) {
+    shadow_regs(ctx).dirty &= !(1 | 1 << 1 | 1 << 11);
+}
+
+/// The thread as the rules see it.
+struct Thread<'a> {
+    ctx: &'a mut ThreadContext,
+    /// One invalid access is reported for each instruction.
+    reported: bool,
+    /// Looking ahead: nothing is reported.
+    silent: bool,
+}
+
+impl Thread<'_> {
+    fn sp(&self) -> u64 {
+        self.ctx.regs.gpr[RSP]
+    }
+
+    fn invalid(&mut self, kind: Kind, addr: u64, size: usize) {
+        if !self.reported && !self.silent {
+            self.reported = true;
+            report::raise(kind, self.ctx.regs.rip, self.sp(), |e| (e.addr, e.has_addr, e.size) = (addr, 1, size as u64));
+        }
+    }
+
+    /// Can this be read without a fault? Decided by the map of mappings, not by trying.
+    fn readable(&self, addr: u64, len: u64) -> bool {
+        if memcheck_heap::owns(addr) || addr >= self.sp().wrapping_sub(RED_ZONE) && addr.saturating_add(len) <= self.ctx.stack_high {
+            return true;
+        }
+        addr < PROGRAM_END && space::mapping_of(addr).is_some_and(|(_, end, prot, _)| prot & 1 != 0 && addr + len <= end)
+    }
+}
+
+impl Machine for Thread<'_> {
+    fn gpr(&self, index: usize) -> u64 {
+        self.ctx.regs.gpr[index & 15]
+    }
+
+    fn rflags(&self) -> u64 {
+        self.ctx.regs.rflags
+    }
+
+    fn vec(&self, index: usize) -> Wide {
+        crate::vectors::register(self.ctx, index)
+    }
+
+    fn kmask(&self, index: usize) -> u64 {
+        crate::vectors::mask(index)
+    }
+
+    fn mm(&self, index: usize) -> u64 {
+        crate::vectors::x87().significand(index)
+    }
+
+    fn x87_top(&self) -> u8 {
+        crate::vectors::x87().top()
+    }
+
+    fn segment_base(&self, segment: Segment) -> u64 {
+        match segment {
+            Segment::Fs => self.ctx.guest_fs,
+            Segment::Gs => self.ctx.guest_gs,
+        }
+    }
+
+    fn xstate_offset(&self, component: u32) -> u32 {
+        core::arch::x86_64::__cpuid_count(0xd, component).ebx
+    }
+
+    fn load(&mut self, addr: u64, out: &mut [u8]) -> bool {
+        if !self.readable(addr, out.len() as u64) {
+            return false;
+        }
+        // SAFETY: mapped and readable, as just checked.
+        unsafe { core::ptr::copy_nonoverlapping(addr as *const u8, out.as_mut_ptr(), out.len()) };
+        true
+    }
+
+    fn peek(&mut self, addr: u64, out: &mut [u8], v: &mut [u8]) -> bool {
+        if !self.load(addr, out) {
+            return false;
+        }
+        shadow::read_v(addr, v);
+        true
+    }
+
+    fn load_v(&mut self, addr: u64, out: &mut [u8]) {
+        shadow::read_v(addr, out);
+        if out.iter().all(|&v| v == 0) {
+            return;
+        }
+        let sp = self.sp();
+        let excused = crate::check::excused(self.ctx, sp, self.ctx.regs.rip, addr, out.len() as u64);
+        let mut bad = addr >= PROGRAM_END;
+        for (i, v) in out.iter_mut().enumerate() {
+            if *v != 0 && !access::addressable(self.ctx, sp, addr + i as u64) {
+                bad = true;
+                if !excused {
+                    *v = 0;
+                }
+            }
+        }
+        if bad && !excused && addr < PROGRAM_END {
+            self.invalid(Kind::InvalidRead, addr, out.len());
+        }
+    }
+
+    fn store_v(&mut self, addr: u64, v: &[u8], origin: u32) {
+        if self.silent || addr >= PROGRAM_END {
+            return;
+        }
+        let sp = self.sp();
+        if access::first_unaddressable(self.ctx, sp, addr, v.len() as u64).is_none() {
+            shadow::write_v(addr, v);
+        } else {
+            // A push writes below the stack pointer by its nature.
+            let pushed = addr < sp && addr + 16 >= sp;
+            if !pushed {
+                self.invalid(Kind::InvalidWrite, addr, v.len());
+            }
+            for (i, &v) in v.iter().enumerate() {
+                if pushed || access::addressable(self.ctx, sp, addr + i as u64) {
+                    shadow::set_v(addr + i as u64, v);
+                }
+            }
+        }
+        origin::store(addr, v, origin);
+    }
+
+    fn load_origin(&mut self, addr: u64, len: usize) -> u32 {
+        origin::of_range(self.ctx, addr, len)
+    }
+
+    fn complain(&mut self, complaint: Complaint, regs: &ShadowRegs) {
+        if self.silent {
+            return;
+        }
+        let (pc, sp) = (self.ctx.regs.rip, self.sp());
+        let (kind, size) = match complaint.kind {
+            ComplaintKind::Branch if self.harmless(pc, regs) => return,
+            ComplaintKind::Branch | ComplaintKind::Cond => (Kind::Cond, 0),
+            ComplaintKind::Value { size } => (Kind::Value, u64::from(size)),
+            ComplaintKind::Target => (Kind::Value, 8),
+        };
+        report::raise(kind, pc, sp, |e| {
+            e.size = size;
+            origin::fill(e, complaint.origin);
+        });
+    }
+}
+
+/// The program's code for the look-ahead.
+struct Ahead;
+
+impl lookahead::Code for Ahead {
+    fn instruction(&self, addr: u64) -> Option<Instruction> {
+        let (_, end, prot, _) = space::mapping_of(addr)?;
+        if prot & 5 != 5 {
+            return None;
+        }
+        let len = (end - addr).min(15) as usize;
+        // SAFETY: mapped and readable code.
+        let code = unsafe { core::slice::from_raw_parts(addr as *const u8, len) };
+        let insn = Decoder::with_ip(64, code, addr, DecoderOptions::NONE).decode();
+        (!insn.is_invalid()).then_some(insn)
+    }
+}
+
+impl Thread<'_> {
+    /// Do both ways of the undefined branch at `pc` come to the same place?
+    fn harmless(&mut self, pc: u64, regs: &ShadowRegs) -> bool {
+        let Some(branch) = lookahead::Code::instruction(&Ahead, pc) else { return false };
+        if branch.near_branch_target() == 0 {
+            return false;
+        }
+        let mut planner = Planner::new();
+        self.silent = true;
+        let same = lookahead::same_way(&Ahead, &mut planner, &branch, regs, self);
+        self.silent = false;
+        same
+    }
+}

@@ -1,0 +1,108 @@
+//! Where undefined values come from.
+//!
+//! An origin is a tag: depot id of a stack, and a kind. Undefined bytes that were never moved need none: the heap block or the
+//! frame they lie in is their origin. Where undefined data is stored, the tag goes to the origin shadow, 4 bytes for each aligned 4:
+//!
+//! ```text
+//! tag = depot id << 2 | kind        kind 1 heap, 2 stack, 3 client request
+//! ```
+#![allow(unsafe_code, reason = "the origin shadow is reached by address arithmetic")]
+
+use memcheck_abi::context::{CallEntry, RSP, ThreadContext};
+use memcheck_abi::event::{ErrorEvent, Place};
+use memcheck_abi::layout::{ORIGIN_DISTANCE, PROGRAM_END};
+use memcheck_rt::{context, depot};
+
+const HEAP: u32 = 1;
+const STACK: u32 = 2;
+
+fn word(addr: u64) -> *mut u32 {
+    ((addr & !3) + ORIGIN_DISTANCE) as *mut u32
+}
+
+/// The last bytes of the program's space have no origin words.
+fn covered(addr: u64) -> bool {
+    addr < PROGRAM_END - (1 << 21)
+}
+
+/// Undefined bits were stored at `addr`.
+pub fn store(addr: u64, v: &[u8], tag: u32) {
+    if tag == 0 || !covered(addr + v.len() as u64) || crate::startup::config().track_origins == 0 {
+        return;
+    }
+    let mut at = addr & !3;
+    while at < addr + v.len() as u64 {
+        let first = at.max(addr) - addr;
+        let last = (at + 4 - addr).min(v.len() as u64);
+        if v[first as usize..last as usize].iter().any(|&b| b != 0) {
+            // SAFETY: inside the origin range, which is mapped.
+            unsafe { *word(at) = tag };
+        }
+        at += 4;
+    }
+}
+
+/// Tag of the undefined bytes in a range.
+pub fn of_range(ctx: &ThreadContext, addr: u64, len: usize) -> u32 {
+    if crate::startup::config().track_origins == 0 {
+        return 0;
+    }
+    let first = memcheck_rt::shadow::first_nonzero_v(addr, len as u64).unwrap_or(addr);
+    if covered(first) {
+        // SAFETY: inside the origin range.
+        let tag = unsafe { *word(first) };
+        if tag != 0 {
+            return tag;
+        }
+    }
+    native(ctx, first)
+}
+
+/// The hook of the string functions: the origin of undefined bytes that never moved.
+pub fn of_place(addr: u64) -> u32 {
+    native(context::current(), addr)
+}
+
+/// The hook of the string functions: fill an event about the undefined byte at `addr`.
+pub fn describe(e: &mut ErrorEvent, addr: u64) {
+    let tag = of_range(context::current(), addr, 1);
+    fill(e, tag);
+}
+
+fn native(ctx: &ThreadContext, addr: u64) -> u32 {
+    if let Some((Place::LiveBlock | Place::FreedBlock, block)) = memcheck_heap::owns(addr).then(|| memcheck_heap::find(addr)).flatten() {
+        return block.alloc_stack << 2 | HEAP;
+    }
+    if addr >= ctx.stack_low && addr < ctx.stack_high {
+        return depot::intern(&[frame_of(ctx, addr)]) << 2 | STACK;
+    }
+    0
+}
+
+/// An address in the function whose frame holds the stack address `addr`.
+fn frame_of(ctx: &ThreadContext, addr: u64) -> u64 {
+    let mut inside = ctx.regs.rip;
+    let mut below = ctx.regs.gpr[RSP];
+    let mut at = ctx.call_top;
+    while at > ctx.call_base {
+        // SAFETY: (call_base, call_top] are entries.
+        let entry = unsafe { *(at as *const CallEntry) };
+        at -= size_of::<CallEntry>() as u64;
+        if entry.sp < below || entry.sp >= ctx.stack_high {
+            continue;
+        }
+        if entry.sp >= addr {
+            return inside;
+        }
+        inside = entry.return_address.wrapping_sub(1);
+        below = entry.sp + 1;
+    }
+    inside
+}
+
+/// Put a tag into an event.
+pub fn fill(e: &mut ErrorEvent, tag: u32) {
+    if crate::startup::config().track_origins != 0 {
+        (e.origin_kind, e.origin_stack) = (tag & 3, tag >> 2);
+    }
+}

@@ -1,0 +1,135 @@
+//! The program's vector, mask and x87 registers while the runtime runs.
+//!
+//! On the slow ways into the runtime only the low 128 bits of xmm0 to xmm15 are saved; everything else is still in the processor,
+//! because the runtime uses nothing but legacy SSE, which leaves it alone.
+#![allow(unsafe_code, reason = "reads processor state")]
+
+use core::arch::asm;
+use core::sync::atomic::{AtomicU32, Ordering};
+use memcheck_abi::context::ThreadContext;
+use memcheck_semantics::Wide;
+
+/// 0 unknown, 1 none, 2 AVX, 3 AVX-512.
+static LEVEL: AtomicU32 = AtomicU32::new(0);
+
+fn level() -> u32 {
+    let known = LEVEL.load(Ordering::Relaxed);
+    if known != 0 {
+        return known;
+    }
+    let one = core::arch::x86_64::__cpuid(1);
+    let xsave = one.ecx >> 27 & 1 != 0;
+    let found = if !xsave || one.ecx >> 28 & 1 == 0 { 1 } else { avx_level() };
+    LEVEL.store(found, Ordering::Relaxed);
+    found
+}
+
+fn avx_level() -> u32 {
+    let (low, _high): (u32, u32);
+    // SAFETY: OSXSAVE is set, so xgetbv is allowed.
+    unsafe { asm!("xgetbv", in("ecx") 0, out("eax") low, out("edx") _high, options(nomem, nostack)) };
+    let seven = core::arch::x86_64::__cpuid_count(7, 0);
+    match low {
+        l if l & 0xe6 == 0xe6 && seven.ebx >> 16 & 1 != 0 => 3,
+        l if l & 6 == 6 => 2,
+        _ => 1,
+    }
+}
+
+/// All that the processor has of zmm`index`.
+pub fn register(ctx: &ThreadContext, index: usize) -> Wide {
+    let mut all = [0u64; 8];
+    let level = level();
+    if index < 16 {
+        all[..2].copy_from_slice(&low(ctx, index));
+        if level >= 2 {
+            let mut upper = [[0u64; 2]; 16];
+            dump_upper(&mut upper);
+            all[2..4].copy_from_slice(&upper[index]);
+        }
+    }
+    if level >= 3 {
+        let full = zmm(index);
+        all[4..].copy_from_slice(&full[4..]);
+        if index >= 16 {
+            all = full;
+        }
+    }
+    Wide(all)
+}
+
+fn low(ctx: &ThreadContext, index: usize) -> [u64; 2] {
+    let at = 16 * index;
+    let word = |k: usize| {
+        let mut b = [0u8; 8];
+        b.copy_from_slice(&ctx.xsave.0[at + k..at + k + 8]);
+        u64::from_le_bytes(b)
+    };
+    [word(0), word(8)]
+}
+
+/// Bits 128..256 of ymm0 to ymm15.
+fn dump_upper(out: &mut [[u64; 2]; 16]) {
+    macro_rules! one {
+        ($($n:literal)*) => {
+            // SAFETY: AVX is there (the caller asked); stores 16 bytes for each register into `out`.
+            unsafe { asm!($(concat!("vextractf128 xmmword ptr [{0} + 16*", $n, "], ymm", $n, ", 1"),)* in(reg) out.as_mut_ptr(), options(nostack, preserves_flags)) }
+        };
+    }
+    one!(0 1 2 3 4 5 6 7 8 9 10 11 12 13 14 15);
+}
+
+/// A whole zmm register; for 0 to 15 only bits 128 and up are the program's.
+fn zmm(index: usize) -> [u64; 8] {
+    let mut all = [[0u64; 8]; 32];
+    macro_rules! all {
+        ($($n:literal)*) => {
+            // SAFETY: AVX-512 is there (the caller asked); stores 64 bytes for each register into `all`.
+            unsafe { asm!($(concat!("vmovdqu64 zmmword ptr [{0} + 64*", $n, "], zmm", $n),)* in(reg) all.as_mut_ptr(), options(nostack, preserves_flags)) }
+        };
+    }
+    all!(0 1 2 3 4 5 6 7 8 9 10 11 12 13 14 15 16 17 18 19 20 21 22 23 24 25 26 27 28 29 30 31);
+    all[index & 31]
+}
+
+/// An AVX-512 mask register.
+pub fn mask(index: usize) -> u64 {
+    if level() < 3 {
+        return 0;
+    }
+    let mut all = [0u64; 8];
+    macro_rules! all {
+        ($($n:literal)*) => {
+            // SAFETY: AVX-512 (with BW on every processor that has it in servers) is there; stores 8 bytes for each register.
+            unsafe { asm!($(concat!("kmovq qword ptr [{0} + 8*", $n, "], k", $n),)* in(reg) all.as_mut_ptr(), options(nostack, preserves_flags)) }
+        };
+    }
+    all!(0 1 2 3 4 5 6 7);
+    all[index & 7]
+}
+
+/// The x87 state as fxsave writes it.
+#[repr(C, align(16))]
+pub struct X87([u8; 512]);
+
+pub fn x87() -> X87 {
+    let mut area = X87([0; 512]);
+    // SAFETY: 512 bytes, 16-aligned; changes no state.
+    unsafe { asm!("fxsave64 [{}]", in(reg) area.0.as_mut_ptr(), options(nostack, preserves_flags)) };
+    area
+}
+
+impl X87 {
+    /// TOP of the status word.
+    pub fn top(&self) -> u8 {
+        self.0[3] >> 3 & 7
+    }
+
+    /// Significand of a physical register.
+    pub fn significand(&self, physical: usize) -> u64 {
+        let stacked = physical.wrapping_sub(self.top() as usize) & 7;
+        let mut b = [0u8; 8];
+        b.copy_from_slice(&self.0[32 + 16 * stacked..40 + 16 * stacked]);
+        u64::from_le_bytes(b)
+    }
+}

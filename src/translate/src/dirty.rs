@@ -1,0 +1,167 @@
+//! Dirty mode: some register carries undefined bits.
+//!
+//! Every instruction is preceded by a filter: is any register that it touches marked in the mask of dirty registers, or any V byte of
+//! what it reads not zero? If so its rule is applied by the runtime (`helper::STEP`), which also reports; if not, the instruction
+//! cannot change any shadow and runs as in clean mode:
+//!
+//! ```text
+//!     test dword fs:[dirty], mask ; jnz step        registers read, written, used as address
+//!     cmp dword gs:[rdi], 0       ; jne step        V of what is loaded
+//! back:
+//!     the program's instruction
+//!     ...
+//! step: (cold)  spill rax, plan -> slot 2, back -> slot 3, jmp helper
+//! ```
+//! Where flags are live the tests are made with loads and `jrcxz`, whole bytes of the mask at a time. Stores of defined registers are
+//! checked as in clean mode. Regions end through `Stubs::dirty_branch`, which goes back to clean code when no register is dirty.
+
+use crate::clean::{Cold, Emitter, Pending, pieces, rip_slot, spill};
+use crate::emit::{CC_NE, Mem, RAX, RCX};
+use crate::{LEAVE_CALL, LEAVE_JUMP, SHADOW_REGS, helper, slot};
+use alloc::vec::Vec;
+use iced_x86::Mnemonic;
+use memcheck_abi::context::offset;
+
+/// Longest region of dirty mode.
+pub const MAX_INSTRUCTIONS: usize = 24;
+
+/// The mask of dirty registers.
+const fn mask_at(byte: i32) -> Mem {
+    Mem::ctx(SHADOW_REGS + byte)
+}
+
+impl Emitter<'_> {
+    /// Start an instruction: test its registers.
+    pub fn begin_dirty(&mut self) {
+        let insn = self.item.insn;
+        let Some(shadow) = &mut self.shadow else { return };
+        let (mask, plan) = shadow.plan(&insn);
+        self.pending = Some(Pending { plan, patches: Vec::new(), live_patches: Vec::new(), open: true });
+        if self.item.flags_live {
+            self.test_mask_keeping_flags(mask);
+        } else {
+            self.test_mask(mask);
+        }
+    }
+
+    fn test_mask(&mut self, mask: u64) {
+        for (byte, part) in [(0, mask as u32), (4, (mask >> 32) as u32)] {
+            if part == 0 {
+                continue;
+            }
+            self.asm.op_mem(None, false, &[0xf7], 0, &mask_at(byte));
+            self.asm.u32(part);
+            let patch = self.asm.jcc_forward(CC_NE);
+            self.add_patch(patch, false);
+        }
+    }
+
+    fn test_mask_keeping_flags(&mut self, mask: u64) {
+        if mask == 0 {
+            return;
+        }
+        self.asm.store(&spill(slot::RCX), RCX);
+        for byte in (0..8).filter(|b| mask >> (8 * b) & 0xff != 0) {
+            self.asm.load_zx(RCX, &mask_at(byte), 1);
+            let clean = self.asm.jrcxz_forward();
+            let patch = self.asm.jmp_forward();
+            self.add_patch(patch, true);
+            self.asm.patch8_here(clean);
+        }
+        self.asm.load(RCX, &spill(slot::RCX));
+    }
+
+    /// Test the V bytes of memory that the instruction reads.
+    pub fn test_memory(&mut self, mem: &Mem, size: u32) {
+        if !self.pending.as_ref().is_some_and(|p| p.open) {
+            return;
+        }
+        let parts = pieces(size);
+        if parts.is_empty() {
+            return self.step_always();
+        }
+        if self.item.flags_live {
+            self.asm.store(&spill(slot::RCX), RCX);
+            for (i, &(at, n)) in parts.iter().enumerate() {
+                if i > 0 && mem.uses(RCX) {
+                    self.asm.load(RCX, &spill(slot::RCX));
+                }
+                self.asm.load_zx(RCX, &mem.shadow(at), n);
+                let clean = self.asm.jrcxz_forward();
+                let patch = self.asm.jmp_forward();
+                self.add_patch(patch, true);
+                self.asm.patch8_here(clean);
+            }
+            self.asm.load(RCX, &spill(slot::RCX));
+            return;
+        }
+        for &(at, n) in &parts {
+            self.asm.cmp_zero(&mem.shadow(at), n);
+            let patch = self.asm.jcc_forward(CC_NE);
+            self.add_patch(patch, false);
+        }
+    }
+
+    fn add_patch(&mut self, patch: usize, live: bool) {
+        if let Some(p) = &mut self.pending {
+            if live { &mut p.live_patches } else { &mut p.patches }.push(patch);
+        }
+    }
+
+    /// Apply the rule of this instruction whatever its inputs are.
+    pub fn step_always(&mut self) {
+        if self.pending.as_ref().is_some_and(|p| p.open) {
+            let patch = self.asm.jmp_forward();
+            self.add_patch(patch, false);
+            self.place_step();
+        }
+    }
+
+    /// The filter of this instruction is complete; its rule, if applied, comes back here.
+    pub fn place_step(&mut self) {
+        let back = self.asm.offset();
+        let pc = self.item.pc;
+        let Some(p) = &mut self.pending else { return };
+        if !p.open {
+            return;
+        }
+        p.open = false;
+        let (plan, patches, live) = (p.plan, core::mem::take(&mut p.patches), core::mem::take(&mut p.live_patches));
+        if !patches.is_empty() {
+            self.cold.push(Cold::Step { patches, restore_rcx: false, pc, plan, back });
+        }
+        if !live.is_empty() {
+            self.cold.push(Cold::Step { patches: live, restore_rcx: true, pc, plan, back });
+        }
+    }
+
+    pub fn dirty_stub(&mut self, stub: Cold) {
+        match stub {
+            Cold::Step { patches, restore_rcx, pc, plan, back } => {
+                for p in patches {
+                    self.asm.patch_here(p);
+                }
+                if restore_rcx {
+                    self.asm.load(RCX, &spill(slot::RCX));
+                }
+                self.asm.store_const(&rip_slot(), pc);
+                self.asm.store_const(&spill(slot::ADDRESS), plan);
+                self.asm.store_imm(&spill(slot::ARGUMENT), 8, helper::STEP as i32);
+                self.asm.store(&spill(slot::RAX), RAX);
+                let back = self.asm.base + back as u64;
+                self.asm.lea_host(RAX, back);
+                self.asm.store(&spill(slot::CONTINUE), RAX);
+                self.asm.jmp(self.t.stubs.helper);
+            }
+            Cold::DirtyExit { patch, target } => {
+                self.asm.patch_here(patch);
+                self.asm.store(&spill(slot::RCX), RCX);
+                self.asm.store_const(&Mem::ctx(offset::TARGET), target);
+                let leave = if self.item.insn.mnemonic() == Mnemonic::Call { LEAVE_CALL } else { LEAVE_JUMP };
+                self.asm.store_imm(&spill(slot::ARGUMENT), 8, leave as i32);
+                self.asm.jmp(self.t.stubs.dirty_branch);
+            }
+            _ => {}
+        }
+    }
+}
