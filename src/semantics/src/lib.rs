@@ -34,6 +34,7 @@ pub mod gather;
 pub mod integer;
 pub mod kmask;
 pub mod lanes;
+pub mod lookahead;
 pub mod machine;
 pub mod moves;
 pub mod plan;

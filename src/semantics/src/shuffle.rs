@@ -184,7 +184,7 @@ fn unpack<M: Machine>(cx: &mut Cx<M>, lane: usize, high: bool) {
     let block = cx.size(0).min(16) / lane;
     two(cx, lane, |i| {
         let within = i % block;
-        (within % 2 != 0, i - within + within / 2 + if high { block / 2 } else { 0 })
+        (within & 1 != 0, i - within + within / 2 + if high { block / 2 } else { 0 })
     });
 }
 
@@ -424,10 +424,8 @@ fn expand<M: Machine>(cx: &mut Cx<M>, lane: usize) {
         cx.wide_v(cx.op(1))
     };
     let mut v = Wide::ZERO;
-    let mut next = 0;
-    for i in (0..lanes).filter(|i| k.x >> i & 1 != 0) {
+    for (next, i) in (0..lanes).filter(|i| k.x >> i & 1 != 0).enumerate() {
         v.set(lane, i, from.lane(lane, next));
-        next += 1;
     }
     if k.v != 0 {
         v = Wide::ONES.truncated(lanes * lane);

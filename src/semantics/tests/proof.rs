@@ -14,14 +14,13 @@ use std::time::{Duration, Instant};
 use iced_x86::{
     Code, Decoder, DecoderOptions, Encoder, Instruction, InstructionInfoFactory, Mnemonic as M, OpKind, Register,
 };
-use memcheck_semantics::regs::{ARITH, CF, OF};
-use memcheck_semantics::{Complaint, Machine, Planner, Rule, Segment, ShadowRegs, Wide, run};
+use memcheck_semantics::regs::{CF, OF};
+use memcheck_semantics::{Planner, Rule, ShadowRegs, run};
+use support::differences::Differences;
 use support::forms::{self, BASE, INDEX};
 use support::native::{Native, State};
 use support::random::Random;
-
-/// Bytes of data area that instructions may touch, half on either side of its middle.
-const WINDOW: usize = 1024;
+use support::states::Before;
 
 /// A place in the machine's state that can be undefined.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
@@ -32,68 +31,6 @@ enum Place {
     Mask(usize, usize),
     St(usize, usize),
     Memory(usize, usize),
-}
-
-/// The state before the instruction, as the engine sees it.
-#[derive(Clone)]
-struct Before {
-    state: State,
-    window: Vec<u8>,
-    window_v: Vec<u8>,
-    start: u64,
-    complaints: Vec<Complaint>,
-}
-
-impl Before {
-    fn range(&self, addr: u64, len: usize) -> std::ops::Range<usize> {
-        let at = addr.wrapping_sub(self.start) as usize;
-        assert!(at <= WINDOW && at + len <= WINDOW, "access outside the window: {addr:#x}+{len}");
-        at..at + len
-    }
-}
-
-impl Machine for Before {
-    fn gpr(&self, index: usize) -> u64 {
-        self.state.gpr[index]
-    }
-    fn rflags(&self) -> u64 {
-        self.state.rflags
-    }
-    fn vec(&self, index: usize) -> Wide {
-        Wide(self.state.zmm[index])
-    }
-    fn kmask(&self, index: usize) -> u64 {
-        self.state.k[index]
-    }
-    fn mm(&self, index: usize) -> u64 {
-        self.state.st(index)[0]
-    }
-    fn x87_top(&self) -> u8 {
-        self.state.top() as u8
-    }
-    fn segment_base(&self, _: Segment) -> u64 {
-        0
-    }
-    fn xstate_offset(&self, _: u32) -> u32 {
-        576
-    }
-    fn load(&mut self, addr: u64, out: &mut [u8]) -> bool {
-        out.copy_from_slice(&self.window[self.range(addr, out.len())]);
-        true
-    }
-    fn load_v(&mut self, addr: u64, out: &mut [u8]) {
-        out.copy_from_slice(&self.window_v[self.range(addr, out.len())]);
-    }
-    fn store_v(&mut self, addr: u64, v: &[u8], _: u32) {
-        let range = self.range(addr, v.len());
-        self.window_v[range].copy_from_slice(v);
-    }
-    fn load_origin(&mut self, _: u64, _: usize) -> u32 {
-        1
-    }
-    fn complain(&mut self, complaint: Complaint, _: &ShadowRegs) {
-        self.complaints.push(complaint);
-    }
 }
 
 /// Bits counted over all samples of a mnemonic.
@@ -125,10 +62,6 @@ fn assemble(insn: &Instruction, address: u64) -> Option<(Instruction, Vec<u8>)> 
     (decoded.code() == insn.code()).then_some((decoded, bytes))
 }
 
-fn is_string(insn: &Instruction) -> bool {
-    insn.is_string_instruction()
-}
-
 impl Prover {
     fn new(seed: u64) -> Prover {
         Prover {
@@ -158,7 +91,7 @@ impl Prover {
     }
 
     fn sample(&mut self, insn: &Instruction, bytes: &[u8]) -> bool {
-        let mut before = self.random_state(insn);
+        let mut before = Before::random(insn, &mut self.random, &self.native);
         let (mut first, mut first_window) = (before.state.clone(), before.window.clone());
         if !self.native.run(&mut first, &mut first_window) {
             return false;
@@ -224,44 +157,6 @@ impl Prover {
                 ));
             }
         }
-    }
-
-    /// Registers and memory at random, addresses valid.
-    fn random_state(&mut self, insn: &Instruction) -> Before {
-        let data = self.native.data();
-        let random = &mut self.random;
-        let mut state = State::new();
-        for i in 0..32 {
-            let words: [u64; 8] = std::array::from_fn(|_| random.value());
-            let like = state.zmm[random.below(i)];
-            state.zmm[i] = if i > 0 && random.one_in(2) { similar(random, like, words) } else { words };
-            if self.native.vector < 64 {
-                state.zmm[i][self.native.vector / 8..].fill(0);
-                if i >= 16 {
-                    state.zmm[i] = [0; 8];
-                }
-            }
-        }
-        for i in 0..8 {
-            state.k[i] = if self.native.vector == 64 { random.value() } else { 0 };
-        }
-        for i in 0..16 {
-            state.gpr[i] = if i > 0 && random.one_in(4) { state.gpr[random.below(i)] } else { random.value() };
-        }
-        state.rflags = 2 | random.word() & ARITH;
-        state.set_top(random.below(8));
-        for i in 0..8 {
-            state.set_st(i, random_extended(random));
-        }
-        state.fx[4] = !(1 << ((state.top() + 7) & 7));
-        let window = (0..WINDOW).map(|_| if random.one_in(3) { random.value() as u8 } else { random.word() as u8 }).collect();
-        addresses(&mut state, insn, random, data);
-        let start = data - WINDOW as u64 / 2;
-        let mut before = Before { state, window, window_v: vec![0; WINDOW], start, complaints: Vec::new() };
-        if random.one_in(2) {
-            likeness(&mut before, insn, random);
-        }
-        before
     }
 
     /// Up to six bits among what the instruction reads or writes in part.
@@ -330,7 +225,7 @@ impl Prover {
         if insn.rflags_read() | insn.rflags_modified() != 0 {
             out.push(Source::Flags);
         }
-        if is_string(insn) {
+        if insn.is_string_instruction() {
             out.extend([Source::Memory(data - 64, 8), Source::Memory(data + 64, 8)]);
         } else if (0..insn.op_count()).any(|i| insn.op_kind(i) == OpKind::Memory) || insn.is_stack_instruction() {
             let size = insn.memory_size().size().clamp(1, 64);
@@ -357,44 +252,6 @@ enum Source {
     Memory(u64, usize),
 }
 
-/// A copy with a few words replaced.
-fn similar(random: &mut Random, mut like: [u64; 8], words: [u64; 8]) -> [u64; 8] {
-    for _ in 0..random.below(3) {
-        let i = random.below(8);
-        like[i] = if random.one_in(2) { words[i] } else { like[i] ^ 1 << random.below(64) };
-    }
-    like
-}
-
-fn random_extended(random: &mut Random) -> [u64; 2] {
-    match random.below(4) {
-        0 => [0, 0],
-        1 => [1 << 63, 0x3FFF],
-        2 => [random.word() | 1 << 63, 0x3FFF + random.below(20) as u64 - 10 | (random.word() & 1) << 15],
-        _ => [random.word(), random.word() & 0xFFFF],
-    }
-}
-
-/// Memory and the accumulator resemble registers, so that comparisons have something to find.
-fn likeness(before: &mut Before, insn: &Instruction, random: &mut Random) {
-    let at = WINDOW / 2;
-    let words = if random.one_in(2) { before.state.zmm[random.below(8)] } else { [before.state.gpr[random.below(14)]; 8] };
-    for (i, word) in words.iter().enumerate() {
-        before.window[at + i * 8..at + i * 8 + 8].copy_from_slice(&word.to_le_bytes());
-    }
-    let memory: [u8; 8] = before.window[at..at + 8].try_into().expect("eight bytes");
-    if insn.mnemonic() == M::Cmpxchg {
-        before.state.gpr[0] = match insn.op0_kind() {
-            OpKind::Register => before.state.gpr[insn.op0_register().full_register().number()],
-            _ => u64::from_le_bytes(memory),
-        };
-    }
-    if is_string(insn) {
-        let source: Vec<u8> = before.window[at - 64..at - 32].to_vec();
-        before.window[at + 64..at + 96].copy_from_slice(&source);
-    }
-}
-
 /// Registers that must stay as they are because they point somewhere or count.
 fn address_registers(insn: &Instruction) -> Vec<Register> {
     let mut out = Vec::new();
@@ -404,7 +261,7 @@ fn address_registers(insn: &Instruction) -> Vec<Register> {
     if insn.is_vsib() {
         out.push(insn.memory_index().full_register());
     }
-    if is_string(insn) {
+    if insn.is_string_instruction() {
         out.extend([Register::RSI, Register::RDI, Register::RCX]);
     }
     if matches!(insn.mnemonic(), M::Maskmovq | M::Maskmovdqu | M::Vmaskmovdqu) {
@@ -414,48 +271,6 @@ fn address_registers(insn: &Instruction) -> Vec<Register> {
         out.push(Register::RBP);
     }
     out
-}
-
-fn addresses(state: &mut State, insn: &Instruction, random: &mut Random, data: u64) {
-    state.gpr[4] = data;
-    state.gpr[BASE.number()] = data;
-    state.gpr[INDEX.number()] = 0;
-    if (0..insn.op_count()).any(|i| insn.op_kind(i) == OpKind::Memory) && insn.memory_index() == INDEX {
-        // Base and index together hit the middle of the window.
-        let index = random.below(16) as u64;
-        state.gpr[INDEX.number()] = index;
-        state.gpr[BASE.number()] = data - index * u64::from(insn.memory_index_scale());
-    }
-    if insn.is_vsib() {
-        let n = insn.memory_index().number();
-        for word in &mut state.zmm[n] {
-            *word = if insn.is_vsib64() { random.below(16) as u64 } else { (random.below(16) | random.below(16) << 32) as u64 };
-        }
-    }
-    if is_string(insn) {
-        (state.gpr[6], state.gpr[7], state.gpr[1]) = (data - 64, data + 64, random.below(5) as u64);
-        if random.one_in(3) {
-            state.rflags |= 1 << 10;
-        }
-        if random.one_in(4) {
-            state.gpr[7] = data - 64 + random.below(16) as u64;
-        }
-    }
-    match insn.mnemonic() {
-        M::Maskmovq | M::Maskmovdqu | M::Vmaskmovdqu => state.gpr[7] = data,
-        M::Leave => state.gpr[5] = data,
-        M::Bt | M::Bts | M::Btr | M::Btc if insn.op0_kind() == OpKind::Memory && insn.op1_kind() == OpKind::Register => {
-            // Sign-extended at the operand's own size, so small in every size.
-            state.gpr[insn.op1_register().full_register().number()] = (random.below(512) as i64 - 256) as u64;
-        }
-        M::Div | M::Idiv => {
-            state.gpr[2] = 0;
-            if random.one_in(2) {
-                state.gpr[0] &= 0x7F;
-            }
-        }
-        _ => {}
-    }
 }
 
 fn uses_big_vectors(insn: &Instruction) -> bool {
@@ -511,83 +326,6 @@ fn toggle(place: Place, state: &mut State, window: &mut [u8]) {
         }
         Place::Memory(at, bit) => window[at] ^= 1 << bit,
     }
-}
-
-/// One bit per bit of state: registers, flags, x87 and the data window.
-struct Differences {
-    words: Vec<u64>,
-}
-
-impl Differences {
-    const VEC: usize = 16;
-    const MASK: usize = Self::VEC + 32 * 8;
-    const FLAGS: usize = Self::MASK + 8;
-    const FSW: usize = Self::FLAGS + 1;
-    const ST: usize = Self::FSW + 1;
-    const MEMORY: usize = Self::ST + 16;
-    const ALL: usize = Self::MEMORY + WINDOW / 8;
-
-    fn none() -> Differences {
-        Differences { words: vec![0; Self::ALL] }
-    }
-
-    fn add(&mut self, a: &State, b: &State, a_window: &[u8], b_window: &[u8]) {
-        let words = &mut self.words;
-        for i in 0..16 {
-            words[i] |= a.gpr[i] ^ b.gpr[i];
-        }
-        for i in 0..256 {
-            words[Self::VEC + i] |= a.zmm[i / 8][i % 8] ^ b.zmm[i / 8][i % 8];
-        }
-        for i in 0..8 {
-            words[Self::MASK + i] |= a.k[i] ^ b.k[i];
-            let (x, y) = (a.st(i), b.st(i));
-            words[Self::ST + i * 2] |= x[0] ^ y[0];
-            words[Self::ST + i * 2 + 1] |= x[1] ^ y[1];
-        }
-        words[Self::FLAGS] |= (a.rflags ^ b.rflags) & ARITH;
-        words[Self::FSW] |= a.fsw() ^ b.fsw();
-        for (i, (x, y)) in a_window.chunks(8).zip(b_window.chunks(8)).enumerate() {
-            words[Self::MEMORY + i] |= word(x) ^ word(y);
-        }
-    }
-
-    fn of_shadow(regs: &ShadowRegs, window_v: &[u8]) -> Differences {
-        let mut out = Self::none();
-        let words = &mut out.words;
-        for i in 0..16 {
-            words[i] = regs.gpr(i);
-        }
-        for i in 0..32 {
-            words[Self::VEC + i * 8..Self::VEC + i * 8 + 8].copy_from_slice(&regs.vec(i).0);
-        }
-        for i in 0..8 {
-            words[Self::MASK + i] = regs.mask(i);
-            words[Self::ST + i * 2..Self::ST + i * 2 + 2].copy_from_slice(&regs.st(i));
-        }
-        words[Self::FLAGS] = regs.flags() & ARITH;
-        words[Self::FSW] = regs.fsw();
-        for (i, chunk) in window_v.chunks(8).enumerate() {
-            words[Self::MEMORY + i] = word(chunk);
-        }
-        out
-    }
-
-    fn name(index: usize) -> String {
-        match index {
-            0..16 => format!("gpr {index}"),
-            Self::FLAGS => "flags".into(),
-            Self::FSW => "x87 status".into(),
-            i if i < Self::MASK => format!("zmm{} word {}", (i - Self::VEC) / 8, (i - Self::VEC) % 8),
-            i if i < Self::FLAGS => format!("k{}", i - Self::MASK),
-            i if i < Self::MEMORY => format!("R{} part {}", (i - Self::ST) / 2, (i - Self::ST) % 2),
-            i => format!("memory {:+}", (i - Self::MEMORY) as i64 * 8 - WINDOW as i64 / 2),
-        }
-    }
-}
-
-fn word(bytes: &[u8]) -> u64 {
-    u64::from_le_bytes(bytes.try_into().expect("eight bytes"))
 }
 
 fn setting(name: &str) -> Option<u64> {
