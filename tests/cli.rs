@@ -288,6 +288,18 @@ fn stripped_programs_name_their_object() {
     assert!(text.contains("0 bytes after a block of size 10 alloc'd"), "{text}");
 }
 
+/// Without an allocator in sight there is nothing to be said about leaks, least of all something comforting.
+#[test]
+fn no_all_clear_without_an_allocator() {
+    let dir = common::scratch("cli-no-allocator");
+    let source = "static long call(long n, long a) { long r; __asm__ volatile(\"syscall\" : \"=a\"(r) : \"a\"(n), \"D\"(a) : \"rcx\", \"r11\"); return r; }\n\
+        void _start(void) { call(231, 3); __builtin_unreachable(); }";
+    let exe = compile(&dir, "bare", source, &["-static", "-nostdlib", "-O1", "-s"]);
+    let outcome = tool(&dir).arg(&exe).finish("run");
+    assert_eq!(outcome.ended, Ended::Code(3));
+    assert!(common::testing_reference() || !outcome.err().contains("no leaks are possible"), "{}", outcome.err());
+}
+
 #[test]
 fn num_callers_limits_stacks() {
     let dir = common::scratch("cli-callers");

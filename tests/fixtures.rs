@@ -8,7 +8,7 @@
 //! | `//@ args: a b` | arguments of the program |
 //! | `//@ options: --x=y` | further options of memcheck |
 //! | `//@ exit: 3` or `SIGSEGV` | how the run ends under memcheck. Default 0; for programs without findings: as natively |
-//! | `//@ needs: X` | `musl-gcc`, `clang` (compiled with it), `static` (needs libc.a), `cpu:FLAG`; skipped with a message otherwise |
+//! | `//@ needs: X` | `musl-gcc`, `clang` (compiled with it), `static` (needs libc.a), `cpu:FLAG`, `header:FILE`; skipped with a message otherwise |
 //! | `//@ skip-native` | a program without findings whose native run is not comparable |
 //! | `//@ valgrind: WHY` | Valgrind 3.19 is known to fail this file, and why; it must fail when `MEMCHECK=valgrind` |
 //!
@@ -136,7 +136,11 @@ impl Fixture {
         }
         self.needs.iter().find_map(|need| match need.as_str() {
             "static" => (!has_static_libc()).then(|| "no libc.a".to_owned()),
-            need => need.strip_prefix("cpu:").filter(|flag| !has_cpu_flag(flag)).map(|flag| format!("no {flag} here")),
+            need => match need.split_once(':') {
+                Some(("cpu", flag)) => (!has_cpu_flag(flag)).then(|| format!("no {flag} here")),
+                Some(("header", file)) => (!Path::new("/usr/include").join(file).exists()).then(|| format!("no {file}")),
+                _ => None,
+            },
         })
     }
 }
