@@ -83,21 +83,19 @@ fn large(ask: Granted, align: u64, need: u64) -> u64 {
     let end = address_of(run.first + run.units);
     let p = (start + settings::get().front).next_multiple_of(align);
     let huge = ask.size >= paint::HUGE;
-    if run.painted && huge {
-        memcheck_rt::shadow::make_defined(p, ask.size);
-    } else if run.painted {
+    // After this V of the block is FF in a painted run and 0 in another, A is 0.
+    if run.painted {
         paint::open(p, ask.size);
     } else {
         paint::close_edges(start, end, p, ask.size);
     }
-    if ask.zero {
-        if !run.zero {
-            paint::set_bytes(p, ask.size, 0);
-        }
-        if run.painted {
-            paint::define(p, ask.size);
-        }
-    } else if !run.painted && !huge {
+    if run.painted && (ask.zero || huge) {
+        paint::define(p, ask.size);
+    }
+    if ask.zero && !run.zero {
+        paint::set_bytes(p, ask.size, 0);
+    }
+    if !ask.zero && (huge || !run.painted) {
         paint::undefine(p, ask.size);
     }
     let record = record::at(start - HEAP_START, 0);

@@ -11,16 +11,21 @@
 //! Blocks are small and this is the hot path, so short fills are a few overlapping stores instead of a call. Blocks begin at
 //! multiples of 16 and at least 16 bytes of red zone follow, so whole A bytes belong to one slot: no read-modify-write.
 //!
-//! Painting gigabytes would make them resident, so blocks of [`HUGE`] bytes and more are not painted: fresh ones count as defined,
-//! freed ones are made inaccessible for the processor instead.
+//! Painting gigabytes would make them resident, so of blocks of [`HUGE`] bytes and more only the ends are painted: the middle of a fresh one
+//! counts as defined, and a freed one is made inaccessible for the processor instead.
 #![allow(unsafe_code, reason = "writes program memory and its shadow by address")]
 
 use memcheck_abi::layout::{A_BASE, v_of};
 use memcheck_rt::{shadow, sys};
 
 /// From this size on blocks are not painted.
-pub const HUGE: u64 = 1 << 30;
+pub const HUGE: u64 = if cfg!(test) { 64 << 20 } else { 1 << 30 };
+/// How much of their start and end is painted all the same.
+const HUGE_START: u64 = HUGE / 16;
+const HUGE_END: u64 = HUGE / 1024;
 const PAGE: u64 = 4096;
+/// Blocks are copied in steps of this many bytes.
+const STEP: u64 = 64 << 10;
 
 /// Fill `[at, at + len)` with `byte`.
 ///
@@ -101,9 +106,13 @@ pub fn define(p: u64, size: u64) {
     }
 }
 
-/// V of an addressable block := undefined.
+/// V of a block whose V is 0 := undefined, as far as it is worth it.
 pub fn undefine(p: u64, size: u64) {
-    shadow::fill_v(p, size, shadow::UNDEFINED);
+    if size < HUGE {
+        return shadow::fill_v(p, size, shadow::UNDEFINED);
+    }
+    shadow::fill_v(p, HUGE_START, shadow::UNDEFINED);
+    shadow::fill_v(p + size - HUGE_END, HUGE_END, shadow::UNDEFINED);
 }
 
 /// The program's bytes := `byte`; large zeros by giving the pages back.
@@ -124,9 +133,29 @@ pub fn set_bytes(p: u64, size: u64, byte: u8) {
 
 /// Bytes and V bytes of one block into another.
 pub fn copy(to: u64, from: u64, len: u64) {
-    shadow::copy_v(to, from, len);
-    // SAFETY: two different live blocks of the heap, each at least `len` bytes.
-    unsafe { core::ptr::copy_nonoverlapping(from as *const u8, to as *mut u8, len as usize) }
+    let mut done = 0;
+    while done < len {
+        let n = STEP.min(len - done);
+        let (to, from) = (to + done, from + done);
+        // Copying zeros over zeros would make untouched pages resident.
+        if n < STEP || !(is_zero(v_of(from)) && is_zero(v_of(to))) {
+            shadow::copy_v(to, from, n);
+        }
+        if len < HUGE || n < STEP || !(is_zero(from) && is_zero(to)) {
+            // SAFETY: two different live blocks of the heap, each at least `len` bytes.
+            unsafe { core::ptr::copy_nonoverlapping(from as *const u8, to as *mut u8, n as usize) }
+        }
+        done += n;
+    }
+}
+
+/// Are the STEP bytes from `at` on zero?
+fn is_zero(at: u64) -> bool {
+    (0..STEP / 64).all(|i| {
+        // SAFETY: inside a live block or its shadow; both are mapped; aligned to a multiple of 8 or not, bytes do not care.
+        let line = unsafe { (at as *const [u8; 64]).add(i as usize).read() };
+        line == [0; 64]
+    })
 }
 
 /// A freed huge block: pages and shadow given back, accesses fault.

@@ -165,6 +165,28 @@ fn alignment_is_kept() {
 }
 
 #[test]
+fn options() {
+    let (_guard, _) = start();
+    let mut other = config(20_000_000);
+    (other.malloc_fill, other.free_fill, other.alignment, other.keep_stacks, other.redzone) = (0xa1, 0xf2, 64, 2, 16);
+    crate::settings::set(&other);
+    for size in [5, 100, 3000, 400_000] {
+        let (p, zeros) = (malloc(size), calloc(1, size));
+        assert!(p % 64 == 0 && zeros % 64 == 0);
+        assert_live(p, size);
+        assert_v(p, size, 0xff);
+        assert!(bytes_mut(p, size).iter().all(|&b| b == 0xa1), "--malloc-fill");
+        assert!(bytes_mut(zeros, size).iter().all(|&b| b == 0), "not for calloc");
+        free(p);
+        free(zeros);
+        assert!(bytes_mut(p, size).iter().all(|&b| b == 0xf2), "--free-fill");
+        let block = crate::find(p).expect("a block").1;
+        assert!(block.alloc_stack == 0 && block.free_stack != 0, "--keep-stacktraces=free");
+    }
+    crate::settings::set(&config(20_000_000));
+}
+
+#[test]
 fn posix_memalign_defines_its_result() {
     let (_guard, _) = start();
     let out = malloc(8);
@@ -181,19 +203,25 @@ fn posix_memalign_defines_its_result() {
 }
 
 #[test]
-fn gigabytes_cost_nothing() {
+fn huge_blocks_cost_little() {
     let (_guard, _) = start();
     for zero in [false, true, false] {
-        let size = 3 << 30;
+        let size = 3 * crate::paint::HUGE;
         let p = if zero { calloc(1, size) } else { malloc(size) };
         if p == 0 {
             return; // a machine that does not promise so much
         }
         assert_a(p - 24, 24, true);
         assert_a(p + size, 24, true);
-        assert_v(p, 4096, 0);
+        assert_v(p, 4096, if zero { 0 } else { 0xff });
+        assert_v(p + size - 10, 10, if zero { 0 } else { 0xff });
+        assert_v(p + size / 2, 4096, 0);
         assert_eq!(bytes_mut(p + size / 2, 16), [0; 16]);
         bytes_mut(p + size / 2, 16).fill(7);
+        let p = realloc(p, size + 5000);
+        assert_eq!(bytes_mut(p + size / 2, 16), [7; 16]);
+        assert_v(p, 4096, if zero { 0 } else { 0xff });
+        let size = size + 5000;
         free(p);
         assert_eq!(crate::find(p + 5).map(|f| f.1.size), Some(size));
         free(malloc(10)); // the quarantine lets go of it
