@@ -338,7 +338,8 @@ pub fn describe(event: &mut ErrorEvent) -> bool {
     if let Some(named) = client.named.iter().flatten().find(|n| addr.wrapping_sub(n.addr) < n.size) {
         event.place = Place::ClientBlock as u32;
         event.name2 = named.name;
-        event.block = Block { addr: named.addr, size: named.size, family: Family::Custom as u32, alloc_thread: named.thread, alloc_stack: named.stack, free_stack: 0 };
+        let facts = Marked { size: named.size, thread: named.thread, stack: named.stack, free_stack: 0, redzone: 0 };
+        event.block = facts.block(named.addr);
         return true;
     }
     let below = client.marked.range(..=(addr, u64::MAX)).rev().take(NESTING);

@@ -7,6 +7,7 @@
 //! The volume counts the sizes of the blocks in queue and list. The next *allocation* trims it down to the limit: the big list first,
 //! so that a few huge frees do not flush all small ones; a block that alone exceeds the limit goes to the head of the big list.
 //! Order is first in, first out up to the grain of a chunk, 1/256 of the volume at most.
+
 use crate::cache::Cache;
 use crate::central::{self, Central};
 use crate::chunk::Chunk;

@@ -127,7 +127,9 @@ fn cut_blocks(nodes: &[Node], pieces: &mut Vec<Piece>) {
             continue;
         }
         match &mut open {
-            Some(Piece { start: first, end, owner: Owner::Blocks(range) }) if start.saturating_sub(*end) <= SMALL_GAP && node.end() - *first <= PIECE => {
+            Some(Piece { start: first, end, owner: Owner::Blocks(range) })
+                if start.saturating_sub(*end) <= SMALL_GAP && node.end() - *first <= PIECE =>
+            {
                 *end = node.end();
                 range.end += 1;
             }
