@@ -72,7 +72,9 @@ impl Default for Plans {
 impl memcheck_translate::Shadow for Plans {
     fn plan(&mut self, insn: &Instruction) -> (u64, u64) {
         let plan = self.planner.plan(insn);
-        let mask = plan.reads | plan.writes | plan.address;
+        // `writes` names registers that are written whole; flags may be written in part.
+        let flags = u64::from(plan.flags_written != 0) << regs::FLAGS;
+        let mask = plan.reads | plan.writes | plan.address | flags;
         if self.used == CHUNK {
             self.storage.push(Box::new_uninit_slice(CHUNK));
             self.used = 0;
