@@ -2,23 +2,83 @@
 
 use crate::bits::Bits;
 use crate::machine::{Complaint, ComplaintKind, Machine, Outcome, Segment};
-use crate::plan::{Mem, NONE, Operand, Plan};
+use crate::moves::Move;
+use crate::plan::{Mem, NONE, Operand, Path, Plan};
 use crate::regs::{FLAGS, MASK0, ShadowRegs};
-use crate::table;
+use crate::table::{self, Rule};
 use crate::wide::{Wide, lane_mask};
 
 /// Applies one instruction to the shadow. Call it before the instruction itself runs.
 #[inline]
 pub fn run<M: Machine>(plan: &Plan, regs: &mut ShadowRegs, m: &mut M) -> Outcome {
-    if plan.quick && plan.mem.is_none() && regs.dirty & plan.reads == 0 {
-        regs.define(plan.writes, plan.flags_written);
-        return Outcome { exact: true, clean: regs.is_clean(), fault: false };
+    match plan.path {
+        Path::Registers if regs.dirty & plan.reads == 0 => {
+            regs.define(plan.writes, plan.flags_written);
+            Outcome { exact: true, clean: regs.is_clean(), fault: false }
+        }
+        Path::Word => run_word(plan, regs, m),
+        Path::Registers => {
+            if let (Rule::Move(Move::Plain), Operand::Gpr { n: to, size: 8, .. }, Operand::Gpr { n: from, size: 8, .. }) =
+                (plan.rule, plan.ops[0], plan.ops[1])
+            {
+                let from = usize::from(from);
+                regs.set_gpr(usize::from(to), regs.gpr(from), regs.origin[from & 15]);
+                return Outcome { exact: true, clean: false, fault: false };
+            }
+            run_general(plan, regs, m)
+        }
+        Path::General => run_general(plan, regs, m),
     }
-    run_slow(plan, regs, m)
 }
 
-fn run_slow<M: Machine>(plan: &Plan, regs: &mut ShadowRegs, m: &mut M) -> Outcome {
-    let mut cx = Cx { plan, regs, m, addr: 0, origin: 0, mem_v: Wide::ZERO, mem_x: None, fault: false };
+impl<'a, M: Machine> Cx<'a, M> {
+    fn new(plan: &'a Plan, regs: &'a mut ShadowRegs, m: &'a mut M) -> Self {
+        Cx { plan, regs, m, addr: 0, origin: 0, mem_v: Wide::ZERO, mem_x: None, fault: false }
+    }
+
+    /// All inputs are defined, so all outputs are.
+    fn finish_defined(&mut self) -> Outcome {
+        self.regs.define(self.plan.writes, self.plan.flags_written);
+        if let Some(mem) = self.plan.mem.filter(|mem| mem.write) {
+            match mem.size {
+                1 | 2 | 4 | 8 => self.m.store_v_word(self.addr, usize::from(mem.size), 0, 0),
+                size => self.store_zeros(self.addr, usize::from(size)),
+            }
+        }
+        Outcome { exact: true, clean: self.regs.is_clean(), fault: false }
+    }
+
+    fn finish(&mut self) -> Outcome {
+        let exact = table::dispatch(self);
+        Outcome { exact, clean: self.regs.is_clean(), fault: self.fault }
+    }
+}
+
+/// The common case of a memory source: one word. A plain move of it ends here, too.
+fn run_word<M: Machine>(plan: &Plan, regs: &mut ShadowRegs, m: &mut M) -> Outcome {
+    let mut cx = Cx::new(plan, regs, m);
+    let Some(mem) = &plan.mem else { return cx.finish() };
+    cx.check_address(plan.address);
+    cx.addr = cx.effective(mem);
+    let v = cx.m.load_v_word(cx.addr, usize::from(mem.size));
+    if v == 0 {
+        if cx.regs.dirty & plan.reads == 0 {
+            return cx.finish_defined();
+        }
+        cx.origin = cx.regs.origin_of(plan.reads);
+        return cx.finish();
+    }
+    cx.origin = cx.m.load_origin(cx.addr, usize::from(mem.size));
+    if let (Rule::Move(Move::Plain), Operand::Gpr { n, size: 4.., .. }) = (plan.rule, plan.ops[0]) {
+        cx.regs.set_gpr(usize::from(n), v, cx.origin);
+        return Outcome { exact: true, clean: false, fault: false };
+    }
+    cx.mem_v.0[0] = v;
+    cx.finish()
+}
+
+fn run_general<M: Machine>(plan: &Plan, regs: &mut ShadowRegs, m: &mut M) -> Outcome {
+    let mut cx = Cx::new(plan, regs, m);
     if let Some(mem) = &plan.mem {
         cx.check_address(plan.address);
         cx.check_guard();
@@ -29,18 +89,13 @@ fn run_slow<M: Machine>(plan: &Plan, regs: &mut ShadowRegs, m: &mut M) -> Outcom
     }
     let memory_clean = cx.mem_v.is_zero();
     if plan.quick && memory_clean && cx.regs.dirty & plan.reads == 0 {
-        cx.regs.define(plan.writes, plan.flags_written);
-        if let Some(mem) = plan.mem.filter(|mem| mem.write) {
-            cx.store_zeros(cx.addr, usize::from(mem.size));
-        }
-        return Outcome { exact: true, clean: cx.regs.is_clean(), fault: false };
+        return cx.finish_defined();
     }
     cx.origin = match (memory_clean, &plan.mem) {
         (false, Some(mem)) => cx.m.load_origin(cx.addr, usize::from(mem.size)),
         _ => cx.regs.origin_of(plan.reads),
     };
-    let exact = table::dispatch(&mut cx);
-    Outcome { exact, clean: cx.regs.is_clean(), fault: cx.fault }
+    cx.finish()
 }
 
 /// One instruction being applied.
@@ -248,12 +303,7 @@ impl<M: Machine> Cx<'_, M> {
                 let origin = if self.v_only_kept(operand, v) { self.regs.origin[n] } else { self.origin };
                 self.regs.set_gpr(n, v, origin);
             }
-            Operand::Mem => {
-                let size = self.plan.size(operand);
-                let mut wide = Wide::ZERO;
-                wide.0[0] = v;
-                self.store_v(self.addr, size, wide);
-            }
+            Operand::Mem => self.m.store_v_word(self.addr, self.plan.size(operand), v, self.origin),
             Operand::Mask { n } => self.regs.set_mask(usize::from(n), v, self.origin),
             Operand::Mm { n } => self.regs.set_st(usize::from(n), [v, 0], self.origin),
             _ => {}

@@ -55,8 +55,19 @@ pub trait Machine {
     fn load(&mut self, addr: u64, out: &mut [u8]) -> bool;
     /// Copies V bytes. Addressability is the callee's business: an unaddressable byte reads as defined, after its own report.
     fn load_v(&mut self, addr: u64, out: &mut [u8]);
+    /// The same for one little-endian word of 1, 2, 4 or 8 bytes: the commonest access by far, worth overriding.
+    #[inline]
+    fn load_v_word(&mut self, addr: u64, size: usize) -> u64 {
+        let mut buffer = [0; 8];
+        self.load_v(addr, &mut buffer[..size.min(8)]);
+        u64::from_le_bytes(buffer)
+    }
     /// Stores V bytes; `origin` matters only if some bit of `v` is set.
     fn store_v(&mut self, addr: u64, v: &[u8], origin: u32);
+    #[inline]
+    fn store_v_word(&mut self, addr: u64, size: usize, v: u64, origin: u32) {
+        self.store_v(addr, &v.to_le_bytes()[..size.min(8)], origin);
+    }
     /// Origin tag of the undefined bits in a range; asked only if there are any.
     fn load_origin(&mut self, addr: u64, len: usize) -> u32;
 

@@ -62,6 +62,17 @@ pub struct WriteMask {
     pub zeroing: bool,
 }
 
+/// How much of the machinery an instruction needs.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub enum Path {
+    /// Registers only.
+    Registers,
+    /// Loads one word of 1, 2, 4 or 8 bytes by general registers, perhaps stores it back.
+    Word,
+    /// Anything else.
+    General,
+}
+
 /// One instruction, ready to run on shadows.
 #[derive(Clone, Copy, Debug)]
 pub struct Plan {
@@ -92,6 +103,8 @@ pub struct Plan {
     pub condition: ConditionCode,
     /// May the quick way out be taken at all?
     pub quick: bool,
+    /// The shortest way to run it.
+    pub path: Path,
     /// Fetch the V bytes of the memory operand before looking further.
     pub preload: bool,
     /// Masked-off lanes of a memory source are not touched.
@@ -153,6 +166,7 @@ impl Planner {
             repne: insn.has_repne_prefix(),
             condition: insn.condition_code(),
             quick: true,
+            path: Path::General,
             preload: false,
             lanewise: false,
         };
@@ -167,6 +181,7 @@ impl Planner {
         // A masked store touches only some lanes; it is not for the quick way's plain zeros.
         plan.quick = !(plan.mask.is_some() && plan.mem.is_some_and(|mem| mem.write));
         rule.adjust(insn, &mut plan);
+        plan.path = path(&plan);
         plan
     }
 
@@ -214,6 +229,15 @@ impl Planner {
                 plan.address |= 1 << register;
             }
         }
+    }
+}
+
+fn path(plan: &Plan) -> Path {
+    let word = |mem: Mem| matches!(mem.size, 1 | 2 | 4 | 8) && mem.vsib == 0 && plan.preload && plan.mask.is_none() && !plan.broadcast;
+    match plan.mem {
+        None if plan.quick => Path::Registers,
+        Some(mem) if plan.quick && word(mem) => Path::Word,
+        _ => Path::General,
     }
 }
 

@@ -204,7 +204,8 @@ fn double<M: Machine>(cx: &mut Cx<M>, op: Shift, width: u32, modulus: u64) {
         return;
     }
     let r = result(count.x);
-    let out = if op == Shift::Shld { bit(a.v, width - n) } else { bit(a.v, n - 1) };
+    // Beyond the width (16 bit forms) nothing is undefined here, or it would have been spoilt above.
+    let out = n <= width && if op == Shift::Shld { bit(a.v, width - n) } else { bit(a.v, n - 1) };
     let overflow = if n == 1 { bit(a.v | r.v, width - 1) } else { inputs != 0 };
     let mut open = bits::result_flags(r, width) & (ZF | SF | PF);
     open |= if out { CF } else { 0 } | if overflow { OF } else { 0 } | if inputs != 0 { AF } else { 0 };

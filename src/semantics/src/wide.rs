@@ -20,12 +20,14 @@ impl Wide {
     pub const ZERO: Wide = Wide([0; 8]);
     pub const ONES: Wide = Wide([u64::MAX; 8]);
 
-    /// Bytes from memory; at most 64, the rest is zero.
+    /// Bytes in memory order.
     #[inline]
-    pub fn from_bytes(bytes: &[u8]) -> Wide {
+    pub fn from_bytes(bytes: &[u8; 64]) -> Wide {
         let mut words = [0; 8];
-        for (i, &byte) in bytes.iter().take(64).enumerate() {
-            words[i / 8] |= u64::from(byte) << (i % 8 * 8);
+        for (word, chunk) in words.iter_mut().zip(bytes.chunks_exact(8)) {
+            let mut eight = [0; 8];
+            eight.copy_from_slice(chunk);
+            *word = u64::from_le_bytes(eight);
         }
         Wide(words)
     }
@@ -69,21 +71,35 @@ impl Wide {
     /// The low `bytes` kept, the rest zero.
     #[inline]
     pub fn truncated(self, bytes: usize) -> Wide {
-        let mut out = Wide::ZERO;
-        for i in 0..8 {
-            out.0[i] = match bytes.saturating_sub(i * 8) {
-                0 => 0,
-                n => self.0[i] & lane_mask(n),
-            };
+        match bytes {
+            64.. => self,
+            32 => Wide([self.0[0], self.0[1], self.0[2], self.0[3], 0, 0, 0, 0]),
+            16 => Wide([self.0[0], self.0[1], 0, 0, 0, 0, 0, 0]),
+            _ => {
+                let mut out = Wide::ZERO;
+                for i in 0..8 {
+                    out.0[i] = match bytes.saturating_sub(i * 8) {
+                        0 => 0,
+                        n => self.0[i] & lane_mask(n),
+                    };
+                }
+                out
+            }
         }
-        out
     }
 
     /// `self` below `bytes`, `above` from there on.
     #[inline]
     pub fn with_upper(self, bytes: usize, above: Wide) -> Wide {
-        let keep = Wide::ONES.truncated(bytes);
-        (self & keep) | (above & !keep)
+        match bytes {
+            64.. => self,
+            32 => Wide([self.0[0], self.0[1], self.0[2], self.0[3], above.0[4], above.0[5], above.0[6], above.0[7]]),
+            16 => Wide([self.0[0], self.0[1], above.0[2], above.0[3], above.0[4], above.0[5], above.0[6], above.0[7]]),
+            _ => {
+                let keep = Wide::ONES.truncated(bytes);
+                (self & keep) | (above & !keep)
+            }
+        }
     }
 
     /// The first `bytes` repeated up to 64.
@@ -108,10 +124,17 @@ impl Wide {
             }
             return out;
         }
-        for i in 0..64 / width {
-            if self.lane(width, i) != 0 {
-                out.set(width, i, u64::MAX);
-            }
+        // Every lane's top bit: is anything set in it? Then that bit spread downwards over its lane.
+        let tops = match width {
+            1 => 0x8080_8080_8080_8080,
+            2 => 0x8000_8000_8000_8000,
+            4 => 0x8000_0000_8000_0000,
+            _ => 1 << 63,
+        };
+        for (to, from) in out.0.iter_mut().zip(self.0) {
+            let any = (((from & !tops) + !tops) | from) & tops;
+            let low = any >> (width * 8 - 1);
+            *to = any | (any - low);
         }
         out
     }

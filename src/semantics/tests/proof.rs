@@ -267,6 +267,9 @@ fn address_registers(insn: &Instruction) -> Vec<Register> {
     if matches!(insn.mnemonic(), M::Maskmovq | M::Maskmovdqu | M::Vmaskmovdqu) {
         out.push(Register::RDI);
     }
+    if insn.mnemonic() == M::Xlatb {
+        out.push(Register::RBX);
+    }
     if insn.mnemonic() == M::Leave {
         out.push(Register::RBP);
     }

@@ -24,7 +24,7 @@ const EXCLUDED: &[M] = &[
     M::Llwpcb, M::Slwpcb, M::Lwpins, M::Lwpval, M::Vmcall, M::Vmmcall, M::Vmfunc, M::Clgi, M::Stgi, M::Enclu, M::Getsec, M::Rdsspd, M::Rdsspq,
     M::Incsspd, M::Incsspq, M::Wrssd, M::Wrssq, M::Setssbsy, M::Saveprevssp, M::Rstorssp, M::Ptwrite, M::Serialize, M::Invlpgb, M::Tlbsync, M::Mcommit,
     M::Enqcmd, M::Enqcmds, M::Senduipi, M::Uiret, M::Testui, M::Clui, M::Stui, M::Hreset, M::Pconfig, M::Ldtilecfg, M::Sttilecfg, M::Tilerelease,
-    M::Stac, M::Clac, M::Sti, M::Cli, M::Fninit, M::Finit, M::Xlatb, M::Wait, M::Pvalidate, M::Rmpadjust, M::Psmash, M::Rmpupdate, M::Rmpquery,
+    M::Stac, M::Clac, M::Sti, M::Cli, M::Fninit, M::Finit, M::Wait, M::Pvalidate, M::Rmpadjust, M::Psmash, M::Rmpupdate, M::Rmpquery,
     M::Movdir64b, M::Loadall, M::Undoc, M::Rdudbg, M::Wrudbg, M::Bound, M::Montmul, M::Fstdw, M::Fnstdw, M::Fstsg, M::Fnstsg,
 ];
 
@@ -183,6 +183,11 @@ fn other_operand(insn: &mut Instruction, i: u32, kind: K, random: &mut Random, d
         K::imm32 => set(insn, i, OpKind::Immediate32, |insn| insn.set_immediate32(value as u32)),
         K::imm32sex64 => set(insn, i, OpKind::Immediate32to64, |insn| insn.set_immediate32to64(i64::from(value as i32))),
         K::imm64 => set(insn, i, OpKind::Immediate64, |insn| insn.set_immediate64(value)),
+        K::seg_rBX_al => {
+            insn.set_op_kind(i, OpKind::Memory);
+            insn.set_memory_base(Register::RBX);
+            insn.set_memory_index(Register::AL);
+        }
         K::seg_rSI => insn.set_op_kind(i, OpKind::MemorySegRSI),
         K::es_rDI => insn.set_op_kind(i, OpKind::MemoryESRDI),
         K::seg_rDI => insn.set_op_kind(i, OpKind::MemorySegRDI),

@@ -1,4 +1,5 @@
 //! A small generator of random numbers, with a taste for the values that break rules.
+#![allow(dead_code, reason = "several tests share this file, none uses all of it")]
 
 /// xorshift64*; the same seed gives the same run.
 pub struct Random(u64);

@@ -178,6 +178,7 @@ fn addresses(state: &mut State, insn: &Instruction, random: &mut Random, data: u
     }
     match insn.mnemonic() {
         M::Maskmovq | M::Maskmovdqu | M::Vmaskmovdqu => state.gpr[7] = data,
+        M::Xlatb => state.gpr[3] = data - 128,
         M::Leave => state.gpr[5] = data,
         M::Bt | M::Bts | M::Btr | M::Btc if insn.op0_kind() == OpKind::Memory && insn.op1_kind() == OpKind::Register => {
             // Sign-extended at the operand's own size, so small in every size.

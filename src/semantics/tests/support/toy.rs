@@ -1,5 +1,6 @@
 //! A thread of the mind: registers set by hand, a small memory, complaints collected. For scenarios of a few instructions whose
 //! concrete values the test itself supplies.
+#![allow(dead_code, reason = "several tests share this file, none uses all of it")]
 
 use std::collections::BTreeMap;
 
@@ -24,15 +25,15 @@ pub struct Toy {
 
 impl Toy {
     pub fn poke(&mut self, addr: u64, bytes: &[u8]) {
-        self.memory.extend(bytes.iter().enumerate().map(|(i, &byte)| (addr + i as u64, byte)));
+        self.memory.extend(bytes.iter().enumerate().map(|(i, &byte)| (addr.wrapping_add(i as u64), byte)));
     }
 
     pub fn poke_v(&mut self, addr: u64, v: &[u8]) {
-        self.memory_v.extend(v.iter().enumerate().map(|(i, &byte)| (addr + i as u64, byte)));
+        self.memory_v.extend(v.iter().enumerate().map(|(i, &byte)| (addr.wrapping_add(i as u64), byte)));
     }
 
     pub fn v(&self, addr: u64, len: u64) -> Vec<u8> {
-        (addr..addr + len).map(|at| self.memory_v.get(&at).copied().unwrap_or(0)).collect()
+        (0..len).map(|i| self.memory_v.get(&addr.wrapping_add(i)).copied().unwrap_or(0)).collect()
     }
 
     pub fn kinds(&self) -> Vec<ComplaintKind> {
@@ -68,7 +69,7 @@ impl Machine for Toy {
     }
     fn load(&mut self, addr: u64, out: &mut [u8]) -> bool {
         for (i, byte) in out.iter_mut().enumerate() {
-            *byte = self.memory.get(&(addr + i as u64)).copied().unwrap_or(0);
+            *byte = self.memory.get(&(addr.wrapping_add(i as u64))).copied().unwrap_or(0);
         }
         true
     }
