@@ -144,11 +144,11 @@ impl Tracer<'_> {
         if let Some(thread) = self.thread_mut(pid, stopped.tid()) {
             thread.queue.push_back(info);
         }
-        self.to_safe_point(pid, stopped, regs)
+        self.bring_to_safe_point(pid, stopped, regs)
     }
 
     /// Bring a thread with queued signals to a safe point (the table above).
-    fn to_safe_point(&mut self, pid: i32, stopped: Stopped, regs: Regs) -> Result<()> {
+    fn bring_to_safe_point(&mut self, pid: i32, stopped: Stopped, regs: Regs) -> Result<()> {
         let Some(process) = self.processes.get_mut(&pid) else { return Ok(()) };
         let context = process.context(&regs);
         let code = process.code;
@@ -182,7 +182,7 @@ impl Tracer<'_> {
             thread.phase = Phase::Run;
             thread.steps = steps + 1;
         }
-        self.to_safe_point(pid, stopped, regs)
+        self.bring_to_safe_point(pid, stopped, regs)
     }
 
     /// The processor holds the program's registers: let the kernel deliver, and stop at the handler.
@@ -308,6 +308,10 @@ impl Tracer<'_> {
     /// A signal will kill the process: tell the session, and let the runtime prepare the final report.
     fn die(&mut self, pid: i32, stopped: Stopped, regs: Regs, program: Registers, info: SigInfo, handler: &mut dyn Handler) -> Result<()> {
         let tid = stopped.tid();
+        if !self.ends_by(pid, tid) {
+            self.hold(pid, stopped);
+            return Ok(());
+        }
         self.stop_world(pid, tid, handler);
         let Some(process) = self.processes.get_mut(&pid) else { return Ok(()) };
         let signal = FatalSignal {
@@ -326,7 +330,15 @@ impl Tracer<'_> {
             thread.phase = Phase::Dying(info);
         }
         stopped.set_registers(&Regs { rax: ANSWER_DYING, ..regs })?;
-        self.resume(pid, stopped, 0)
+        self.resume(pid, stopped, 0)?;
+        // The others may hold locks that the report needs; they are stopped again at its end.
+        self.release_world(pid, handler);
+        Ok(())
+    }
+
+    /// May this thread end the process? The first that asks may; others must stay where they are.
+    pub(crate) fn ends_by(&mut self, pid: i32, tid: i32) -> bool {
+        self.processes.get_mut(&pid).is_some_and(|process| *process.ending_thread.get_or_insert(tid) == tid)
     }
 
     /// The report is made: let the signal kill.

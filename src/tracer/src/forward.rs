@@ -1,8 +1,8 @@
 //! Signals that are sent to memcheck but meant for the program.
 //!
 //! The user sees one job and one pid: `timeout`, `kill %1` and supervisors send to memcheck. Such a signal is passed on, and memcheck
-//! lives on to report. What the terminal sends goes to the whole process group: the program has it already, so memcheck only
-//! must not die of it.
+//! lives on to report. What the terminal sends goes to the whole process group: the program has it already (unless it left the
+//! group), so memcheck only must not die of it.
 #![allow(unsafe_code, reason = "signal handlers")]
 
 use std::sync::atomic::{AtomicI32, Ordering};
@@ -14,17 +14,19 @@ static TARGET: AtomicI32 = AtomicI32::new(0);
 
 extern "C" fn pass_on(signo: i32, info: *mut libc::siginfo_t, _: *mut libc::c_void) {
     let target = TARGET.load(Ordering::Relaxed);
-    // SAFETY: the kernel calls this with a valid siginfo; kill and errno access are async-signal-safe, and errno is put back.
+    // SAFETY: the kernel calls this with a valid siginfo; the calls are async-signal-safe, and errno is put back.
     unsafe {
+        let errno = *libc::__errno_location();
         let sent = (*info).si_code <= 0;
-        if sent && target == 0 {
-            libc::signal(signo, libc::SIG_DFL);
-            libc::raise(signo);
-        } else if sent && (*info).si_pid() != target {
-            let errno = *libc::__errno_location();
+        if target == 0 {
+            if sent {
+                libc::signal(signo, libc::SIG_DFL);
+                libc::raise(signo);
+            }
+        } else if sent && (*info).si_pid() != target || !sent && libc::getpgid(target) != libc::getpgrp() {
             libc::kill(target, signo);
-            *libc::__errno_location() = errno;
         }
+        *libc::__errno_location() = errno;
     }
 }
 

@@ -57,7 +57,7 @@ pub trait Handler {
     }
     /// The process is about to end, by itself or by a signal (then after `fatal_signal`). All its threads are stopped.
     fn exiting(&mut self, process: &Process, thread: &ThreadInfo, ending: Ending, report: &ExitReport) {}
-    /// This signal will kill the process. All its threads are stopped. `exiting` follows, except after SIGKILL
+    /// This signal will kill the process. All its threads are stopped for the moment. `exiting` follows, except after SIGKILL
     /// and when the runtime is not able to report.
     fn fatal_signal(&mut self, process: &Process, thread: &ThreadInfo, signal: &FatalSignal) {}
     /// The process is gone. (Not called for one that was let go.)

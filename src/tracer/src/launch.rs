@@ -109,14 +109,14 @@ pub fn launch(program: &Program) -> Result<Launched, Refusal> {
     // SAFETY: the child only makes system calls on memory prepared above, until it becomes another program or ends.
     let pid = match unsafe { libc::fork() } {
         -1 => return Err(failed("fork", io::Error::last_os_error())),
-        0 => child(&plan.path, &arguments, theirs.as_raw_fd(), personality),
+        0 => child(&plan.path, &arguments, [ours.as_raw_fd(), theirs.as_raw_fd()], personality),
         pid => pid,
     };
     drop(theirs);
     if let Err(error) = tracee::seize(pid) {
         drop(ours);
         let _ = tracee::wait(pid, true);
-        return Err(Refusal::new(1, format!("this system does not let memcheck trace programs ({error})")));
+        return Err(Refusal::new(1, trace_refused(&error)));
     }
     let _ = ours.write_all(&[1]);
     match until_exec(pid) {
@@ -125,8 +125,18 @@ pub fn launch(program: &Program) -> Result<Launched, Refusal> {
     }
 }
 
+/// Why PTRACE_SEIZE of our own child can fail: someone else traces it already, or the system forbids it to everybody.
+fn trace_refused(error: &tracee::Error) -> String {
+    let status = std::fs::read_to_string("/proc/self/status").unwrap_or_default();
+    let tracer = status.lines().find_map(|l| l.strip_prefix("TracerPid:")).map_or("0", str::trim);
+    if tracer != "0" {
+        return format!("memcheck cannot trace a program while it is traced itself, by process {tracer} (a debugger, strace or another memcheck)");
+    }
+    format!("this system does not let memcheck trace programs ({error}): see /proc/sys/kernel/yama/ptrace_scope, or a container without SYS_PTRACE")
+}
+
 /// In the child: never returns, never allocates.
-fn child(path: &CString, arguments: &[*const libc::c_char], socket: i32, personality: u32) -> ! {
+fn child(path: &CString, arguments: &[*const libc::c_char], [theirs, socket]: [i32; 2], personality: u32) -> ! {
     unsafe extern "C" {
         static environ: *const *const libc::c_char;
     }
@@ -134,6 +144,8 @@ fn child(path: &CString, arguments: &[*const libc::c_char], socket: i32, persona
     let mut byte = 0u8;
     // SAFETY: system calls on live memory; `arguments` ends with a null, `environ` is the C library's.
     unsafe {
+        // Else the end of the tracer would not end the wait.
+        libc::close(theirs);
         if libc::read(socket, (&raw mut byte).cast(), 1) != 1 {
             libc::_exit(1);
         }

@@ -70,7 +70,7 @@ const _: () = {
 #[derive(Debug)]
 pub struct Memory {
     pid: i32,
-    /// /proc/PID/mem, opened when first needed.
+    /// /proc/PID/mem
     file: OnceLock<Option<File>>,
 }
 
@@ -82,7 +82,8 @@ impl Memory {
         Memory { pid, file: OnceLock::new() }
     }
 
-    fn file(&self) -> Option<&File> {
+    /// Open the fallback. Once is enough, and later it may be too late: a program can forbid it (PR_SET_DUMPABLE).
+    pub(crate) fn file(&self) -> Option<&File> {
         let open = || File::options().read(true).write(true).open(format!("/proc/{}/mem", self.pid)).ok();
         self.file.get_or_init(open).as_ref()
     }

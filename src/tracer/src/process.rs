@@ -67,6 +67,8 @@ pub struct Process {
     pub(crate) follow_exec: bool,
     /// The ending to report instead of the kernel's.
     pub(crate) verdict: Option<Ending>,
+    /// The thread that ends the process: by exit_group, or by the signal that kills it.
+    pub(crate) ending_thread: Option<i32>,
     /// Set in children of fork.
     pub(crate) parent: Option<i32>,
 }
@@ -93,6 +95,8 @@ pub(crate) struct Thread {
     pub fault: Option<SigInfo>,
     /// Stopped for the others' sake, with the stop to be handled when it goes on (`None`: just our interruption).
     pub parked: Option<(Stopped, Stop)>,
+    /// Parked until the end of the process.
+    pub held: bool,
     /// Registers of the current stop.
     pub regs: Option<Regs>,
     /// Its context exists.
@@ -116,6 +120,7 @@ impl Thread {
             queue: VecDeque::new(),
             fault: None,
             parked: None,
+            held: false,
             regs: None,
             started,
             in_vfork: false,
@@ -167,6 +172,7 @@ impl Process {
             memory: Memory::new(pid),
             follow_exec: false,
             verdict: None,
+            ending_thread: None,
             parent: None,
         }
     }

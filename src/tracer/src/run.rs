@@ -316,6 +316,14 @@ impl<'a> Tracer<'a> {
         }
     }
 
+    /// Keep a stopped thread stopped until the end of its process.
+    pub(crate) fn hold(&mut self, pid: i32, stopped: Stopped) {
+        if let Some(thread) = self.thread_mut(pid, stopped.tid()) {
+            thread.held = true;
+        }
+        self.park(pid, stopped, Stop::Interrupt);
+    }
+
     fn park(&mut self, pid: i32, stopped: Stopped, stop: Stop) {
         let regs = stopped.registers().ok();
         if let Some(thread) = self.thread_mut(pid, stopped.tid()) {
@@ -328,7 +336,7 @@ impl<'a> Tracer<'a> {
     pub(crate) fn release_world(&mut self, pid: i32, handler: &mut dyn Handler) {
         // One by one: handling a stop can stop and release the world again.
         while let Some(process) = self.processes.get_mut(&pid)
-            && let Some((stopped, stop)) = process.threads.values_mut().find_map(|t| t.parked.take())
+            && let Some((stopped, stop)) = process.threads.values_mut().filter(|t| !t.held).find_map(|t| t.parked.take())
         {
             self.dispatch(stopped, stop, handler);
         }

@@ -247,7 +247,7 @@ impl Stopped {
 
 /// What came with a signal: the kernel's siginfo_t, with the fields used here.
 #[repr(C, align(8))]
-#[derive(Clone, Copy, Debug)]
+#[derive(Clone, Copy, Default, Debug)]
 pub struct SigInfo {
     pub signo: i32,
     pub errno: i32,
@@ -260,12 +260,6 @@ pub struct SigInfo {
 }
 
 const _: () = assert!(size_of::<SigInfo>() == 128);
-
-impl Default for SigInfo {
-    fn default() -> Self {
-        SigInfo { signo: 0, errno: 0, code: 0, pad: 0, addr: 0, rest: [0; 13] }
-    }
-}
 
 impl SigInfo {
     /// A fault at `addr`, as the kernel would describe it.

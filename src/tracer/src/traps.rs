@@ -111,6 +111,10 @@ impl Tracer<'_> {
     /// exit_group is next, or a signal that kills. The other threads stay stopped: the end finds them so.
     fn exit(&mut self, pid: i32, stopped: Stopped, regs: Regs, handler: &mut dyn Handler) -> Result<()> {
         let tid = stopped.tid();
+        if !self.ends_by(pid, tid) {
+            self.hold(pid, stopped);
+            return Ok(());
+        }
         self.stop_world(pid, tid, handler);
         let Some(process) = self.processes.get_mut(&pid) else { return Ok(()) };
         let report = process.memory.value::<ExitReport>(regs.rsi).unwrap_or_default();
@@ -227,6 +231,7 @@ fn ready(process: &mut Process, tid: i32, regs: &Regs, handler: &mut dyn Handler
         process.code = Code::of(&config);
     }
     process.life = Life::Ready;
+    process.memory.file();
     thread_started(process, tid, regs);
     handler.ready(process);
 }

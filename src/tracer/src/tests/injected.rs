@@ -171,6 +171,8 @@ fn a_fault_without_handler() {
     let signal = check_death(Scenario::FatalFault, libc::SIGSEGV);
     assert!(signal.is_fault());
     assert_eq!((signal.addr, signal.code), (0x1234, 1));
+    check_death(Scenario::FatalWithThreads, libc::SIGSEGV);
+    check_death(Scenario::FatalTwice, libc::SIGSEGV);
 }
 
 #[test]

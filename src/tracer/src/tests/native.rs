@@ -49,6 +49,21 @@ fn death_by_signal() {
     assert_eq!(sh("kill -KILL $$").0, Ending::Signaled(libc::SIGKILL));
 }
 
+/// Not a test: what the next one runs in a process of its own.
+#[test]
+#[ignore = "dies by intention"]
+fn dies() {
+    crate::die_by(libc::SIGFPE);
+}
+
+#[test]
+fn dying_like_the_program_died() {
+    use std::os::unix::process::ExitStatusExt;
+    let me = std::env::current_exe().unwrap();
+    let status = std::process::Command::new(me).args(["--ignored", "--exact", "tests::native::dies"]).output().unwrap().status;
+    assert_eq!((status.signal(), status.core_dumped()), (Some(libc::SIGFPE), false));
+}
+
 #[test]
 fn handlers_run() {
     assert_eq!(sh("trap 'exit 5' USR1; kill -USR1 $$; exit 1").0, Ending::Exited(5));

@@ -58,6 +58,10 @@ pub enum Scenario {
     LeakCheck = 18,
     /// A second thread executes /bin/true.
     ThreadExec = 19,
+    /// The first thread dies as in FatalFault while a second runs.
+    FatalWithThreads = 20,
+    /// Both do.
+    FatalTwice = 21,
 }
 
 const CODE: u64 = 0x4000;
@@ -88,7 +92,7 @@ global_asm!(
     ".long play_fault-scenarios, play_fatal_fault-scenarios, play_fatal-scenarios, play_fatal_pause-scenarios",
     ".long play_threads-scenarios, play_fork-scenarios, play_exec-scenarios, play_kill-scenarios, play_suspend-scenarios",
     ".long play_two-scenarios, play_exit-scenarios, play_stop-scenarios, play_vfork-scenarios, play_threads-scenarios",
-    ".long play_threads-scenarios",
+    ".long play_threads-scenarios, play_threads-scenarios, play_threads-scenarios",
     // ---- services
     "stand_in_trap: int3",
     "ret",
@@ -169,9 +173,9 @@ global_asm!(
     "play_threads: mov eax, 9; mov rdi, {slot}; add rdi, {slot_size}; mov esi, 0x90000; mov edx, 3; mov r10d, 0x100022; mov r8, -1",
     "xor r9d, r9d; syscall; mov rdi, rax; mov esi, 2; call new_context; mov rbx, rdi",
     "mov eax, 56; mov edi, 0xd0f00; lea rsi, [rbx+0x8000]; xor edx, edx; xor r10d, r10d; mov r8, rbx; syscall",
-    "test eax, eax; jz 1f; 2: cmp dword ptr [rip+count], 0; je 2b; cmp r15d, 18; jne play_exit",
+    "test eax, eax; jz 1f; 2: cmp dword ptr [rip+count], 0; je 2b; cmp r15d, 20; jae play_fatal_fault; cmp r15d, 18; jne play_exit",
     "mov eax, 12; mov edi, 7; lea rsi, [rip+report]; call stand_in_trap; mov eax, [rip+count]; 4: cmp eax, [rip+count]; je 4b; jmp play_exit",
-    "1: mov eax, 16; mov rdi, rbx; call stand_in_trap; cmp r15d, 19; je play_exec; 3: lock inc dword ptr [rip+count]; jnz 3b; jmp 3b",
+    "1: mov eax, 16; mov rdi, rbx; call stand_in_trap; cmp r15d, 19; je play_exec; cmp r15d, 21; je 5f; 3: lock inc dword ptr [rip+count]; jnz 3b; jmp 3b; 5: lock inc dword ptr [rip+count]; jmp play_fatal_fault",
     "play_vfork: mov eax, 58; jmp 1f; play_fork: mov eax, 57; 1: syscall; test eax, eax; mov edi, 3; jz leave",
     "mov edi, eax; mov eax, 61; lea rsi, [rip+count]; xor edx, edx; xor r10d, r10d; syscall",
     "movzx edi, byte ptr [rip+count+1]; add edi, 39; jmp leave",
