@@ -40,6 +40,13 @@ pub const X87: usize = 17;
 pub const MASK0: usize = 18;
 pub const VEC0: usize = 26;
 
+/// Registers that carry nothing into a function by the System V calling convention (rax counts vector arguments, r10 may be the static
+/// chain, xmm0-7 are arguments): at a call their dirt may be dropped. Code that ignores the convention among its own functions at worst
+/// goes unreported.
+pub const DEAD_AT_CALL: u64 = 1 << 11 | 1 << FLAGS | 0xFF << MASK0 | 0xFF_FFFF << (VEC0 + 8);
+/// Registers that carry nothing out of a function (rax, rdx, xmm0, xmm1 and the x87 stack may, rbx, rsp, rbp, r12-r15 are the caller's).
+pub const DEAD_AT_RETURN: u64 = 1 << 1 | 0x3F << 6 | 1 << FLAGS | 0xFF << MASK0 | 0x3FFF_FFFF << (VEC0 + 2);
+
 /// V bits of all registers of one thread. Plain data, addressed by offset from translated code.
 #[derive(Clone)]
 #[repr(C, align(64))]
@@ -206,7 +213,9 @@ impl ShadowRegs {
 
 #[cfg(test)]
 mod tests {
-    use super::{ARITH, CF, KNOWN_BE, ShadowRegs, X87, ZF};
+    extern crate std;
+
+    use super::{ARITH, CF, DEAD_AT_CALL, DEAD_AT_RETURN, KNOWN_BE, ShadowRegs, VEC0, X87, ZF};
 
     #[test]
     fn a_clear_dirty_bit_hides_garbage() {
@@ -219,6 +228,15 @@ mod tests {
         assert_eq!(regs.origin_of(1 << X87), 9);
         regs.set_st(0, [0, 0], 9);
         assert!(regs.is_clean());
+    }
+
+    #[test]
+    fn what_a_call_and_a_return_keep() {
+        let kept = |dead: u64| (0..58).filter(|bit| !dead >> bit & 1 != 0).collect::<std::vec::Vec<_>>();
+        let results: std::vec::Vec<usize> = [0, 2, 3, 4, 5, 12, 13, 14, 15, X87, VEC0, VEC0 + 1].into();
+        assert_eq!(kept(DEAD_AT_RETURN), results);
+        let arguments = (0..16).filter(|&n| n != 11).chain([X87]).chain(VEC0..VEC0 + 8);
+        assert_eq!(kept(DEAD_AT_CALL), arguments.collect::<std::vec::Vec<_>>());
     }
 
     #[test]

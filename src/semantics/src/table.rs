@@ -194,9 +194,9 @@ impl Rule {
                 plan.preload = false;
                 plan.quick = false;
             }
-            Rule::VMove(VMove::ZeroUpper) => plan.quick = false,
+            Rule::VMove(VMove::ZeroUpper | VMove::Direct | VMove::ZeroLine) => plan.quick = false,
             Rule::Compare(Compare::Text(..)) => plan.reads |= 1 << VEC0,
-            Rule::Conservative if plan.mem.is_some_and(|mem| mem.size > 64) => plan.preload = false,
+            Rule::Conservative if plan.mem.is_some_and(|mem| mem.size > 64) => plan.quick = false,
             _ => {}
         }
     }
@@ -253,9 +253,22 @@ fn defined<M: Machine>(cx: &mut Cx<M>) {
     }
 }
 
+/// A memory source of more than 64 bytes, looked at piece by piece.
+fn large_source_undefined<M: Machine>(cx: &mut Cx<M>) -> bool {
+    let Some(mem) = cx.plan.mem.filter(|mem| mem.read && mem.size > 64) else { return false };
+    for at in (0..mem.size).step_by(64) {
+        let (addr, piece) = (cx.addr.wrapping_add(u64::from(at)), usize::from(mem.size - at).min(64));
+        if !cx.load_v(addr, piece).is_zero() {
+            cx.origin = cx.m.load_origin(addr, piece);
+            return true;
+        }
+    }
+    false
+}
+
 /// Every output undefined if any input is.
 fn conservative<M: Machine>(cx: &mut Cx<M>) {
-    if cx.regs.dirty & cx.plan.reads == 0 && !cx.memory_undefined() {
+    if cx.regs.dirty & cx.plan.reads == 0 && !cx.memory_undefined() && !large_source_undefined(cx) {
         return defined(cx);
     }
     let origin = cx.origin;

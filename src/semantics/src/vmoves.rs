@@ -43,6 +43,10 @@ pub enum VMove {
     MaskedBytes,
     ZeroUpper,
     ZeroAll,
+    /// movdir64b: 64 bytes from memory to the address in a register.
+    Direct,
+    /// clzero: the cache line at rax becomes zero.
+    ZeroLine,
 }
 
 const fn row(names: &'static [M], op: VMove) -> Row {
@@ -102,6 +106,8 @@ pub const ROWS: &[Row] = &[
     row(&[Maskmovq, Maskmovdqu, Vmaskmovdqu], VMove::MaskedBytes),
     row(&[Vzeroupper], VMove::ZeroUpper),
     row(&[Vzeroall], VMove::ZeroAll),
+    row(&[Movdir64b], VMove::Direct),
+    row(&[Clzero], VMove::ZeroLine),
 ];
 
 pub(crate) fn run<M: Machine>(cx: &mut Cx<M>, op: VMove) {
@@ -139,6 +145,18 @@ pub(crate) fn run<M: Machine>(cx: &mut Cx<M>, op: VMove) {
         VMove::MaskedBytes => masked_bytes(cx),
         VMove::ZeroUpper => (0..16).for_each(|n| zero_above(cx, n, 16)),
         VMove::ZeroAll => (0..16).for_each(|n| zero_above(cx, n, 0)),
+        VMove::Direct => {
+            if let Operand::Gpr { n, .. } = target {
+                cx.check_address(1 << n);
+            }
+            let (to, v) = (cx.x(target), cx.wide_v(Operand::Mem));
+            cx.store_v(to, 64, v);
+        }
+        VMove::ZeroLine => {
+            cx.check_address(1);
+            let line = cx.m.gpr(0) & !63;
+            cx.store_zeros(line, 64);
+        }
     }
 }
 

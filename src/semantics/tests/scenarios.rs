@@ -360,6 +360,30 @@ fn looking_ahead_stops_at_effects_and_bad_addresses() {
     assert_eq!(toy.kinds(), []);
 }
 
+#[test]
+fn whole_lines_move_and_vanish() {
+    let mut toy = Toy::default();
+    (toy.gpr[RAX], toy.gpr[6]) = (0x3010, 0x2000);
+    toy.poke_v(0x2000 + 60, &[9; 4]);
+    let mut regs = undefined(&[RAX]);
+    straight(&assemble(|a| a.movdir64b(rax, ptr(rsi))), &mut regs, &mut toy);
+    assert_eq!((toy.v(0x3010 + 60, 4), toy.kinds()), (vec![9; 4], vec![Value { size: 8 }]));
+    straight(&assemble(|a| a.clzero()), &mut regs, &mut toy);
+    assert_eq!(toy.v(0x3000 + 60, 4), [0; 4]);
+    assert_eq!(toy.v(0x3040, 16)[12..], [9; 4], "the next line stays");
+}
+
+/// frstor has no row and reads 108 bytes: all of them count.
+#[test]
+fn large_sources_without_a_row_are_read_to_their_end() {
+    let mut toy = Toy::default();
+    toy.gpr[6] = 0x2000;
+    toy.poke_v(0x2000 + 100, &[1]);
+    let mut regs = ShadowRegs::new();
+    straight(&assemble(|a| a.frstor(ptr(rsi))), &mut regs, &mut toy);
+    assert_ne!(regs.st(0), [0, 0]);
+}
+
 /// Instructions without a row still say something, and say that they guess.
 #[test]
 fn no_row_means_a_careful_guess() {
