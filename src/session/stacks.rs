@@ -3,8 +3,6 @@
 //! The runtime gives a stack as the exact address of an instruction followed by return addresses. A call lies before its return
 //! address, so callers are looked up, printed and compared minus one.
 
-use std::ops::Range;
-
 use memcheck_abi::context::{RSP, Registers};
 use memcheck_abi::event::{DepotHeader, MAX_FRAMES};
 use memcheck_abi::layout;
@@ -15,8 +13,10 @@ use memcheck_tracer::{Process, ThreadInfo};
 
 use super::watched::Watched;
 
-/// Entries of a shadow call stack that are looked at, from its top.
-const MAX_ENTRIES: u64 = 2048;
+/// Words of shadow that are read at once.
+const CHUNK: u64 = 512;
+/// Bytes of a stack of unknown size that are searched.
+const REACH: u64 = 1 << 20;
 
 /// The addresses to print.
 pub fn printed(raw: &[u64]) -> Vec<u64> {
@@ -31,29 +31,37 @@ pub struct Call {
     pub slot: u64,
 }
 
-/// The calls that a thread is in, innermost first. Entries that do not rise from the stack pointer upwards were left without a
-/// return (longjmp), or belong to another stack.
+/// The calls that a thread is in, innermost first: the slots above the stack pointer whose V shadow is marked (`rt::callstack`).
 pub fn calls(process: &Process, thread: &ThreadInfo, sp: u64, most: usize) -> Vec<Call> {
-    const ENTRY: u64 = 16;
-    let depth = thread.call_top.saturating_sub(thread.call_base) / ENTRY;
-    let taken = depth.min(MAX_ENTRIES);
-    // The topmost entry is at `call_top`, the empty stack at `call_base`.
-    let lowest = thread.call_top.wrapping_sub(ENTRY * taken.saturating_sub(1));
-    let words = process.memory().values::<u64>(lowest, 2 * taken as usize);
-    let entries = words.chunks_exact(2).rev().map(|pair| Call { return_address: pair[0], slot: pair[1] });
-    rising(entries, sp..thread.stack_high).take(most).collect()
-}
-
-/// The entries that lie in `stack`, each above the one before.
-fn rising(entries: impl Iterator<Item = Call>, stack: Range<u64>) -> impl Iterator<Item = Call> {
-    let mut live = stack;
-    entries.filter(move |call| {
-        let is_live = live.contains(&call.slot);
-        if is_live {
-            live.start = call.slot + 1;
+    let mut found = Vec::new();
+    let (mut at, mut end) = (sp.wrapping_add(7) & !7, thread.stack_high);
+    while at < end && at < layout::PROGRAM_END && found.len() < most {
+        let n = ((end - at) / 8).min(CHUNK);
+        let marks = process.memory().values::<u64>(layout::v_of(at), n as usize);
+        if marks.is_empty() {
+            break;
         }
-        is_live
-    })
+        let mut jumped = false;
+        for (i, &mark) in marks.iter().enumerate() {
+            let slot = at + 8 * i as u64;
+            if mark == layout::RETURN_MARK {
+                let Some(return_address) = process.memory().value(slot) else { continue };
+                found.push(Call { return_address, slot });
+            } else if mark == layout::SIGNAL_MARK {
+                let (Some(saved), Some(rip)) = (process.memory().value::<u64>(slot - 8), process.memory().value::<u64>(slot)) else { continue };
+                found.push(Call { return_address: rip.wrapping_add(1), slot });
+                (at, end, jumped) = (saved.wrapping_add(7) & !7, if saved < thread.stack_high { thread.stack_high } else { saved.saturating_add(REACH) }, true);
+                break;
+            }
+            if slot >= thread.first_sp && at <= thread.first_sp || found.len() >= most {
+                return found;
+            }
+        }
+        if !jumped {
+            at += 8 * marks.len() as u64;
+        }
+    }
+    found
 }
 
 /// Addresses to print of a stopped thread with these registers.
@@ -112,12 +120,5 @@ mod tests {
     fn callers_are_before_their_return_address() {
         assert_eq!(printed(&[0x100, 0x200, 0x300]), [0x100, 0x1ff, 0x2ff]);
         assert_eq!(printed(&[]), []);
-    }
-
-    #[test]
-    fn abandoned_and_foreign_calls_are_left_out() {
-        let entries = [0x90, 0x120, 0x110, 0x9000, 0x140].map(|slot| Call { return_address: slot, slot });
-        let slots: Vec<u64> = rising(entries.into_iter(), 0x100..0x1000).map(|call| call.slot).collect();
-        assert_eq!(slots, [0x120, 0x140]);
     }
 }

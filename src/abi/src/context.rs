@@ -26,16 +26,6 @@ pub const R9: usize = 9;
 pub const R10: usize = 10;
 pub const R11: usize = 11;
 
-/// One entry of the shadow call stack.
-#[repr(C)]
-#[derive(Clone, Copy, Default, Debug)]
-pub struct CallEntry {
-    /// Address of the instruction after the call.
-    pub return_address: u64,
-    /// The program's stack pointer after the push: the address of the slot that holds `return_address`.
-    pub sp: u64,
-}
-
 /// Where a thread is; the tracer decides by it how to treat an asynchronous signal.
 pub mod place {
     /// In translated code or a stub: the program's registers are in the processor's.
@@ -50,6 +40,9 @@ pub mod place {
 #[repr(C, align(64))]
 pub struct VectorState(pub [u8; 4096]);
 
+/// Calls remembered from the last walk of the stack.
+pub const TRACE: usize = 32;
+
 #[repr(C, align(64))]
 pub struct ThreadContext {
     /// Address of this structure; fs:[0].
@@ -59,10 +52,8 @@ pub struct ThreadContext {
     /// The program's own segment bases.
     pub guest_fs: u64,
     pub guest_gs: u64,
-    /// Shadow call stack: address of the topmost entry; `call_base` is that of the empty stack.
-    pub call_top: u64,
-    pub call_base: u64,
-    pub call_limit: u64,
+    /// The stack pointer with which the thread began: nothing above it was called.
+    pub first_sp: u64,
     /// The program's stack pointer while the runtime runs on its own stack.
     pub guest_rsp: u64,
     /// Top of the runtime's stack, 16-aligned.
@@ -87,6 +78,10 @@ pub struct ThreadContext {
     pub errors_disabled: u32,
     /// 1 while this thread lives in a vfork-like child that shares its parent's memory.
     pub vfork_child: u32,
+    /// The last stack that was walked: slots and what they held, innermost first. See `rt::callstack`.
+    pub trace_len: u64,
+    pub trace_slots: [u64; TRACE],
+    pub trace_returns: [u64; TRACE],
     /// Words for the runtime's crates that have per-thread state (heap caches and so on), by [`local`].
     pub locals: [u64; 32],
 }
@@ -110,7 +105,6 @@ pub mod offset {
     pub const SCRATCH: i32 = offset_of!(ThreadContext, scratch) as i32;
     pub const GUEST_FS: i32 = offset_of!(ThreadContext, guest_fs) as i32;
     pub const GUEST_GS: i32 = offset_of!(ThreadContext, guest_gs) as i32;
-    pub const CALL_TOP: i32 = offset_of!(ThreadContext, call_top) as i32;
     pub const GUEST_RSP: i32 = offset_of!(ThreadContext, guest_rsp) as i32;
     pub const RUNTIME_RSP: i32 = offset_of!(ThreadContext, runtime_rsp) as i32;
     pub const TARGET: i32 = offset_of!(ThreadContext, target) as i32;

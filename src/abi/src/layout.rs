@@ -70,18 +70,23 @@ pub const DEPOT_END: u64 = 0x6910_0000_0000;
 /// The runtime's own allocations.
 pub const ARENA_START: u64 = 0x6a00_0000_0000;
 pub const ARENA_END: u64 = 0x6a80_0000_0000;
-/// Thread slots: `THREADS_START + n * THREAD_SLOT`, each a context, a runtime stack and a shadow call stack.
+/// Thread slots: `THREADS_START + n * THREAD_SLOT`, each a context and a runtime stack.
 pub const THREADS_START: u64 = 0x6b00_0000_0000;
-pub const THREAD_SLOT: u64 = 0x200_0000;
+pub const THREAD_SLOT: u64 = 0x10_0000;
 pub const THREADS_END: u64 = 0x6f00_0000_0000;
-/// Inside a slot: context at 0, runtime stack below RUNTIME_STACK_TOP (guard page at its low end), call stack from CALL_STACK.
+/// Inside a slot: context at 0, shadow registers, fault record, then the runtime stack below SLOT_RUNTIME_STACK_TOP.
 pub const SLOT_RUNTIME_STACK: u64 = 0x1_0000;
 pub const SLOT_RUNTIME_STACK_TOP: u64 = 0x8_0000;
-pub const SLOT_CALL_STACK: u64 = 0x9_0000;
-pub const SLOT_CALL_STACK_END: u64 = 0x1ff_0000;
 
 /// The ABI's red zone below the stack pointer, bytes.
 pub const RED_ZONE: u64 = 128;
+
+/// V of a stack slot that holds the return address of a call in progress: these 8 bytes instead of zero. A call writes them where
+/// it would write "defined", a return paints them over, so the stack can be walked without any other record. To everybody else
+/// the slot counts as defined. (Bytes of V that are neither 0 nor FF are rare, eight of them in this order do not happen.)
+pub const RETURN_MARK: u64 = 0x5ac3_965a;
+/// The same for the saved instruction pointer in a signal frame: the walk goes on at the saved stack pointer, one word below.
+pub const SIGNAL_MARK: u64 = 0x3ca5_69c3;
 
 /// V byte of a program address.
 #[inline(always)]

@@ -4,7 +4,7 @@
 //! when it lies on the current thread's stack below the stack pointer minus the red zone. Unmapped memory is not known here: the
 //! access itself faults (or the kernel answers EFAULT).
 
-use crate::shadow;
+use crate::{callstack, shadow};
 use memcheck_abi::context::ThreadContext;
 use memcheck_abi::layout::{PROGRAM_END, RED_ZONE};
 
@@ -33,6 +33,10 @@ pub fn first_unaddressable(ctx: &ThreadContext, sp: u64, addr: u64, len: u64) ->
     let mut at = addr;
     while at < end {
         at = shadow::first_nonzero_v(at, end - at)?;
+        if callstack::is_mark(at) {
+            at = (at & !7) + 8;
+            continue;
+        }
         if !addressable(ctx, sp, at) {
             return Some(at);
         }
@@ -43,6 +47,14 @@ pub fn first_unaddressable(ctx: &ThreadContext, sp: u64, addr: u64, len: u64) ->
 
 /// First bad byte of a range that is going to be read by the kernel or a replaced function.
 pub fn first_bad(ctx: &ThreadContext, sp: u64, addr: u64, len: u64) -> Option<Bad> {
-    let at = shadow::first_nonzero_v(addr, len)?;
+    let end = addr.saturating_add(len);
+    let mut at = addr;
+    loop {
+        at = shadow::first_nonzero_v(at, end.checked_sub(at).filter(|&n| n != 0)?)?;
+        if !callstack::is_mark(at) {
+            break;
+        }
+        at = (at & !7) + 8;
+    }
     Some(if addressable(ctx, sp, at) { Bad::Undefined(at) } else { Bad::Unaddressable(at) })
 }

@@ -27,12 +27,9 @@ pub fn current() -> &'static mut ThreadContext {
         let size = core::mem::size_of::<ThreadContext>() as u64;
         // SAFETY: fresh zeroed anonymous memory, valid for every field (all plain integers).
         p = unsafe { crate::sys::syscall6(crate::sys::nr::MMAP, 0, size + (1 << 20), 3, 0x22, u64::MAX, 0) } as *mut ThreadContext;
-        // SAFETY: just mapped; the call stack lies behind the context.
+        // SAFETY: just mapped.
         unsafe {
             (*p).number = 1;
-            (*p).call_base = p as u64 + size + 64;
-            (*p).call_top = (*p).call_base;
-            (*p).call_limit = p as u64 + size + (1 << 20) - 4096;
         }
         HOST.store(p, Ordering::Release);
     }

@@ -144,8 +144,6 @@ routine!(helper, "", crate::helpers::helper, "");
 routine!(enter_dirty, "", crate::dirty::enter, "mov fs:[{s3}], rax\n");
 // End of a dirty region, some register dirty: rcx in slot 0, ctx.target.
 routine!(leave_dirty, "mov rcx, fs:[{s0}]\n mov fs:[{s1}], rax\n", crate::dirty::leave, "mov fs:[{s3}], rax\n");
-// rcx in slot 0.
-routine!(ret_mismatch, "mov fs:[{s1}], rax\n mov rcx, fs:[{s0}]\n", crate::stackmove::ret_mismatch, "");
 routine!(stack_slow, "mov fs:[{s1}], rax\n mov rcx, fs:[{s0}]\n", crate::stackmove::moved, "");
 // Program registers all in place, ctx.target set: a signal handler begins.
 routine!(signal_entry, "mov fs:[{s1}], rax\n", crate::safepoint::handler_begins, "mov fs:[{s3}], rax\n");
@@ -226,7 +224,10 @@ pub extern "C" fn check() {
          add al, 0x7f
          sahf
          jmp {slow}
-         70:
+         70: mov rcx, fs:[{s2}]
+         and rcx, -8
+         cmp dword ptr gs:[rcx], {mark}
+         je 80b
          mov rcx, fs:[{s8}]
          mov rdx, fs:[{s9}]
          cmp dword ptr [rip+{undef}], 0
@@ -236,7 +237,7 @@ pub extern "C" fn check() {
          sahf
          jmp {enter}
         ",
-        undef = sym crate::startup::UNDEF, enter = sym enter_dirty,
+        undef = sym crate::startup::UNDEF, mark = const memcheck_abi::layout::RETURN_MARK, enter = sym enter_dirty,
         s1 = const S1, s2 = const S2, s3 = const S3, s4 = const S4, s5 = const S5, s8 = const S8, s9 = const S9, s10 = const S10,
         stack_high = const offset::STACK_HIGH, store = const memcheck_translate::STORE, slow = sym check_slow,
     )
@@ -441,11 +442,6 @@ pub extern "C" fn replace() {
          2: cmp dword ptr fs:[{pending}], 0
          jne 7f
          3: mov rsp, fs:[{guest_rsp}]
-         mov rcx, fs:[{call_top}]
-         cmp rsp, [rcx+8]
-         jne 8f
-         lea rcx, [rcx-16]
-         mov fs:[{call_top}], rcx
          pop rcx
          mov qword ptr gs:[rsp-8], -1
          mov fs:[{target}], rcx
@@ -467,19 +463,6 @@ pub extern "C" fn replace() {
          call {leave}
          mov rax, fs:[{regs}]
          jmp 3b
-         8: mov fs:[{regs}], rax
-         mov rsp, fs:[{runtime_rsp}]
-         call {resync}
-         mov rax, fs:[{regs}]
-         mov rsp, fs:[{guest_rsp}]
-         mov rcx, fs:[{call_top}]
-         lea rcx, [rcx-16]
-         mov fs:[{call_top}], rcx
-         pop rcx
-         mov fs:[{target}], rcx
-         mov fs:[{s0}], rcx
-         mov dword ptr fs:[{s4}], {leave_return}
-         jmp {dirty_branch}
          9: call {null}
          test rax, rax
          jz 2b
@@ -488,10 +471,9 @@ pub extern "C" fn replace() {
          ",
         dirty = const memcheck_translate::SHADOW_REGS, dirty_branch = sym dirty_branch, leave_return = const memcheck_translate::LEAVE_RETURN, s3 = const S3, null = sym crate::replaced::null_result, again = sym restore_arguments,
         regs = const offset::REGS, guest_rsp = const offset::GUEST_RSP, runtime_rsp = const offset::RUNTIME_RSP,
-        s0 = const S0, s4 = const S4, pending = const offset::PENDING, call_top = const offset::CALL_TOP, target = const offset::TARGET,
+        s0 = const S0, s4 = const S4, pending = const offset::PENDING, target = const offset::TARGET,
         branch_table = const memcheck_abi::layout::TABLE_DISPLACEMENT, magic = const memcheck_abi::layout::MAGIC_BASE,
         table = sym crate::replaced::TABLE, dispatch = sym dispatch, leave = sym crate::safepoint::after_replaced,
-        resync = sym crate::stackmove::resync,
     )
 }
 

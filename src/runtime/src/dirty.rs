@@ -20,7 +20,7 @@ use memcheck_abi::context::{RSP, ThreadContext};
 use memcheck_abi::event::Kind;
 use memcheck_abi::layout::{PROGRAM_END, RED_ZONE};
 use memcheck_kernel::space;
-use memcheck_rt::{access, context, report, shadow};
+use memcheck_rt::{access, callstack, context, report, shadow};
 use memcheck_semantics::{Complaint, ComplaintKind, Machine, Plan, Planner, Segment, ShadowRegs, Wide, lookahead, regs};
 use memcheck_translate::{LEAVE_CALL, LEAVE_RETURN, SHADOW_REGS, slot};
 
@@ -238,7 +238,9 @@ impl Machine for Thread<'_> {
         let excused = crate::check::excused(self.ctx, sp, self.ctx.regs.rip, addr, out.len() as u64);
         let mut bad = addr >= PROGRAM_END;
         for (i, v) in out.iter_mut().enumerate() {
-            if *v != 0 && !access::addressable(self.ctx, sp, addr + i as u64) {
+            if *v != 0 && callstack::is_mark(addr + i as u64) {
+                *v = 0;
+            } else if *v != 0 && !access::addressable(self.ctx, sp, addr + i as u64) {
                 bad = true;
                 if !excused {
                     *v = 0;

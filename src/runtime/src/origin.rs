@@ -8,10 +8,10 @@
 //! ```
 #![allow(unsafe_code, reason = "the origin shadow is reached by address arithmetic")]
 
-use memcheck_abi::context::{CallEntry, RSP, ThreadContext};
+use memcheck_abi::context::{RSP, ThreadContext};
 use memcheck_abi::event::{ErrorEvent, Place};
 use memcheck_abi::layout::{ORIGIN_DISTANCE, PROGRAM_END};
-use memcheck_rt::{context, depot};
+use memcheck_rt::{callstack, context, depot};
 
 const HEAP: u32 = 1;
 const STACK: u32 = 2;
@@ -82,21 +82,13 @@ fn native(ctx: &ThreadContext, addr: u64) -> u32 {
 /// An address in the function whose frame holds the stack address `addr`.
 fn frame_of(ctx: &ThreadContext, addr: u64) -> u64 {
     let mut inside = ctx.regs.rip;
-    let mut below = ctx.regs.gpr[RSP];
-    let mut at = ctx.call_top;
-    while at > ctx.call_base {
-        // SAFETY: (call_base, call_top] are entries.
-        let entry = unsafe { *(at as *const CallEntry) };
-        at -= size_of::<CallEntry>() as u64;
-        if entry.sp < below || entry.sp >= ctx.stack_high {
-            continue;
+    callstack::walk(ctx, ctx.regs.gpr[RSP], |slot, return_address| {
+        let below = slot < addr;
+        if below {
+            inside = return_address.wrapping_sub(1);
         }
-        if entry.sp >= addr {
-            return inside;
-        }
-        inside = entry.return_address.wrapping_sub(1);
-        below = entry.sp + 1;
-    }
+        below
+    });
     inside
 }
 

@@ -8,8 +8,12 @@
 use crate::cache::CACHE;
 use crate::{asm, stackmove};
 use memcheck_abi::context::{RCX, RSP, ThreadContext};
+use memcheck_abi::layout::{RETURN_MARK, SIGNAL_MARK, V_DISTANCE};
 use memcheck_rt::{context, shadow};
 use memcheck_translate::slot;
+
+/// Saved rip in the kernel's rt_sigframe: return address, ucontext header (40), sixteen registers in front of it, rsp the last.
+const FRAME_RIP: u64 = 8 + 40 + 16 * 8;
 
 /// Trap with the state of ctx.regs. Signal 0: a signal of the tracer's own waits.
 pub fn deliver(ctx: &mut ThreadContext, signo: u64, code: u64, addr: u64) -> ! {
@@ -66,15 +70,15 @@ pub extern "C" fn after_replaced(_result: u64) {
 pub extern "C" fn handler_begins() -> u64 {
     let ctx = context::current();
     let sp = ctx.regs.gpr[RSP];
-    let interrupted = ctx.regs.rip;
     let frame_end = ctx.scratch[7];
     stackmove::settle(ctx, sp);
     let len = if frame_end > sp && frame_end - sp < 1 << 16 { frame_end - sp } else { ctx.stack_high.saturating_sub(sp).min(1 << 14) };
     shadow::fill_v(sp, len, shadow::DEFINED);
-    stackmove::push(ctx, interrupted.wrapping_add(1), sp + 16);
-    // SAFETY: the frame begins with the handler's return address.
-    let restorer = unsafe { *(sp as *const u64) };
-    stackmove::push(ctx, restorer, sp);
+    // SAFETY: the frame begins with the handler's return address; the saved rip lies at a fixed place in it (sigcontext).
+    unsafe {
+        *((sp + V_DISTANCE) as *mut u64) = RETURN_MARK;
+        *((sp + FRAME_RIP + V_DISTANCE) as *mut u64) = SIGNAL_MARK;
+    }
     crate::dispatch::dispatch()
 }
 

@@ -267,7 +267,6 @@ fn stubs() -> Stubs {
         helper: address(asm::helper),
         syscall: address(asm::syscall),
         replace: address(asm::replace),
-        ret_mismatch: address(asm::ret_mismatch),
         release: address(asm::release),
         stack_moved: address(asm::stack_slow),
         dirty_branch: address(asm::dirty_branch),

@@ -1,4 +1,4 @@
-//! Thread slots: context, runtime stack and shadow call stack of each thread of the program.
+//! Thread slots: context and runtime stack of each thread of the program.
 #![allow(unsafe_code, reason = "sets up contexts in fresh memory and the segment bases")]
 
 use crate::{asm, stackmove};
@@ -7,7 +7,7 @@ use core::sync::atomic::{AtomicU32, AtomicU64, Ordering};
 use memcheck_abi::context::{RAX, RSP, ThreadContext};
 use memcheck_abi::event::Trap;
 use memcheck_abi::layout::{
-    SLOT_CALL_STACK, SLOT_CALL_STACK_END, SLOT_RUNTIME_STACK_TOP, THREADS_END, THREADS_START, THREAD_SLOT, V_DISTANCE,
+    SLOT_RUNTIME_STACK_TOP, THREADS_END, THREADS_START, THREAD_SLOT, V_DISTANCE,
 };
 use memcheck_kernel::CloneArgs;
 use memcheck_kernel::action::clone;
@@ -40,7 +40,7 @@ fn slot() -> Option<&'static mut ThreadContext> {
         Some(at) => at,
         None => {
             let at = NEXT_SLOT.fetch_add(THREAD_SLOT, Ordering::Relaxed);
-            if at >= THREADS_END || !sys::map_fixed(at, SLOT_CALL_STACK_END, sys::PROT_READ | sys::PROT_WRITE) {
+            if at >= THREADS_END || !sys::map_fixed(at, SLOT_RUNTIME_STACK_TOP, sys::PROT_READ | sys::PROT_WRITE) {
                 return None;
             }
             at
@@ -52,9 +52,6 @@ fn slot() -> Option<&'static mut ThreadContext> {
     unsafe { core::ptr::write_bytes(core::ptr::from_mut(ctx).cast::<u8>(), 0, size_of::<ThreadContext>()) };
     ctx.self_ptr = at;
     ctx.runtime_rsp = at + SLOT_RUNTIME_STACK_TOP;
-    ctx.call_base = at + SLOT_CALL_STACK;
-    ctx.call_top = ctx.call_base;
-    ctx.call_limit = at + SLOT_CALL_STACK_END;
     ctx.number = NEXT_NUMBER.fetch_add(1, Ordering::Relaxed);
     Some(ctx)
 }
@@ -64,6 +61,7 @@ pub fn first(rsp: u64, rip: u64) -> Option<&'static mut ThreadContext> {
     let ctx = slot()?;
     ctx.regs.gpr[RSP] = rsp;
     ctx.regs.rip = rip;
+    ctx.first_sp = rsp;
     ctx.regs.rflags = 0x202;
     // SAFETY: no arguments.
     ctx.tid = unsafe { sys::syscall3(sys::nr::GETTID, 0, 0, 0) } as u32;
@@ -95,6 +93,7 @@ pub fn create(parent: &mut ThreadContext, args: &CloneArgs) -> i64 {
     child.guest_gs = parent.guest_gs;
     child.xsave.0.copy_from_slice(&parent.xsave.0);
     child.vfork_child = u32::from(!args.is_thread);
+    child.first_sp = child.regs.gpr[RSP];
     if args.is_thread {
         stackmove::settle(child, child.regs.gpr[RSP]);
     } else {
@@ -115,10 +114,7 @@ pub fn create(parent: &mut ThreadContext, args: &CloneArgs) -> i64 {
 /// A child on its parent's stack returns through its parent's frames.
 fn copy_calls(parent: &ThreadContext, child: &mut ThreadContext) {
     (child.stack_low, child.stack_high, child.number) = (parent.stack_low, parent.stack_high, parent.number);
-    let len = parent.call_top + 16 - parent.call_base;
-    // SAFETY: both call stacks are mapped and of equal size.
-    unsafe { core::ptr::copy_nonoverlapping(parent.call_base as *const u8, child.call_base as *mut u8, len as usize) };
-    child.call_top = child.call_base + (parent.call_top - parent.call_base);
+    child.first_sp = parent.first_sp;
 }
 
 /// First Rust code of a new thread, on its runtime stack, with its segment bases set.

@@ -155,9 +155,8 @@ pub struct ThreadInfo {
     pub guest_fs: u64,
     pub stack_low: u64,
     pub stack_high: u64,
-    /// Shadow call stack: entries from `call_base` (empty) to `call_top` (topmost).
-    pub call_base: u64,
-    pub call_top: u64,
+    /// The stack pointer with which the thread began.
+    pub first_sp: u64,
     /// Address of its [`ThreadContext`], 0 = none.
     pub context: u64,
 }
@@ -225,8 +224,7 @@ impl Process {
             guest_fs: regs.fs_base,
             stack_low: 0,
             stack_high: 0,
-            call_base: 0,
-            call_top: 0,
+            first_sp: 0,
             context: 0,
         };
         let Some(context) = self.context(regs) else { return info };
@@ -236,8 +234,7 @@ impl Process {
         info.guest_fs = view.long(offset_of!(ThreadContext, guest_fs));
         info.stack_low = view.long(offset_of!(ThreadContext, stack_low));
         info.stack_high = view.long(offset_of!(ThreadContext, stack_high));
-        info.call_base = view.long(offset_of!(ThreadContext, call_base));
-        info.call_top = view.long(offset_of!(ThreadContext, call_top));
+        info.first_sp = view.long(offset_of!(ThreadContext, first_sp));
         let saved = view.registers();
         if self.code.in_call(regs.rip) {
             info.regs.rip = saved.rip;

@@ -22,7 +22,6 @@ pub const fn rip_slot() -> Mem {
 pub enum Cold {
     Check { patches: Vec<usize>, restore_rcx: bool, mem: Mem, size: u32, kind: u32, back: usize },
     Exit { patch: usize, target: u64 },
-    ReturnMismatch { patch: usize, back: usize },
     /// Dirty mode: something that the instruction touches is undefined; apply its rule.
     Step { patches: Vec<usize>, restore_rcx: bool, pc: u64, plan: u64, back: usize },
     /// Dirty mode: leave for an address, clean or dirty as the registers are then.
@@ -145,13 +144,6 @@ impl Emitter<'_> {
                 self.asm.u64(patch_addr);
             }
             Cold::Step { .. } | Cold::DirtyExit { .. } => self.dirty_stub(stub),
-            Cold::ReturnMismatch { patch, back } => {
-                self.asm.patch_here(patch);
-                let back = self.asm.base + back as u64;
-                self.asm.lea_host(RCX, back);
-                self.asm.store(&spill(slot::CONTINUE), RCX);
-                self.asm.jmp(self.t.stubs.ret_mismatch);
-            }
         }
     }
 

@@ -1,13 +1,13 @@
 //! Control transfers, calls into the runtime, and instructions that it emulates.
 
 use crate::decode::REQUEST_KIND;
-use crate::clean::{Cold, Emitter, rip_slot, spill};
-use crate::emit::{Asm, CC_NE, Mem, RAX, RCX, RSP, Seg};
+use crate::clean::{Emitter, rip_slot, spill};
+use crate::emit::{Asm, Mem, RAX, RCX, RSP, Seg};
 use crate::{InsnInfo, LEAVE_CALL, LEAVE_JUMP, LEAVE_RETURN, LOAD, Region, Translator, gpr, helper, slot, stack};
 use alloc::vec::Vec;
 use iced_x86::{ConditionCode, FlowControl, Instruction, Mnemonic, OpKind};
 use memcheck_abi::context::offset;
-use memcheck_abi::layout::TABLE_DISPLACEMENT;
+use memcheck_abi::layout::{RETURN_MARK, TABLE_DISPLACEMENT};
 
 /// Instructions that the runtime carries out itself: they would show or change what is ours.
 pub fn is_emulated(insn: &Instruction) -> bool {
@@ -198,9 +198,9 @@ fn branch_to_target(e: &mut Emitter, leave: u32) {
     e.asm.jmp(e.t.stubs.dispatch);
 }
 
-/// Push the return address on the program's stack.
+/// Push the return address on the program's stack, and mark its slot as that of a call in progress.
 fn push_return(e: &mut Emitter, address: u64) {
-    e.asm.store_imm(&Mem { seg: Seg::Gs, ..Mem::base(RSP, -8) }, 8, 0);
+    e.asm.store_imm(&Mem { seg: Seg::Gs, ..Mem::base(RSP, -8) }, 8, RETURN_MARK as i32);
     e.mark_own();
     e.asm.push_imm(address as i32);
     if i64::from(address as i32) as u64 != address {
@@ -208,21 +208,9 @@ fn push_return(e: &mut Emitter, address: u64) {
     }
 }
 
-/// Push on the shadow call stack; rcx is spilled and free.
-fn push_call_entry(e: &mut Emitter, address: u64) {
-    e.asm.load(RCX, &Mem::ctx(offset::CALL_TOP));
-    e.asm.store_const(&Mem::base(RCX, 16), address);
-    e.asm.store(&Mem::base(RCX, 24), RSP);
-    e.asm.lea(RCX, &Mem::base(RCX, 16));
-    e.asm.store(&Mem::ctx(offset::CALL_TOP), RCX);
-}
-
 fn call_direct(e: &mut Emitter, target: u64) {
     let next = e.item.pc + u64::from(e.item.len);
     push_return(e, next);
-    e.asm.store(&spill(slot::RCX), RCX);
-    push_call_entry(e, next);
-    e.asm.load(RCX, &spill(slot::RCX));
     e.exit_jmp(target);
 }
 
@@ -231,8 +219,6 @@ fn call_indirect(e: &mut Emitter) {
     load_target(e);
     e.asm.load(RCX, &spill(slot::RCX));
     push_return(e, next);
-    e.asm.store(&spill(slot::RCX), RCX);
-    push_call_entry(e, next);
     e.asm.load(RCX, &Mem::ctx(offset::TARGET));
     branch_to_target(e, LEAVE_CALL);
 }
@@ -242,25 +228,6 @@ fn ret(e: &mut Emitter) {
     let released = e.item.released.max(8);
     stack::before_ret(e, released);
     e.asm.store(&spill(slot::RCX), RCX);
-    e.asm.load(RCX, &Mem::ctx(offset::CALL_TOP));
-    let mismatch = if !e.item.flags_live {
-        e.asm.op_mem(None, true, &[0x3b], RSP, &Mem::base(RCX, 8));
-        e.asm.jcc_forward(CC_NE)
-    } else {
-        e.asm.load(RCX, &Mem::base(RCX, 8));
-        e.asm.bytes(&[0x48, 0xf7, 0xd1]);
-        e.asm.lea(RCX, &Mem { seg: Seg::None, base: Some(RCX), index: None, disp: 1, addr32: false });
-        e.asm.lea(RCX, &Mem { seg: Seg::None, base: Some(RSP), index: Some((RCX, 0)), disp: 0, addr32: false });
-        let matched = e.asm.jrcxz_forward();
-        let p = e.asm.jmp_forward();
-        e.asm.patch8_here(matched);
-        e.asm.load(RCX, &Mem::ctx(offset::CALL_TOP));
-        p
-    };
-    e.asm.lea(RCX, &Mem::base(RCX, -16));
-    e.asm.store(&Mem::ctx(offset::CALL_TOP), RCX);
-    let back = e.asm.offset();
-    e.cold.push(Cold::ReturnMismatch { patch: mismatch, back });
     spilled_from_here(e);
     e.mark_own();
     e.asm.buf.push(0x58 | RCX);

@@ -47,8 +47,6 @@ pub struct Stubs {
     pub syscall: u64,
     /// Replaced function: regs.rip = its entry, eax... slot 4 = function number; returns to the program's caller.
     pub replace: u64,
-    /// `ret` whose shadow call stack entry does not match: rcx spilled in slot 0, continue address in slot 3.
-    pub ret_mismatch: u64,
     /// Paint released stack: rcx spilled in slot 0; slot 2 = old stack pointer; continue address in slot 3.
     pub release: u64,
     /// The stack pointer was changed in an unusual way: as `release`.

@@ -1,6 +1,6 @@
 use super::*;
 use crate::entries::{calloc, delete, delete_array, free, malloc, memalign, new, new_array, new_array_aligned, realloc};
-use memcheck_abi::context::CallEntry;
+use memcheck_rt::callstack;
 use memcheck_abi::event::{ErrorEvent, Family, Kind, Place};
 use memcheck_rt::{depot, report::host::drain};
 
@@ -159,14 +159,12 @@ fn allocation_stacks() {
     let blocks: std::vec::Vec<_> = (0..20_000)
         .map(|_| {
             ctx.regs.rip = 0x40_0000 + random.below(3);
-            ctx.call_top = ctx.call_base;
+            callstack::host::clear(ctx.guest_rsp, ctx.guest_rsp + 4096);
             let depth = random.below(15);
             let mut frames = std::vec![ctx.regs.rip];
             for i in 0..depth {
                 let frame = 0x40_1000 + random.below(4);
-                ctx.call_top += 16;
-                // SAFETY: the host's context has a megabyte of call stack.
-                unsafe { *(ctx.call_top as *mut CallEntry) = CallEntry { return_address: frame, sp: ctx.guest_rsp + 16 * (depth - i) } };
+                callstack::host::push(ctx.guest_rsp + 16 * (depth - i), frame);
                 frames.insert(1, frame);
             }
             frames.truncate(12);
@@ -178,7 +176,7 @@ fn allocation_stacks() {
         assert_eq!(depot::get(block.alloc_stack), frames);
         free(*p);
     }
-    ctx.call_top = ctx.call_base;
+    callstack::host::clear(ctx.guest_rsp, ctx.guest_rsp + 4096);
 }
 
 #[test]

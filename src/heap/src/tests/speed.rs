@@ -2,16 +2,14 @@
 
 use super::*;
 use crate::entries::{free, malloc};
-use memcheck_abi::context::CallEntry;
+use memcheck_rt::callstack;
 
-/// A shadow call stack of some depth.
+/// Calls in progress, of some depth.
 fn call_stack(ctx: &mut ThreadContext, depth: u64) {
     (ctx.stack_low, ctx.stack_high, ctx.guest_rsp) = (0x0ff0_0000_0000, 0x0ff0_0010_0000, 0x0ff0_0000_8000);
-    ctx.call_top = ctx.call_base;
-    for i in (0..depth).rev() {
-        ctx.call_top += 16;
-        // SAFETY: the host's context has a megabyte of call stack.
-        unsafe { *(ctx.call_top as *mut CallEntry) = CallEntry { return_address: 0x40_0000 + 64 * i, sp: ctx.guest_rsp + 128 * i } };
+    callstack::host::clear(ctx.guest_rsp, ctx.guest_rsp + 0x8000);
+    for i in 0..depth {
+        callstack::host::push(ctx.guest_rsp + 128 * i, 0x40_0000 + 64 * i);
     }
 }
 
@@ -58,5 +56,5 @@ fn speed() {
         });
     }
     measure("pairs of 200 KB", 20_000, || (0..20_000).for_each(|_| { free(malloc(200_000)); }));
-    ctx.call_top = ctx.call_base;
+    callstack::host::clear(ctx.guest_rsp, ctx.guest_rsp + 0x8000);
 }
