@@ -12,6 +12,7 @@
 //! the slots above it are taken from memory, one look each.
 #![allow(unsafe_code, reason = "reads shadow and marked stack slots by address")]
 
+use core::mem::MaybeUninit;
 use memcheck_abi::context::{TRACE, ThreadContext};
 use memcheck_abi::layout::{PROGRAM_END, RETURN_MARK, SIGNAL_MARK, V_DISTANCE};
 
@@ -112,21 +113,34 @@ pub fn capture(ctx: &ThreadContext, pc: u64, sp: u64, out: &mut [u64]) -> usize 
     if out.len() == 1 {
         return 1;
     }
-    let (mut slots, mut returns) = ([0; TRACE], [0; TRACE]);
+    let mut slots = [const { MaybeUninit::<u64>::uninit() }; TRACE];
+    let mut same = true;
     walk(ctx, sp, |slot, address| {
         out[n] = address;
         if n <= TRACE {
-            (slots[n - 1], returns[n - 1]) = (slot, address);
+            slots[n - 1].write(slot);
+            same &= ctx.trace_slots[n - 1] == slot && ctx.trace_returns[n - 1] == address;
         }
         n += 1;
         n < out.len()
     });
     let len = (n - 1).min(TRACE);
-    let ctx = crate::context::current();
-    ctx.trace_slots[..len].copy_from_slice(&slots[..len]);
-    ctx.trace_returns[..len].copy_from_slice(&returns[..len]);
-    ctx.trace_len = len as u64;
+    if !same || ctx.trace_len != len as u64 {
+        remember(&slots[..len], &out[1..]);
+    }
     n
+}
+
+/// Keep a walk for the next one.
+#[cold]
+fn remember(slots: &[MaybeUninit<u64>], returns: &[u64]) {
+    let ctx = crate::context::current();
+    for (i, slot) in slots.iter().enumerate() {
+        // SAFETY: the walk wrote all slots that it is passed on with.
+        ctx.trace_slots[i] = unsafe { slot.assume_init() };
+        ctx.trace_returns[i] = returns[i];
+    }
+    ctx.trace_len = slots.len() as u64;
 }
 
 /// Host tests: make stacks.

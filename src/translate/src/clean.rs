@@ -57,7 +57,7 @@ pub fn emit_region<'a>(t: &'a mut Translator, program: &'a dyn Program, items: &
         Tail::Invalid(pc) if items.is_empty() => pc,
         _ => first,
     };
-    let placeholder = Item { insn: Instruction::default(), raw: [0; 15], pc: start, len: 0, flags_live: true, deferred: false, released: 0, client_request: false };
+    let placeholder = Item { insn: Instruction::default(), raw: [0; 15], pc: start, len: 0, flags_live: true, deferred: false, released: 0, noise: false, batch: 1, client_request: false };
     let mut e = Emitter { asm: Asm::new(at), t, program, cold: Vec::new(), exits: Vec::new(), info: Vec::with_capacity(items.len() + 1), item: placeholder, shadow, pending: None };
     e.asm.load(RCX, &spill(slot::RCX));
     let body = e.asm.offset();

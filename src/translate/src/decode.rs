@@ -24,6 +24,10 @@ pub struct Item {
     pub deferred: bool,
     /// For `ret`: bytes released by the region's tail, its own 8 included.
     pub released: u32,
+    /// For `ret`: the flags were last written by plain stack arithmetic, so nobody waits for them.
+    pub noise: bool,
+    /// For `pop`: how many pops from here on its check covers; 0 if an earlier one does.
+    pub batch: u8,
     /// A client request preamble (19 bytes) starts here.
     pub client_request: bool,
 }
@@ -73,7 +77,7 @@ pub fn region(program: &dyn Program, pc: u64, items: &mut Vec<Item>) -> Option<T
         if insn.is_invalid() {
             return Some(if decoder.position() >= code.len() && !items.is_empty() { Tail::Next(at) } else { Tail::Invalid(at) });
         }
-        let mut item = Item { insn, raw: [0; 15], pc: at, len: insn.len() as u8, flags_live: true, deferred: false, released: 0, client_request: request };
+        let mut item = Item { insn, raw: [0; 15], pc: at, len: insn.len() as u8, flags_live: true, deferred: false, released: 0, noise: false, batch: 1, client_request: request };
         item.raw[..insn.len()].copy_from_slice(&code[position..position + insn.len()]);
         if request {
             item.len = REQUEST_LEN as u8;

@@ -8,12 +8,16 @@ use iced_x86::{Decoder, DecoderOptions, FlowControl, Instruction, InstructionInf
 /// The arithmetic flags.
 pub const ARITHMETIC: u32 = RflagsBits::OF | RflagsBits::SF | RflagsBits::ZF | RflagsBits::AF | RflagsBits::CF | RflagsBits::PF;
 
+/// Longest run of pops that one check covers.
+const MAX_BATCH: usize = 8;
+
 /// Instructions looked at behind an exit to see whether flags are dead there.
 const LOOKAHEAD: usize = 6;
 
 pub fn plan(program: &dyn Program, items: &mut Vec<Item>, _factory: &mut InstructionInfoFactory, tail: Tail) {
-    flags(program, items, tail);
     releases(items);
+    flags(program, items, tail);
+    batches(items);
 }
 
 /// Flags that the instruction surely overwrites.
@@ -42,6 +46,7 @@ fn flags(program: &dyn Program, items: &mut [Item], tail: Tail) {
         Tail::Next(pc) => live_at(program, pc),
         Tail::Invalid(_) => ARITHMETIC,
         Tail::Control => match items.last() {
+            Some(last) if last.noise => 0,
             Some(last) => live_after(program, &last.insn),
             None => ARITHMETIC,
         },
@@ -107,7 +112,7 @@ fn releases(items: &mut [Item]) {
     // If plain stack arithmetic wrote the flags last, nobody waits for them behind the `ret`.
     let writer = before.iter().rev().find(|i| i.insn.rflags_modified() & ARITHMETIC != 0);
     if writer.is_some_and(|w| w.insn.mnemonic() == Mnemonic::Add && released(&w.insn).is_some()) {
-        last.flags_live = false;
+        last.noise = true;
     }
     for item in before.iter_mut().rev() {
         if let Some(n) = released(&item.insn) {
@@ -118,6 +123,22 @@ fn releases(items: &mut [Item]) {
         }
     }
     last.released = total;
+}
+
+/// Runs of pops are checked at once, by the first.
+fn batches(items: &mut [Item]) {
+    let is_pop = |i: &Item| i.insn.mnemonic() == Mnemonic::Pop && i.insn.op0_kind() == OpKind::Register && i.insn.op0_register().is_gpr64() && i.insn.op0_register() != Register::RSP;
+    let mut at = 0;
+    while at < items.len() {
+        let run = items[at..].iter().take(MAX_BATCH).take_while(|i| is_pop(i)).count();
+        if run > 1 {
+            items[at].batch = run as u8;
+            for i in &mut items[at + 1..at + run] {
+                i.batch = 0;
+            }
+        }
+        at += run.max(1);
+    }
 }
 
 /// May stand between a release and the `ret` without mattering: neither uses the stack pointer nor leaves.

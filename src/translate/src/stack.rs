@@ -14,12 +14,15 @@ use crate::clean::{Emitter, spill};
 use crate::emit::{Mem, RCX, RSP, Seg};
 use crate::{LOAD, STORE, slot};
 use iced_x86::{Instruction, Mnemonic, OpKind, Register};
+use memcheck_abi::context::offset;
 use memcheck_abi::layout::RED_ZONE;
 
 /// Growth by a constant of at least this many bytes is painted explicitly: it may reach fresh, never painted memory.
 const LARGE_FRAME: u64 = 4096;
 /// Releases up to this size are painted by single stores.
-const INLINE_RELEASE: u32 = 128;
+const INLINE_RELEASE: u32 = 512;
+/// From this size on with vector stores.
+const WIDE_PAINT: u32 = 48;
 
 /// Descriptor of `Stubs::release` (slot 4): paint [slot 2 - shift, rsp + extra - shift).
 pub const fn release_argument(extra: u32, before_ret: bool) -> u32 {
@@ -83,7 +86,9 @@ fn pop(e: &mut Emitter, insn: &Instruction) {
         e.copy_raw();
         return after_move(e);
     }
-    e.check(&Mem::base(RSP, 0), bytes, LOAD);
+    // In dirty mode every pop asks for itself.
+    let covered = if e.shadow.is_some() { 1 } else { u32::from(e.item.batch) };
+    e.check(&Mem::base(RSP, 0), bytes * covered, LOAD);
     if insn.op_count() > 0 && insn.op0_kind() == OpKind::Memory {
         pop_to_memory(e, bytes);
     } else {
@@ -147,6 +152,17 @@ fn spill_old_sp(e: &mut Emitter, disp: i32) {
 /// Paint `bytes` bytes from rsp + `from` on as released.
 fn paint(e: &mut Emitter, from: i32, bytes: u32) {
     let mut at = 0;
+    if bytes >= WIDE_PAINT {
+        // xmm15 = all ones, 16 bytes at a time; its own contents wait in the context.
+        e.asm.op_mem(None, false, &[0x0f, 0x11], 15, &Mem::ctx(offset::XSAVE));
+        e.asm.bytes(&[0x66, 0x45, 0x0f, 0x76, 0xff]);
+        while at + 16 <= bytes as i32 {
+            let mem = Mem { seg: Seg::Gs, ..Mem::base(RSP, from + at) };
+            e.asm.op_mem(None, false, &[0x0f, 0x11], 15, &mem);
+            at += 16;
+        }
+        e.asm.op_mem(None, false, &[0x0f, 0x10], 15, &Mem::ctx(offset::XSAVE));
+    }
     while at < bytes as i32 {
         let left = bytes as i32 - at;
         let n = if left >= 8 { 8 } else if left >= 4 { 4 } else if left >= 2 { 2 } else { 1 };
