@@ -40,9 +40,6 @@ pub mod place {
 #[repr(C, align(64))]
 pub struct VectorState(pub [u8; 4096]);
 
-/// Calls remembered from the last walk of the stack.
-pub const TRACE: usize = 32;
-
 #[repr(C, align(64))]
 pub struct ThreadContext {
     /// Address of this structure; fs:[0].
@@ -78,10 +75,6 @@ pub struct ThreadContext {
     pub errors_disabled: u32,
     /// 1 while this thread lives in a vfork-like child that shares its parent's memory.
     pub vfork_child: u32,
-    /// The last stack that was walked: slots and what they held, innermost first. See `rt::callstack`.
-    pub trace_len: u64,
-    pub trace_slots: [u64; TRACE],
-    pub trace_returns: [u64; TRACE],
     /// Words for the runtime's crates that have per-thread state (heap caches and so on), by [`local`].
     pub locals: [u64; 32],
 }

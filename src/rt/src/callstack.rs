@@ -8,12 +8,12 @@
 //! sp -> | locals | ra f | locals | ra main | locals | ...        program memory
 //!       | V      | MARK | V      | MARK    | V      |            its shadow
 //! ```
-//! Frames can be long, so the last walk is remembered: once a slot of it is met again, still marked and holding the same address,
-//! the slots above it are taken from memory, one look each.
+//! Frames can be long, so their sizes are remembered: at one call site the distance from the slot of the return address to the next
+//! marked slot is nearly always the same. A remembered distance counts only if a mark is there.
 #![allow(unsafe_code, reason = "reads shadow and marked stack slots by address")]
 
-use core::mem::MaybeUninit;
-use memcheck_abi::context::{TRACE, ThreadContext};
+use core::sync::atomic::{AtomicU64, Ordering};
+use memcheck_abi::context::ThreadContext;
 use memcheck_abi::layout::{PROGRAM_END, RETURN_MARK, SIGNAL_MARK, V_DISTANCE};
 
 /// A walk looks at no more than this much stack between two calls.
@@ -58,51 +58,55 @@ pub fn walk(ctx: &ThreadContext, sp: u64, mut visit: impl FnMut(u64, u64) -> boo
         return;
     }
     let mut end = limit(ctx, at);
-    let known = (ctx.trace_len as usize).min(TRACE);
-    let mut hint = 0;
-    loop {
-        let expected = if hint > 0 && hint < known { ctx.trace_slots[hint] } else { 0 };
-        let slot = if expected >= at && expected < end && holds(ctx, hint) {
-            expected
-        } else {
-            hint = 0;
-            match next_mark(at, end) {
-                Some(slot) => slot,
-                None => return,
-            }
-        };
+    let mut slot = next_mark(at, end);
+    while let Some(this) = slot {
         // SAFETY: a marked slot was written by the call that marked it, or by the kernel's signal frame; its page is there.
-        let value = unsafe { *(slot as *const u64) };
-        let signal = v_of_slot(slot) == SIGNAL_MARK;
+        let value = unsafe { *(this as *const u64) };
+        let signal = v_of_slot(this) == SIGNAL_MARK;
         // The interrupted instruction is not a return address: one more, so that all callers may subtract one.
-        if !visit(slot, if signal { value.wrapping_add(1) } else { value }) {
+        if !visit(this, if signal { value.wrapping_add(1) } else { value }) {
             return;
         }
         if signal {
             // SAFETY: the word below it in the signal frame is the interrupted stack pointer.
-            let saved = unsafe { *((slot - 8) as *const u64) };
-            (at, hint) = ((saved.wrapping_add(7)) & !7, 0);
+            let saved = unsafe { *((this - 8) as *const u64) };
+            at = (saved.wrapping_add(7)) & !7;
             if at >= PROGRAM_END {
                 return;
             }
             end = if ctx.first_sp >= at { ctx.first_sp + 8 } else { at + REACH }.min(at + REACH).min(PROGRAM_END - 8);
-            continue;
+            slot = next_mark(at, end);
+        } else {
+            slot = caller(this, value, end);
         }
-        at = slot + 8;
-        hint = if hint > 0 { hint + 1 } else { ctx.trace_slots[..known].iter().position(|&s| s == slot).filter(|&i| holds(ctx, i)).map_or(0, |i| i + 1) };
     }
 }
 
-/// Is remembered call `i` still in progress?
+/// Frame sizes by call site: return address << 17 | size / 8. A direct-mapped table; losing an entry costs a search.
+static SIZES: [AtomicU64; 1 << 13] = [const { AtomicU64::new(0) }; 1 << 13];
+const SIZE_BITS: u32 = 17;
+
+/// The marked slot above `slot`, which holds `return_address`.
 #[inline]
-fn holds(ctx: &ThreadContext, i: usize) -> bool {
-    let slot = ctx.trace_slots[i];
-    // SAFETY: as in `walk`: marked slots are mapped.
-    v_of_slot(slot) == RETURN_MARK && unsafe { *(slot as *const u64) } == ctx.trace_returns[i]
+fn caller(slot: u64, return_address: u64, end: u64) -> Option<u64> {
+    let entry = &SIZES[(return_address.wrapping_mul(0x9e37_79b9_7f4a_7c15) >> 51) as usize];
+    let known = entry.load(Ordering::Relaxed);
+    if known >> SIZE_BITS == return_address {
+        let guess = slot + 8 * (known & ((1 << SIZE_BITS) - 1));
+        if guess > slot && guess < end && v_of_slot(guess) == RETURN_MARK {
+            return Some(guess);
+        }
+    }
+    let found = next_mark(slot + 8, end)?;
+    let words = (found - slot) / 8;
+    if words >> SIZE_BITS == 0 && return_address >> (64 - SIZE_BITS) == 0 {
+        entry.store(return_address << SIZE_BITS | words, Ordering::Relaxed);
+    }
+    Some(found)
 }
 
 /// Fill `out` with the current stack: out[0] = `pc`, then return addresses, innermost first. Returns how many.
-/// `sp` is the program's stack pointer at `pc`; `ctx` is the current thread's.
+/// `sp` is the program's stack pointer at `pc`.
 #[inline]
 pub fn capture(ctx: &ThreadContext, pc: u64, sp: u64, out: &mut [u64]) -> usize {
     if out.is_empty() {
@@ -113,34 +117,12 @@ pub fn capture(ctx: &ThreadContext, pc: u64, sp: u64, out: &mut [u64]) -> usize 
     if out.len() == 1 {
         return 1;
     }
-    let mut slots = [const { MaybeUninit::<u64>::uninit() }; TRACE];
-    let mut same = true;
-    walk(ctx, sp, |slot, address| {
+    walk(ctx, sp, |_, address| {
         out[n] = address;
-        if n <= TRACE {
-            slots[n - 1].write(slot);
-            same &= ctx.trace_slots[n - 1] == slot && ctx.trace_returns[n - 1] == address;
-        }
         n += 1;
         n < out.len()
     });
-    let len = (n - 1).min(TRACE);
-    if !same || ctx.trace_len != len as u64 {
-        remember(&slots[..len], &out[1..]);
-    }
     n
-}
-
-/// Keep a walk for the next one.
-#[cold]
-fn remember(slots: &[MaybeUninit<u64>], returns: &[u64]) {
-    let ctx = crate::context::current();
-    for (i, slot) in slots.iter().enumerate() {
-        // SAFETY: the walk wrote all slots that it is passed on with.
-        ctx.trace_slots[i] = unsafe { slot.assume_init() };
-        ctx.trace_returns[i] = returns[i];
-    }
-    ctx.trace_len = slots.len() as u64;
 }
 
 /// Host tests: make stacks.
