@@ -132,7 +132,7 @@ impl Tracer<'_> {
         let disposition = disposition(stopped.tid(), info.signo);
         let (Disposition::Handler | Disposition::Default(signals::Default::Kill)) = disposition else {
             // Nothing changes in the thread, or it is stopped as it is.
-            return self.resume(pid, stopped, info.signo);
+            return self.resume(pid, stopped, passed_on(disposition, info.signo));
         };
         let Some(process) = self.processes.get_mut(&pid) else { return Ok(()) };
         if disposition == Disposition::Handler
@@ -199,8 +199,9 @@ impl Tracer<'_> {
         let is_trap = info.signo == libc::SIGTRAP && matches!(info.code, CODE_NOTIFY | TRAP_TRACE | TRAP_BRKPT);
         if !is_trap {
             // Another signal came first, or the frame could not be written (SIGSEGV).
-            if matches!(disposition(stopped.tid(), info.signo), Disposition::Ignored | Disposition::Default(signals::Default::Ignore | signals::Default::Stop)) {
-                return self.resume(pid, stopped, info.signo);
+            let disposition = disposition(stopped.tid(), info.signo);
+            if matches!(disposition, Disposition::Ignored | Disposition::Default(signals::Default::Ignore | signals::Default::Stop)) {
+                return self.resume(pid, stopped, passed_on(disposition, info.signo));
             }
             if let Some(thread) = self.thread_mut(pid, stopped.tid()) {
                 thread.queue.push_front(info);
@@ -362,6 +363,12 @@ impl Tracer<'_> {
 /// What the kernel would do with the signal. If the process cannot be asked, it is dead.
 fn disposition(tid: i32, signo: i32) -> Disposition {
     Choices::read(tid).unwrap_or_default().of(signo)
+}
+
+/// What to give to the kernel of a signal that runs no handler. One that is ignored ends here: were it handed on, and another thread
+/// sets a handler at this moment, the kernel would start that handler outside translated code.
+fn passed_on(disposition: Disposition, signo: i32) -> i32 {
+    if disposition == Disposition::Default(signals::Default::Stop) { signo } else { 0 }
 }
 
 fn is_restart(regs: &Regs) -> bool {
