@@ -6,6 +6,7 @@
 //! | root                         | left out                                                                        |
 //! |------------------------------|---------------------------------------------------------------------------------|
 //! | mappings that can be written | the replacement heap, device files, what lies below a thread's stack pointer     |
+//! | pages that the loader wrote and then protected (RELRO): in static programs they hold heap pointers | other read-only memory |
 //! | registers                    | those of the thread that is exiting                                             |
 //! | the runtime's stacks         | those of threads that are in the program: a block on its way out of `malloc` is only there |
 
@@ -26,11 +27,15 @@ use memcheck_report::render::HeapSummary;
 use memcheck_tracer::{Map, Process, ThreadInfo};
 
 use super::Session;
+use super::resident::Pages;
 use super::stacks;
 use super::watched::Watched;
 
 /// More blocks than any process has; a larger number is a damaged report.
 const MAX_BLOCKS: u64 = 1 << 27;
+
+/// From this size on it pays to ask which pages of a mapping are in use, bytes.
+const LARGE: u64 = 1 << 18;
 
 /// What kind of check is made.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
@@ -103,7 +108,7 @@ fn check_leaks(
     let Some(memory) = Frozen::open(process.pid()) else { return };
     let threads = process.threads();
     let registers = registers(process, &threads, exiting);
-    let roots = roots(&maps, &threads);
+    let roots = roots(&maps, &threads, Pages::open(process.pid()).as_ref());
     let states = memcheck_leak::search(&memory, &blocks, &roots, &registers, &search_options(options, &maps));
     let records = group(watched, options, process, &blocks, &states, check);
     let found = LeakSearch {
@@ -191,8 +196,10 @@ fn search_options(options: &Options, maps: &[Map]) -> memcheck_leak::Options {
 }
 
 /// Memory of the program that is searched for pointers.
-fn roots(maps: &[Map], threads: &[ThreadInfo]) -> Vec<Root> {
-    let mut roots: Vec<Root> = maps.iter().filter(|map| is_root(map)).map(|map| Root { start: map.start, end: map.end }).collect();
+fn roots(maps: &[Map], threads: &[ThreadInfo], pages: Option<&Pages>) -> Vec<Root> {
+    let next = maps.iter().skip(1).map(Some).chain([None]);
+    let found = maps.iter().zip(next).filter(|(map, next)| is_root(map) || next.is_some_and(|next| is_protected_data(map, next)));
+    let mut roots: Vec<Root> = found.flat_map(|(map, _)| used(map, pages)).collect();
     for thread in threads {
         let sp = thread.regs.gpr[RSP];
         if (thread.stack_low..thread.stack_high).contains(&sp) {
@@ -203,12 +210,28 @@ fn roots(maps: &[Map], threads: &[ThreadInfo]) -> Vec<Root> {
     roots
 }
 
+/// The parts of a mapping that were ever written.
+fn used(map: &Map, pages: Option<&Pages>) -> Vec<Root> {
+    let all = Root { start: map.start, end: map.end };
+    match pages {
+        Some(pages) if !map.shared && map.end - map.start >= LARGE => pages.in_use(all),
+        _ => vec![all],
+    }
+}
+
 fn is_root(map: &Map) -> bool {
     const READ_WRITE: u32 = (libc::PROT_READ | libc::PROT_WRITE) as u32;
     let path = map.path.as_encoded_bytes();
     let is_device = path.starts_with(b"/dev/") && !path.starts_with(b"/dev/zero") && !path.starts_with(b"/dev/shm/");
     let is_heap = map.start >= layout::HEAP_START && map.end <= layout::HEAP_END;
     map.prot & READ_WRITE == READ_WRITE && map.end <= layout::PROGRAM_END && !is_heap && !is_device
+}
+
+/// Read-only pages of a file right below writable ones of it: what a linker calls RELRO.
+fn is_protected_data(map: &Map, next: &Map) -> bool {
+    let is_read_only = map.prot == libc::PROT_READ as u32 && !map.shared && map.inode != 0 && map.end <= layout::PROGRAM_END;
+    let same_file = (map.device, map.inode) == (next.device, next.inode);
+    is_read_only && same_file && map.end == next.start && next.prot & libc::PROT_WRITE as u32 != 0
 }
 
 /// What remains of a range.
@@ -280,19 +303,25 @@ mod tests {
         assert_eq!(parts((0x1400, 0x1200)), [(0x1000, 0x2000)], "the stack pointer at the very bottom");
     }
 
+    const BOTH: i32 = libc::PROT_READ | libc::PROT_WRITE;
+
+    fn map(start: u64, prot: i32, path: &str) -> Map {
+        let (shared, offset, device) = (false, 0, (0, 0));
+        Map { start, end: start + 0x1000, prot: prot as u32, shared, offset, device, inode: 7, path: path.into() }
+    }
+
+    #[test]
+    fn data_that_the_loader_protected_is_a_root() {
+        let maps = [map(0x1000, libc::PROT_READ, "/p"), map(0x3000, libc::PROT_READ, "/p"), map(0x4000, BOTH, "/p")];
+        let starts: Vec<u64> = roots(&maps, &[], None).iter().map(|root| root.start).collect();
+        assert_eq!(starts, [0x3000, 0x4000]);
+        let other = Map { inode: 8, ..map(0x4000, BOTH, "/q") };
+        assert!(!is_protected_data(&maps[1], &other));
+    }
+
     #[test]
     fn roots_are_what_the_program_can_write() {
-        let map = |start: u64, prot: i32, path: &str| Map {
-            start,
-            end: start + 0x1000,
-            prot: prot as u32,
-            shared: false,
-            offset: 0,
-            device: (0, 0),
-            inode: 0,
-            path: path.into(),
-        };
-        let both = libc::PROT_READ | libc::PROT_WRITE;
+        let both = BOTH;
         assert!(is_root(&map(0x1000, both, "/bin/prog")));
         assert!(is_root(&map(0x1000, both, "/dev/zero")));
         assert!(!is_root(&map(0x1000, libc::PROT_READ, "/bin/prog")));

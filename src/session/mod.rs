@@ -14,7 +14,7 @@
 //! - [`modules`]    which objects are mapped; [`wanted`] which of their functions are replaced
 //! - [`stacks`]     code addresses become stacks
 //! - [`records`]    a fact of the runtime becomes a finding; [`describe`] says what an address is
-//! - [`leaks`]      the heap at the end
+//! - [`leaks`]      the heap at the end; [`resident`] finds the memory worth searching
 //! - [`exit`]       death by signal, the last lines, memcheck's own exit code
 //!
 //! The order matters at the start: a program that cannot be run is refused without a banner, as in Valgrind; the banner stands
@@ -27,6 +27,7 @@ mod handler;
 mod leaks;
 mod modules;
 mod records;
+mod resident;
 mod stacks;
 mod wanted;
 mod watched;
