@@ -16,10 +16,14 @@ use core::sync::atomic::{AtomicU32, AtomicU64, Ordering};
 use memcheck_abi::layout::{CACHE_END, CACHE_START, CODE_END, TABLE_DISPLACEMENT, V_DISTANCE};
 use memcheck_rt::sync::Lock;
 use memcheck_rt::{report, sys};
-use memcheck_translate::{InsnInfo, Options, Program, Region, Stubs, Translator};
+use memcheck_translate::{InsnInfo, Options, Place, Program, Region, Stubs, Translator};
 
 use crate::dirty::Plans;
 use crate::program::View;
+
+/// Parts of the cache: clean regions are dense, so that they share cache lines and pages with each other only.
+const DIRTY_START: u64 = CACHE_START + 0x2000_0000;
+const COLD_START: u64 = CACHE_START + 0x2800_0000;
 
 /// Bytes of the indirect entry in front of the body (`mov rcx, fs:[slot 0]`).
 pub const INDIRECT_ENTRY: u64 = 9;
@@ -40,8 +44,13 @@ struct Record {
 }
 
 pub struct Cache {
-    next: u64,
+    /// Free space of the three parts: clean code, dirty code, cold code.
+    hot: u64,
+    dirty_hot: u64,
+    cold: u64,
     regions: Vec<Record>,
+    /// Regions in order of their host address: clean, dirty.
+    order: [Vec<u32>; 2],
     /// Regions by program page.
     pages: BTreeMap<u64, Vec<u32>>,
     high: BTreeMap<u64, u64>,
@@ -53,7 +62,7 @@ pub struct Cache {
     translator: Option<Translator>,
 }
 
-pub static CACHE: Lock<Cache> = Lock::new(Cache { next: CACHE_START, regions: Vec::new(), pages: BTreeMap::new(), high: BTreeMap::new(), originals: BTreeMap::new(), dirty: BTreeMap::new(), plans: None, translator: None });
+pub static CACHE: Lock<Cache> = Lock::new(Cache { hot: CACHE_START, dirty_hot: DIRTY_START, cold: COLD_START, regions: Vec::new(), order: [const { Vec::new() }; 2], pages: BTreeMap::new(), high: BTreeMap::new(), originals: BTreeMap::new(), dirty: BTreeMap::new(), plans: None, translator: None });
 
 /// Regions translated so far.
 pub static TRANSLATED: AtomicU64 = AtomicU64::new(0);
@@ -108,7 +117,7 @@ impl Cache {
             return Some(body);
         }
         let mut translator = self.translator.take()?;
-        let at = self.next.next_multiple_of(16);
+        let at = Place { hot: self.hot.next_multiple_of(16), cold: self.cold };
         let view = View { high: &self.high, original: 0 };
         let region = translator.translate(&view, pc, at);
         let keep = region.as_ref().is_some_and(|_| view.is_writable(pc));
@@ -123,12 +132,12 @@ impl Cache {
             return Some(body);
         }
         let mut translator = self.translator.take()?;
-        let at = self.next.next_multiple_of(16);
+        let at = Place { hot: self.hot.next_multiple_of(16), cold: self.cold };
         let region = translator.translate(&View { high: &self.high, original: pc }, pc, at);
         self.translator = Some(translator);
         let region = region?;
-        let body = at + u64::from(region.body);
-        self.place(&region, pc, at, false);
+        let body = at.hot + u64::from(region.body);
+        self.place(&region, pc, at, false, false);
         self.originals.insert(pc, body);
         Some(body)
     }
@@ -140,19 +149,20 @@ impl Cache {
         }
         let mut translator = self.translator.take()?;
         let mut plans = self.plans.take().unwrap_or_default();
-        let at = self.next.next_multiple_of(16);
+        let at = Place { hot: self.dirty_hot.next_multiple_of(16), cold: self.cold };
         let region = translator.translate_dirty(&View { high: &self.high, original: pc }, pc, at, &mut plans);
         (self.translator, self.plans) = (Some(translator), Some(plans));
         let region = region?;
-        let body = at + u64::from(region.body);
-        self.place(&region, pc, at, false);
+        let body = at.hot + u64::from(region.body);
+        self.place(&region, pc, at, false, true);
         self.dirty.insert(pc, body);
         Some(body)
     }
 
     /// Put a region into the cache and make it the translation of `pc`.
-    fn publish(&mut self, region: Region, pc: u64, at: u64, keep_bytes: bool) -> u64 {
-        self.place(&region, pc, at, keep_bytes);
+    fn publish(&mut self, region: Region, pc: u64, place: Place, keep_bytes: bool) -> u64 {
+        self.place(&region, pc, place, keep_bytes, false);
+        let at = place.hot;
         if pc < CODE_END {
             table_entry(pc).store(at, Ordering::Release);
         } else {
@@ -160,20 +170,26 @@ impl Cache {
         }
         for exit in &region.exits {
             if let Some(target) = self.lookup(exit.target) {
-                self.link(at + u64::from(exit.patch), at + u64::from(exit.stub), exit.target, target);
+                self.link(at + u64::from(exit.patch), exit.stub, exit.target, target);
             }
         }
         at + u64::from(region.body)
     }
 
-    fn place(&mut self, region: &Region, pc: u64, at: u64, keep_bytes: bool) {
-        let end = at + region.code.len() as u64;
-        if end > CACHE_END {
+    fn place(&mut self, region: &Region, pc: u64, place: Place, keep_bytes: bool, dirty: bool) {
+        let at = place.hot;
+        let (end, cold_end) = (at + region.code.len() as u64, place.cold + region.cold.len() as u64);
+        if end > if dirty { COLD_START } else { DIRTY_START } || cold_end > CACHE_END {
             report::internal("the code cache is full");
         }
-        // SAFETY: [at, end) is unused cache.
-        unsafe { core::ptr::copy_nonoverlapping(region.code.as_ptr(), at as *mut u8, region.code.len()) };
-        self.next = end;
+        // SAFETY: [at, end) and [place.cold, cold_end) are unused cache.
+        unsafe {
+            core::ptr::copy_nonoverlapping(region.code.as_ptr(), at as *mut u8, region.code.len());
+            core::ptr::copy_nonoverlapping(region.cold.as_ptr(), place.cold as *mut u8, region.cold.len());
+        }
+        *(if dirty { &mut self.dirty_hot } else { &mut self.hot }) = end;
+        self.cold = cold_end;
+        self.order[usize::from(dirty)].push(self.regions.len() as u32);
         TRANSLATED.fetch_add(1, Ordering::Relaxed);
         let index = self.regions.len() as u32;
         let bytes = keep_bytes.then(|| copy_code(region.start, region.end));
@@ -195,12 +211,18 @@ impl Cache {
     }
 
     fn index_of_host(&self, host: u64) -> Option<usize> {
-        let i = self.regions.partition_point(|r| r.host <= host).checked_sub(1)?;
+        let order = &self.order[usize::from(host >= DIRTY_START)];
+        let i = order.partition_point(|&r| self.regions[r as usize].host <= host).checked_sub(1)?;
+        let i = order[i] as usize;
         (host < self.regions[i].host_end).then_some(i)
     }
 
     /// What a host address means.
     pub fn position(&self, host: u64) -> Option<Position> {
+        if (COLD_START..CACHE_END).contains(&host) {
+            // On the way from or to a region: no boundary, and nothing there faults.
+            return Some(Position { pc: 0, len: 0, before_own: true, at_start: false, at_own: false, spilled: None });
+        }
         let record = &self.regions[self.index_of_host(host)?];
         let at = (host - record.host) as u32;
         if record.info.is_empty() || at < record.info[0].host {

@@ -2,7 +2,7 @@
 
 use crate::decode::{Flow, Item, Tail, flow};
 use crate::emit::{Asm, CC_NE, Mem, RAX, RCX, RSP, Seg};
-use crate::{Exit, InsnInfo, LOAD, MODIFY, Program, Region, STORE, Shadow, Translator, check_descriptor, control, gpr, helper, relocate, slot, stack};
+use crate::{Exit, InsnInfo, LOAD, MODIFY, Place, Program, Region, STORE, Shadow, Translator, check_descriptor, control, gpr, helper, relocate, slot, stack};
 use alloc::vec::Vec;
 use iced_x86::{Code, Instruction, InstructionInfoFactory, Mnemonic, OpAccess, OpKind, Register};
 use memcheck_abi::context::offset;
@@ -38,7 +38,10 @@ pub struct Pending {
 }
 
 pub struct Emitter<'a> {
+    /// Where code is emitted: the region, and in the end its cold part.
     pub asm: Asm,
+    /// Address of the region.
+    pub hot: u64,
     pub t: &'a mut Translator,
     pub program: &'a dyn Program,
     pub cold: Vec<Cold>,
@@ -51,14 +54,14 @@ pub struct Emitter<'a> {
     pub pending: Option<Pending>,
 }
 
-pub fn emit_region<'a>(t: &'a mut Translator, program: &'a dyn Program, items: &[Item], tail: Tail, at: u64, shadow: Option<&'a mut dyn Shadow>) -> Region {
+pub fn emit_region<'a>(t: &'a mut Translator, program: &'a dyn Program, items: &[Item], tail: Tail, at: Place, shadow: Option<&'a mut dyn Shadow>) -> Region {
     let first = items.first().map_or(0, |i| i.pc);
     let start = match tail {
         Tail::Invalid(pc) if items.is_empty() => pc,
         _ => first,
     };
     let placeholder = Item { insn: Instruction::default(), raw: [0; 15], pc: start, len: 0, flags_live: true, deferred: false, released: 0, noise: false, batch: 1, client_request: false };
-    let mut e = Emitter { asm: Asm::new(at), t, program, cold: Vec::new(), exits: Vec::new(), info: Vec::with_capacity(items.len() + 1), item: placeholder, shadow, pending: None };
+    let mut e = Emitter { asm: Asm::new(at.hot), hot: at.hot, t, program, cold: Vec::new(), exits: Vec::new(), info: Vec::with_capacity(items.len() + 1), item: placeholder, shadow, pending: None };
     e.asm.load(RCX, &spill(slot::RCX));
     let body = e.asm.offset();
     if program.is_writable(start) {
@@ -85,7 +88,7 @@ pub fn emit_region<'a>(t: &'a mut Translator, program: &'a dyn Program, items: &
             end = end.max(pc + 1);
         }
     }
-    e.finish(body, start, end)
+    e.finish(body, start, end, at.cold)
 }
 
 impl Emitter<'_> {
@@ -105,19 +108,21 @@ impl Emitter<'_> {
         }
     }
 
-    pub fn finish(mut self, body: usize, start: u64, end: u64) -> Region {
-        let cold = self.asm.offset() as u32;
+    /// The cold stubs go to code of their own, so that the warm code stays dense.
+    pub fn finish(mut self, body: usize, start: u64, end: u64, cold: u64) -> Region {
+        let mut hot = core::mem::replace(&mut self.asm, Asm::new(cold));
         for stub in core::mem::take(&mut self.cold) {
-            self.cold_stub(stub);
+            self.cold_stub(&mut hot, stub);
         }
-        Region { code: self.asm.buf, body: body as u32, info: self.info, exits: self.exits, start, end, cold }
+        Region { code: hot.buf, cold: self.asm.buf, body: body as u32, info: self.info, exits: self.exits, start, end }
     }
 
-    fn cold_stub(&mut self, stub: Cold) {
+    fn cold_stub(&mut self, hot: &mut Asm, stub: Cold) {
+        let here = self.asm.here();
         match stub {
             Cold::Check { patches, restore_rcx, mem, size, kind, back } => {
                 for p in patches {
-                    self.asm.patch_here(p);
+                    hot.patch_to_address(p, here);
                 }
                 if restore_rcx {
                     self.asm.load(RCX, &spill(slot::RCX));
@@ -126,24 +131,21 @@ impl Emitter<'_> {
                 self.asm.lea(RAX, &mem);
                 self.asm.store(&spill(slot::ADDRESS), RAX);
                 self.asm.store_imm(&spill(slot::ARGUMENT), 8, check_descriptor(size, kind) as i32);
-                let back = self.asm.base + back as u64;
-                self.asm.lea_host(RAX, back);
+                self.asm.lea_host(RAX, self.hot + back as u64);
                 self.asm.store(&spill(slot::CONTINUE), RAX);
                 self.asm.jmp(self.t.stubs.check);
             }
             Cold::Exit { patch, target } => {
-                self.asm.patch_here(patch);
-                let at = self.asm.offset() as u32;
-                self.exits.push(Exit { patch: patch as u32, stub: at, target });
+                hot.patch_to_address(patch, here);
+                self.exits.push(Exit { patch: patch as u32, stub: here, target });
                 self.asm.store(&spill(slot::RAX), RAX);
                 let data = self.asm.lea_forward(RAX);
                 self.asm.jmp(self.t.stubs.link);
                 self.asm.patch_here(data);
                 self.asm.u64(target);
-                let patch_addr = self.asm.base + patch as u64;
-                self.asm.u64(patch_addr);
+                self.asm.u64(self.hot + patch as u64);
             }
-            Cold::Step { .. } | Cold::DirtyExit { .. } => self.dirty_stub(stub),
+            Cold::Step { .. } | Cold::DirtyExit { .. } => self.dirty_stub(hot, stub),
         }
     }
 

@@ -16,7 +16,7 @@
 //! checked as in clean mode. Regions end through `Stubs::dirty_branch`, which goes back to clean code when no register is dirty.
 
 use crate::clean::{Cold, Emitter, Pending, pieces, rip_slot, spill};
-use crate::emit::{CC_NE, Mem, RAX, RCX};
+use crate::emit::{Asm, CC_NE, Mem, RAX, RCX};
 use crate::{LEAVE_CALL, LEAVE_JUMP, SHADOW_REGS, helper, slot};
 use alloc::vec::Vec;
 use iced_x86::Mnemonic;
@@ -135,11 +135,12 @@ impl Emitter<'_> {
         }
     }
 
-    pub fn dirty_stub(&mut self, stub: Cold) {
+    pub fn dirty_stub(&mut self, hot: &mut Asm, stub: Cold) {
+        let here = self.asm.here();
         match stub {
             Cold::Step { patches, restore_rcx, pc, plan, back } => {
                 for p in patches {
-                    self.asm.patch_here(p);
+                    hot.patch_to_address(p, here);
                 }
                 if restore_rcx {
                     self.asm.load(RCX, &spill(slot::RCX));
@@ -148,13 +149,12 @@ impl Emitter<'_> {
                 self.asm.store_const(&spill(slot::ADDRESS), plan);
                 self.asm.store_imm(&spill(slot::ARGUMENT), 8, helper::STEP as i32);
                 self.asm.store(&spill(slot::RAX), RAX);
-                let back = self.asm.base + back as u64;
-                self.asm.lea_host(RAX, back);
+                self.asm.lea_host(RAX, self.hot + back as u64);
                 self.asm.store(&spill(slot::CONTINUE), RAX);
                 self.asm.jmp(self.t.stubs.helper);
             }
             Cold::DirtyExit { patch, target } => {
-                self.asm.patch_here(patch);
+                hot.patch_to_address(patch, here);
                 self.asm.store(&spill(slot::RCX), RCX);
                 self.asm.store_const(&Mem::ctx(offset::TARGET), target);
                 let leave = if self.item.insn.mnemonic() == Mnemonic::Call { LEAVE_CALL } else { LEAVE_JUMP };

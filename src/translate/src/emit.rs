@@ -283,6 +283,12 @@ impl Asm {
         self.buf[at..at + 4].copy_from_slice(&rel.to_le_bytes());
     }
 
+    /// Let the rel32 at `at` point to a host address elsewhere.
+    pub fn patch_to_address(&mut self, at: usize, target: u64) {
+        let rel = target.wrapping_sub(self.base + at as u64 + 4) as u32;
+        self.buf[at..at + 4].copy_from_slice(&rel.to_le_bytes());
+    }
+
     /// Let the rel8 at `at` point here.
     pub fn patch8_here(&mut self, at: usize) {
         let rel = self.offset() as i64 - (at as i64 + 1);

@@ -146,14 +146,23 @@ pub struct InsnInfo {
 pub struct Exit {
     /// Offset of the rel32 in the code.
     pub patch: u32,
-    /// Offset of the link stub it points to until linked; u32::MAX if it was linked at once.
-    pub stub: u32,
+    /// Address of the link stub it points to until linked.
+    pub stub: u64,
     pub target: u64,
+}
+
+/// Where a region is going to be put. Both within a rel32 of each other and of the stubs.
+#[derive(Clone, Copy, Debug)]
+pub struct Place {
+    pub hot: u64,
+    pub cold: u64,
 }
 
 /// A translated region.
 pub struct Region {
     pub code: Vec<u8>,
+    /// Code that is seldom run, at `Place::cold`.
+    pub cold: Vec<u8>,
     /// Offset of the body entry (the indirect entry is at 0).
     pub body: u32,
     pub info: Vec<InsnInfo>,
@@ -161,8 +170,6 @@ pub struct Region {
     /// Program address range translated: [start, end).
     pub start: u64,
     pub end: u64,
-    /// Offset where the cold stubs begin.
-    pub cold: u32,
 }
 
 /// Translates regions; keeps its working memory between calls.
@@ -178,10 +185,10 @@ impl Translator {
         Translator { items: Vec::with_capacity(64), factory: InstructionInfoFactory::new(), stubs, options }
     }
 
-    /// Translate the region at `pc`, to be placed at host address `at`. None if there is no executable code at `pc`.
-    pub fn translate(&mut self, program: &dyn Program, pc: u64, at: u64) -> Option<Region> {
+    /// Translate the region at `pc`, to be placed at `at`. None if there is no executable code at `pc`.
+    pub fn translate(&mut self, program: &dyn Program, pc: u64, at: Place) -> Option<Region> {
         if let Some((func, resolver)) = program.redirect(pc) {
-            return Some(control::redirected(self, pc, at, func, resolver));
+            return Some(control::redirected(self, pc, at.hot, func, resolver));
         }
         let mut items = core::mem::take(&mut self.items);
         let tail = decode::region(program, pc, &mut items);
@@ -194,7 +201,7 @@ impl Translator {
     }
 
     /// Translate the code at `pc` for dirty mode. Regions are short: few instructions run in it at a time.
-    pub fn translate_dirty(&mut self, program: &dyn Program, pc: u64, at: u64, shadow: &mut dyn Shadow) -> Option<Region> {
+    pub fn translate_dirty(&mut self, program: &dyn Program, pc: u64, at: Place, shadow: &mut dyn Shadow) -> Option<Region> {
         let mut items = core::mem::take(&mut self.items);
         let tail = decode::region(program, pc, &mut items).map(|tail| decode::shorten(&mut items, tail, dirty::MAX_INSTRUCTIONS));
         let region = tail.map(|tail| {

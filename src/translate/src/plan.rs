@@ -67,28 +67,48 @@ fn flags(program: &dyn Program, items: &mut [Item], tail: Tail) {
 /// Flags live after the control transfer that ends a region.
 fn live_after(program: &dyn Program, insn: &Instruction) -> u32 {
     match insn.flow_control() {
-        FlowControl::UnconditionalBranch | FlowControl::Call if insn.op0_kind() == OpKind::NearBranch64 => live_at(program, insn.near_branch_target()),
+        FlowControl::UnconditionalBranch if insn.op0_kind() == OpKind::NearBranch64 => live_at(program, insn.near_branch_target()),
+        // Only subroutines written by hand take flags, and those read them at once.
+        FlowControl::Call if insn.op0_kind() == OpKind::NearBranch64 => read_at(program, insn.near_branch_target()),
+        FlowControl::IndirectCall => 0,
+        // Through a linkage table to a function.
+        FlowControl::IndirectBranch if insn.is_ip_rel_memory_operand() => 0,
         _ => ARITHMETIC,
     }
 }
 
 /// Flags that may be read at `pc` before they are written: looks at a few instructions, and gives up with "all".
 fn live_at(program: &dyn Program, pc: u64) -> u32 {
-    let Some(code) = program.code(pc) else { return ARITHMETIC };
+    let (read, dead) = look_ahead(program, pc);
+    ARITHMETIC & !dead | read
+}
+
+/// Flags that are seen to be read.
+fn read_at(program: &dyn Program, pc: u64) -> u32 {
+    look_ahead(program, pc).0
+}
+
+/// Flags read, and flags written before they are read, by the next few instructions.
+fn look_ahead(program: &dyn Program, pc: u64) -> (u32, u32) {
+    let Some(code) = program.code(pc) else { return (0, 0) };
     let mut decoder = Decoder::with_ip(64, code, pc, DecoderOptions::NONE);
     let (mut read, mut dead) = (0, 0);
     for _ in 0..LOOKAHEAD {
         let insn = decoder.decode();
-        if insn.is_invalid() || insn.flow_control() != FlowControl::Next {
+        if insn.is_invalid() {
+            break;
+        }
+        if insn.flow_control() != FlowControl::Next {
+            read |= insn.rflags_read() & ARITHMETIC & !dead;
             break;
         }
         read |= insn.rflags_read() & ARITHMETIC & !dead;
         dead |= killed(&insn);
         if dead == ARITHMETIC {
-            return read;
+            break;
         }
     }
-    ARITHMETIC & !dead | read
+    (read, dead)
 }
 
 /// Bytes that an instruction releases at the top of the stack, if that is a constant.
@@ -109,11 +129,6 @@ fn releases(items: &mut [Item]) {
         return;
     }
     let mut total = 8;
-    // If plain stack arithmetic wrote the flags last, nobody waits for them behind the `ret`.
-    let writer = before.iter().rev().find(|i| i.insn.rflags_modified() & ARITHMETIC != 0);
-    if writer.is_some_and(|w| w.insn.mnemonic() == Mnemonic::Add && released(&w.insn).is_some()) {
-        last.noise = true;
-    }
     for item in before.iter_mut().rev() {
         if let Some(n) = released(&item.insn) {
             total += n;
@@ -123,6 +138,8 @@ fn releases(items: &mut [Item]) {
         }
     }
     last.released = total;
+    // A function that takes down a frame is compiled: its caller expects nothing in the flags. (Leaves written by hand may.)
+    last.noise = total > 8;
 }
 
 /// Runs of pops are checked at once, by the first.
