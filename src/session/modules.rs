@@ -99,7 +99,7 @@ impl Modules {
         let entries = wanted.choose(Role::of(name, &elf, is_executable), &symbols);
         let here = |entry: &Entry| (start..end).contains(&entry.value.wrapping_add(bias));
         let entries: Vec<Entry> = entries.into_iter().filter(here).collect();
-        self.name_replaced(&entries, name);
+        self.name_replaced(&entries, name, bias);
         entries.iter().map(|entry| redirect(entry, bias)).collect()
     }
 
@@ -110,10 +110,15 @@ impl Modules {
         }
     }
 
-    /// Replaced functions show up in stacks by their own name, in the object that defines them.
-    fn name_replaced(&mut self, entries: &[Entry], object: &Path) {
+    /// Replaced functions show up in stacks by their own name, in the object that defines them. Without a source line, because the
+    /// code on that line does not run.
+    fn name_replaced(&mut self, entries: &[Entry], object: &Path, bias: u64) {
         for entry in entries {
             self.allocator_seen |= entry.func.is_allocator();
+            if !entry.is_resolver {
+                let at = entry.value.wrapping_add(bias);
+                self.symbolizer.add_synthetic(at, at + 1, entry.func.name(), object);
+            }
             if self.named.insert(entry.func) {
                 let magic = entry.func.magic();
                 self.symbolizer.add_synthetic(magic, magic + MAGIC_STEP, entry.func.name(), object);
