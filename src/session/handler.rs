@@ -10,7 +10,7 @@ use memcheck_report::suppress::pattern;
 use memcheck_tracer::{Ending, FatalSignal, Handler, Process, ThreadInfo};
 
 use super::exit::{INTERNAL_FAILURE, Verdict};
-use super::{Session, Watched, configure, stacks, texts};
+use super::{Session, Watched, configure, requests, stacks, texts};
 
 /// No run counts further: the reporter stops at ten million.
 const MAX_COUNT: u64 = 10_000_001;
@@ -57,7 +57,9 @@ impl Handler for Session {
 
     fn mapped(&mut self, process: &Process, start: u64, end: u64) -> Vec<Redirect> {
         let Some(watched) = self.watched.get_mut(&process.pid()) else { return Vec::new() };
-        watched.modules.mapped(process, start, end, &self.wanted)
+        let mut redirects = watched.modules.mapped(process, start, end, &self.wanted);
+        redirects.retain(|redirect| requests::is_wanted(redirect, &self.output.options));
+        redirects
     }
 
     fn unmapped(&mut self, process: &Process, start: u64, end: u64) {
@@ -114,6 +116,16 @@ impl Handler for Session {
 
     fn leak_check(&mut self, process: &Process, mode: u64, report: &ExitReport) {
         self.report_leaks_now(process, mode, report);
+    }
+
+    fn leak_counts(&mut self, process: &Process, blocks: bool) -> [u64; 4] {
+        self.of(process).map_or([0; 4], |watched| watched.leak_counts(blocks))
+    }
+
+    fn source_line(&mut self, process: &Process, addr: u64) -> Option<String> {
+        let watched = self.of(process)?;
+        watched.modules.read(process);
+        watched.source_line(addr)
     }
 
     fn internal(&mut self, process: &Process, text: &str) {

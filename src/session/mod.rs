@@ -14,6 +14,7 @@
 //! - [`modules`]    which objects are mapped; [`wanted`] which of their functions are replaced
 //! - [`stacks`]     code addresses become stacks
 //! - [`records`]    a fact of the runtime becomes a finding; [`describe`] says what an address is
+//! - [`requests`]   what the program asks; functions it calls at its end
 //! - [`leaks`]      the heap at the end; [`resident`] finds the memory worth searching
 //! - [`exit`]       death by signal, the last lines, memcheck's own exit code
 //!
@@ -27,6 +28,7 @@ mod handler;
 mod leaks;
 mod modules;
 mod records;
+mod requests;
 mod resident;
 mod stacks;
 mod wanted;

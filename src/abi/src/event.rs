@@ -42,6 +42,13 @@ pub enum Trap {
     ThreadStart = 16,
     /// rax = errors reported so far
     CountErrors = 17,
+    /// Client request: sums of the last leak check (0 bytes or 1 blocks, address of four words to fill: definite and indirect,
+    /// possible, reachable, suppressed).
+    LeakCounts = 18,
+    /// Client request: "file:line" of a code address (address, where to write: 64 bytes, NUL-terminated; empty if unknown).
+    SourceLine = 19,
+    /// Stop all other threads for good, because the process ends; rax = 0 if that is not possible now.
+    Freeze = 20,
 }
 
 /// Kinds of errors.
@@ -222,6 +229,14 @@ pub struct Redirect {
     pub func: u32,
     /// 1 = `addr` is an IFUNC resolver: it returns the magic address of `func`.
     pub resolver: u32,
+}
+
+/// Values of [`Redirect::func`] that are no replacements: functions that the runtime calls when the process ends.
+pub mod at_exit {
+    /// `__libc_freeres`
+    pub const LIBC_FREERES: u32 = 0xfff0;
+    /// `__gnu_cxx::__freeres`
+    pub const CXX_FREERES: u32 = 0xfff1;
 }
 
 /// Header of a stack in the depot: at DEPOT_START + 8 * id.

@@ -27,7 +27,7 @@ extern crate std;
 
 pub mod action;
 pub mod call;
-mod check;
+pub mod check;
 pub mod hooks;
 pub mod limits;
 pub mod row;

@@ -409,7 +409,8 @@ extern "C" fn safe_before_syscall() {
 }
 
 /// A replaced function of the program was called: slot 4 = its number (bit 16: IFUNC resolver), regs.rip = its entry.
-/// Arguments are in the registers of the C convention and stay there; the program's registers are kept for a fault.
+/// Arguments are in the registers of the C convention and stay there; the program's registers are kept for a fault. On return the others
+/// are cleared: pointers that the runtime left there would hide leaks.
 #[unsafe(naked)]
 pub extern "C" fn replace() {
     naked_asm!(
@@ -442,6 +443,13 @@ pub extern "C" fn replace() {
          2: cmp dword ptr fs:[{pending}], 0
          jne 7f
          3: mov rsp, fs:[{guest_rsp}]
+         xor edx, edx
+         xor esi, esi
+         xor edi, edi
+         xor r8d, r8d
+         xor r9d, r9d
+         xor r10d, r10d
+         xor r11d, r11d
          pop rcx
          mov qword ptr gs:[rsp-8], -1
          mov fs:[{target}], rcx
@@ -514,6 +522,43 @@ pub extern "C" fn enter() -> ! {
         regs = const offset::REGS, runtime_rsp = const offset::RUNTIME_RSP,
         s3 = const S3, xsave = const offset::XSAVE, pending = const offset::PENDING,
         f = sym crate::dispatch::entry_of_rip, safe_point = sym crate::safepoint::leave,
+    )
+}
+
+/// Run the program from the state in ctx.regs until it returns to `inner::RETURN_ADDRESS`; gives rax. Meanwhile the runtime's stack begins
+/// below what is pushed here, so `program_returned` finds it by the same pointer. (The context is an argument only so that the compiler
+/// knows that it is read and written.)
+#[unsafe(naked)]
+pub extern "C" fn call_program(_ctx: *mut memcheck_abi::context::ThreadContext) -> u64 {
+    naked_asm!(
+        "push rbx
+         push rbp
+         push r12
+         push r13
+         push r14
+         push r15
+         push fs:[{runtime_rsp}]
+         mov fs:[{runtime_rsp}], rsp
+         jmp {enter}",
+        runtime_rsp = const offset::RUNTIME_RSP, enter = sym enter,
+    )
+}
+
+/// The pseudo function at `inner::RETURN_ADDRESS`: called by `replace`, ends the `call_program` that is going on.
+#[unsafe(naked)]
+pub extern "C" fn program_returned() {
+    naked_asm!(
+        "mov rsp, fs:[{runtime_rsp}]
+         pop fs:[{runtime_rsp}]
+         pop r15
+         pop r14
+         pop r13
+         pop r12
+         pop rbp
+         pop rbx
+         mov rax, fs:[{regs}]
+         ret",
+        runtime_rsp = const offset::RUNTIME_RSP, regs = const offset::REGS,
     )
 }
 

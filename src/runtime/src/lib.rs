@@ -15,6 +15,7 @@
 //! - [`stackmove`] stack switches, large releases, repair of the shadow call stack
 //! - [`helpers`]   emulated instructions, string instructions, code that changes
 //! - [`requests`]  client requests
+//! - [`inner`]     calls of program code from inside the runtime
 //! - [`syscalls`]  the program's system calls
 //! - [`threads`]   thread slots, clone
 //! - [`replaced`]  table of replacement functions
@@ -33,6 +34,7 @@ pub mod dirty;
 pub mod dispatch;
 pub mod fault;
 pub mod helpers;
+pub mod inner;
 pub mod origin;
 pub mod program;
 pub mod replaced;

@@ -21,7 +21,7 @@ fn word(addr: u64) -> *mut u32 {
 }
 
 /// The last bytes of the program's space have no origin words.
-fn covered(addr: u64) -> bool {
+pub fn covered(addr: u64) -> bool {
     addr < PROGRAM_END - (1 << 21)
 }
 

@@ -3,14 +3,16 @@
 
 use core::sync::atomic::{AtomicU64, Ordering};
 use crate::cache::CACHE;
+use crate::{asm, inner};
 use memcheck_abi::replace::{ALL, Func};
 use memcheck_rt::context;
 use memcheck_translate::slot;
 
 #[repr(transparent)]
-pub struct Table([AtomicU64; ALL.len()]);
+pub struct Table([AtomicU64; ALL.len() + 1]);
 
-pub static TABLE: Table = Table([const { AtomicU64::new(0) }; ALL.len()]);
+/// One more than there are functions: the last is the way back from program code that the runtime called.
+pub static TABLE: Table = Table([const { AtomicU64::new(0) }; ALL.len() + 1]);
 
 /// Take the functions of the heap and of the string crate.
 pub fn init() {
@@ -21,6 +23,7 @@ pub fn init() {
             set(func, entry);
         }
     }
+    TABLE.0[inner::RETURN].store(asm::program_returned as extern "C" fn() as usize as u64, Ordering::Relaxed);
 }
 
 fn set(func: Func, entry: u64) {

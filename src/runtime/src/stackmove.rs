@@ -2,6 +2,7 @@
 //!
 //! A move inside one mapping (or heap block) is growth or release; a move to another one is a switch of stacks and marks nothing.
 
+use crate::requests::stacks as declared;
 use memcheck_abi::context::{RSP, ThreadContext};
 use memcheck_abi::event::Place;
 use memcheck_abi::layout::RED_ZONE;
@@ -17,7 +18,7 @@ pub extern "C" fn moved() {
     let ctx = context::current();
     let (old, new) = (ctx.scratch[slot::ADDRESS as usize], ctx.regs.gpr[RSP]);
     let inside = |sp: u64| sp >= ctx.stack_low && sp <= ctx.stack_high;
-    if !inside(new) || !inside(old) {
+    if !inside(new) || !inside(old) || declared::around(new) != declared::around(old) {
         return settle(ctx, new);
     }
     if new > old {
@@ -30,6 +31,10 @@ pub extern "C" fn moved() {
 
 /// The thread now runs on the stack around `sp`: find its bounds.
 pub fn settle(ctx: &mut ThreadContext, sp: u64) {
+    if let Some(bounds) = declared::around(sp) {
+        (ctx.stack_low, ctx.stack_high) = bounds;
+        return;
+    }
     if sp >= ctx.stack_low && sp < ctx.stack_high {
         return;
     }

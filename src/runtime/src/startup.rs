@@ -10,7 +10,7 @@
 //! place, which stays mapped, unused, out of the program's way.
 #![allow(unsafe_code, reason = "moves mappings and edits the initial stack")]
 
-use crate::{asm, cache, program, replaced, stackmove, threads};
+use crate::{asm, cache, inner, program, replaced, stackmove, threads};
 use core::sync::atomic::{AtomicPtr, AtomicU32, Ordering};
 use memcheck_abi::config::{Config, Mapping, mapping};
 use memcheck_abi::event::{Redirect, Trap};
@@ -65,6 +65,7 @@ pub extern "C" fn start(rsp: u64) -> ! {
     memcheck_replace::set_origin_hooks(crate::origin::describe, crate::origin::of_place);
     replaced::init();
     report::init(config.num_callers, memcheck_heap::describe);
+    report::set_ignored(crate::requests::is_ignored);
     let Some(ctx) = threads::first(rsp, moves.address(config.start_rip)) else { fail("no memory for the first thread") };
     stackmove::settle(ctx, rsp);
     shadow::fill_v(rsp - STACK_MARGIN, STACK_MARGIN - 128, shadow::UNDEFINED);
@@ -278,6 +279,7 @@ static HOOKS: memcheck_kernel::Hooks = memcheck_kernel::Hooks { register_v: crat
 fn code_changed(start: u64, len: u64) {
     cache::CACHE.lock().invalidate(start, len);
     program::remove_redirects(start, start.saturating_add(len));
+    inner::forget(start, start.saturating_add(len));
     report::trap(Trap::Unmapped, start, start.saturating_add(len), 0, 0);
 }
 
@@ -292,7 +294,7 @@ fn announce(start: u64, end: u64) {
     let mut redirects = alloc::vec![Redirect::default(); 2048];
     let n = report::trap(Trap::Mapped, start, end, redirects.as_mut_ptr() as u64, redirects.len() as u64);
     for r in redirects.iter().take(n as usize) {
-        if replaced::has(r.func) {
+        if !inner::remember(r.func, r.addr) && replaced::has(r.func) {
             program::add_redirect(r.addr, r.func, r.resolver != 0);
         }
     }

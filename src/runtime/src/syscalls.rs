@@ -47,13 +47,13 @@ fn special(ctx: &mut ThreadContext, s: Special) -> i64 {
         }
         Special::Exit { status } => {
             if ctx.vfork_child == 0 && is_last_thread() {
-                exit_report(status);
+                finish(ctx, status, true);
             }
             threads::exit(status as u64)
         }
         Special::ExitGroup { status } => {
             if ctx.vfork_child == 0 {
-                exit_report(status);
+                finish(ctx, status, is_last_thread());
             }
             loop {
                 // SAFETY: ends the process.
@@ -123,6 +123,12 @@ fn exec(path: u64, argv: u64, nr: u64, a: [u64; 5]) -> i64 {
     let r = unsafe { sys::syscall6(nr, a[0], a[1], a[2], a[3], a[4], 0) };
     report::trap(Trap::ExecFailed, 0, 0, 0, 0);
     r
+}
+
+/// The process ends by itself. `alone`: there is no other thread.
+fn finish(ctx: &mut ThreadContext, status: i32, alone: bool) {
+    crate::inner::free_libraries(ctx, alone);
+    exit_report(status);
 }
 
 /// Everything the tracer needs for the summaries.

@@ -66,6 +66,14 @@ pub trait Handler {
     fn print(&mut self, process: &Process, thread: &ThreadInfo, text: &[u8], backtrace: bool) {}
     /// Client request: check for leaks now. All other threads are stopped.
     fn leak_check(&mut self, process: &Process, mode: u64, report: &ExitReport) {}
+    /// Client request: sums of the last leak check, in blocks or bytes: definite and indirect, possible, reachable, suppressed.
+    fn leak_counts(&mut self, process: &Process, blocks: bool) -> [u64; 4] {
+        [0; 4]
+    }
+    /// Client request: "file:line" of a code address.
+    fn source_line(&mut self, process: &Process, addr: u64) -> Option<String> {
+        None
+    }
     /// Memcheck itself cannot go on with this process, which is killed next.
     fn internal(&mut self, process: &Process, text: &str) {}
     /// Text for -v.

@@ -245,6 +245,11 @@ impl Process {
         info
     }
 
+    /// With these registers, does a thread stand in code of the program or in its system call, and so hold no lock of the runtime?
+    pub(crate) fn is_outside(&self, regs: &Regs) -> bool {
+        (layout::CACHE_START..layout::CACHE_END).contains(&regs.rip) || self.code.in_call(regs.rip)
+    }
+
     /// The context of the thread with these registers: where fs points, if that is a thread slot.
     pub(crate) fn context(&self, regs: &Regs) -> Option<u64> {
         let context = regs.fs_base;

@@ -23,8 +23,10 @@ use crate::tracee::{Ending, Regs, Result, Stopped, with_general};
 const MAX_TEXT: usize = 1 << 20;
 const MAX_ARGUMENTS: u64 = 1 << 16;
 const MAX_REPEATS: u64 = 1 << 20;
+/// Bytes of the answer to `SourceLine`.
+const SOURCE_LINE: usize = 64;
 
-const ALL: [Trap; 17] = [
+const ALL: [Trap; 20] = [
     Trap::Ready,
     Trap::Mapped,
     Trap::Unmapped,
@@ -42,6 +44,9 @@ const ALL: [Trap; 17] = [
     Trap::Note,
     Trap::ThreadStart,
     Trap::CountErrors,
+    Trap::LeakCounts,
+    Trap::SourceLine,
+    Trap::Freeze,
 ];
 
 /// The trap with this code.
@@ -76,6 +81,7 @@ impl Tracer<'_> {
                 self.release_world(pid, handler);
                 return Ok(());
             }
+            Trap::Freeze => return self.freeze(pid, stopped, regs, handler),
             _ => {}
         }
         let Some(process) = self.processes.get_mut(&pid) else { return Ok(()) };
@@ -130,6 +136,23 @@ impl Tracer<'_> {
             Some(_) => self.finish_dying(pid, stopped),
             None => self.answer(pid, stopped, regs, 0),
         }
+    }
+
+    /// The process is about to end, and the thread that ends it wants the others to stand still from now on. They may, if none of them
+    /// stands in the runtime, where it may hold a lock.
+    fn freeze(&mut self, pid: i32, stopped: Stopped, regs: Regs, handler: &mut dyn Handler) -> Result<()> {
+        let tid = stopped.tid();
+        if !self.ends_by(pid, tid) {
+            return self.answer(pid, stopped, regs, 0);
+        }
+        self.stop_world(pid, tid, handler);
+        let Some(process) = self.processes.get(&pid) else { return Ok(()) };
+        let others = process.threads.iter().filter(|(other, _)| **other != tid);
+        let may_stay = others.clone().all(|(_, thread)| thread.leaving || thread.regs.as_ref().is_some_and(|regs| process.is_outside(regs)));
+        if !may_stay {
+            self.release_world(pid, handler);
+        }
+        self.answer(pid, stopped, regs, may_stay.into())
     }
 
     /// rt_sigreturn: the kernel restores the registers from the frame, in a real system call made with the program's registers.
@@ -201,9 +224,19 @@ fn simple(process: &mut Process, tid: i32, trap: Trap, regs: &Regs, handler: &mu
         Trap::Print => handler.print(process, &info(process, tid, regs), &process.memory.bytes(rdi, rsi, MAX_TEXT), rdx & 1 != 0),
         Trap::Note => handler.note(process, &String::from_utf8_lossy(&process.memory.bytes(rdi, rsi, MAX_TEXT))),
         Trap::CountErrors => return handler.error_count(process),
+        Trap::LeakCounts => {
+            let counts = handler.leak_counts(process, rdi != 0);
+            process.memory.write(rsi, &counts.map(u64::to_ne_bytes).concat());
+        }
+        Trap::SourceLine => {
+            let mut text = handler.source_line(process, rdi).unwrap_or_default().into_bytes();
+            text.truncate(SOURCE_LINE - 1);
+            text.resize(SOURCE_LINE, 0);
+            process.memory.write(rsi, &text);
+        }
         // The kernel has the actions and is asked for them.
         Trap::Action => {}
-        Trap::SafePoint | Trap::SigReturn | Trap::Exit | Trap::LeakCheck | Trap::Internal => {}
+        Trap::SafePoint | Trap::SigReturn | Trap::Exit | Trap::LeakCheck | Trap::Internal | Trap::Freeze => {}
     }
     0
 }
@@ -267,7 +300,7 @@ mod tests {
         assert_eq!(trap_of(1), Some(Trap::Ready));
         assert_eq!(trap_of(17), Some(Trap::CountErrors));
         assert_eq!(trap_of(0), None);
-        assert_eq!(trap_of(18), None);
+        assert_eq!(trap_of(21), None);
         for (i, trap) in ALL.into_iter().enumerate() {
             assert_eq!(trap as usize, i + 1, "complete and in order");
         }

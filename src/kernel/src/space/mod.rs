@@ -103,6 +103,11 @@ pub(crate) fn readable_end(addr: u64, sp: u64) -> u64 {
     end_with(addr, sp, READ)
 }
 
+/// End of what is mapped from `addr` on, whatever its protection; `addr` or less if nothing is.
+pub fn present_end(addr: u64, sp: u64) -> u64 {
+    end_with(addr, sp, READ | WRITE | EXEC)
+}
+
 pub(crate) fn writable(addr: u64, len: u64, sp: u64) -> bool {
     end_with(addr, sp, WRITE) >= addr.saturating_add(len)
 }

@@ -104,6 +104,11 @@ impl Reporter {
         totals
     }
 
+    /// The sums of the last leak search.
+    pub fn last_leaks(&self) -> LeakTotals {
+        self.leaks_before.unwrap_or_default()
+    }
+
     /// Under `-v`: how much was searched.
     fn write_extent(&self, search: &LeakSearch) {
         let Some(bytes) = search

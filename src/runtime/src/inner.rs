@@ -1,0 +1,148 @@
+//! Calls of program code from inside the runtime, and what is done with them: client calls, and the C library's own clean-up at exit.
+//!
+//! ```text
+//! runtime: call ──► program state set, return address = RETURN ──► translated code ──► `ret` ──► RETURN: asm::program_returned ──► runtime
+//! ```
+//! The runtime's stack below the call is where the thread's runtime part goes on meanwhile, so everything (system calls, faults, signals,
+//! checks) works as ever. A function that never returns (longjmp, exit) leaves the runtime's frames behind, which costs a little stack.
+#![allow(unsafe_code, reason = "pushes on the program's stack, saves vector state")]
+
+use crate::cache::CACHE;
+use crate::{asm, dirty};
+use core::arch::asm;
+use core::sync::atomic::{AtomicU64, Ordering};
+use memcheck_abi::context::{R8, R9, RAX, RCX, RDI, RDX, RSI, RSP, ThreadContext, VectorState};
+use memcheck_abi::event::{Trap, at_exit};
+use memcheck_abi::layout::{MAGIC_BASE, RED_ZONE, RETURN_MARK, V_DISTANCE};
+use memcheck_abi::replace::ALL;
+use memcheck_rt::{report, sys};
+use memcheck_translate::slot;
+
+/// Number of the pseudo function that is "return to the runtime".
+pub const RETURN: usize = ALL.len();
+/// Its address.
+pub const RETURN_ADDRESS: u64 = MAGIC_BASE + 16 * RETURN as u64;
+
+const ARGUMENTS: [usize; 6] = [RDI, RSI, RDX, RCX, R8, R9];
+
+/// Call `function` with up to six arguments; its result. The program's registers are changed as by a call.
+fn call(ctx: &mut ThreadContext, function: u64, arguments: &[u64]) -> u64 {
+    let sp = (ctx.regs.gpr[RSP] - RED_ZONE) & !15;
+    for (&register, &value) in ARGUMENTS.iter().zip(arguments) {
+        ctx.regs.gpr[register] = value;
+    }
+    ctx.regs.gpr[RSP] = sp;
+    ctx.regs.gpr[RAX] = 0;
+    ctx.regs.rflags = 0x202;
+    push_return(ctx, RETURN_ADDRESS);
+    ctx.regs.rip = function;
+    dirty::shadow_regs(ctx).dirty = 0;
+    asm::call_program(ctx)
+}
+
+/// What a `call` instruction does.
+fn push_return(ctx: &mut ThreadContext, address: u64) {
+    let sp = ctx.regs.gpr[RSP] - 8;
+    ctx.regs.gpr[RSP] = sp;
+    // SAFETY: the program's stack just below its pointer; should it be full, the fault is the program's stack overflow. Its shadow is
+    // always there.
+    unsafe {
+        *((sp + V_DISTANCE) as *mut u64) = RETURN_MARK;
+        *(sp as *mut u64) = address;
+    }
+}
+
+/// CLIENT_CALL: a function that the program wants to be run by the tool itself. It runs like any other code of the program, except that the
+/// caller's registers all survive.
+pub fn client_call(ctx: &mut ThreadContext, function: u64, arguments: [u64; 4]) -> u64 {
+    let kept = (ctx.regs, ctx.scratch, ctx.guest_rsp, ctx.target);
+    let mut low = [0u8; 256];
+    low.copy_from_slice(&ctx.xsave.0[..256]);
+    let mut vectors = VectorState([0; 4096]);
+    save_vectors(&mut vectors);
+    let result = call(ctx, function, &arguments);
+    restore_vectors(&vectors);
+    ctx.xsave.0[..256].copy_from_slice(&low);
+    (ctx.regs, ctx.scratch, ctx.guest_rsp, ctx.target) = kept;
+    result
+}
+
+/// Everything that the processor and the kernel support; it fits, or `xsave` would not be announced with a size that does.
+fn save_vectors(state: &mut VectorState) {
+    if !has_xsave() {
+        return;
+    }
+    // SAFETY: 64-byte aligned, 4096 bytes: more than x87, SSE, AVX, AVX-512 and PKRU take (the mask is limited to them).
+    unsafe { asm!("xsave64 [{}]", in(reg) state.0.as_mut_ptr(), in("eax") 0xe7u32, in("edx") 0u32, options(nostack)) };
+}
+
+fn restore_vectors(state: &VectorState) {
+    if has_xsave() {
+        // SAFETY: written by `save_vectors` with the same mask.
+        unsafe { asm!("xrstor64 [{}]", in(reg) state.0.as_ptr(), in("eax") 0xe7u32, in("edx") 0u32, options(nostack)) };
+    }
+}
+
+fn has_xsave() -> bool {
+    core::arch::x86_64::__cpuid(1).ecx >> 27 & 1 != 0
+}
+
+/// `call *rax` of a wrapper: the function itself, even if it is replaced. `back` is the address after the request.
+pub fn call_original(ctx: &mut ThreadContext, back: u64) {
+    let function = ctx.regs.gpr[RAX];
+    push_return(ctx, back);
+    dirty::shadow_regs(ctx).dirty = 0;
+    let body = CACHE.lock().find_original(function);
+    ctx.scratch[slot::CONTINUE as usize] = body.unwrap_or_else(|| crate::fault::bad_jump(function));
+}
+
+/// Functions that give the C library's and libstdc++'s own memory back; 0 = not there.
+static LIBC_FREERES: AtomicU64 = AtomicU64::new(0);
+static CXX_FREERES: AtomicU64 = AtomicU64::new(0);
+
+/// The session's answer about a new object: is this one of those functions? Then remember it.
+pub fn remember(function: u32, addr: u64) -> bool {
+    match function {
+        at_exit::LIBC_FREERES => LIBC_FREERES.store(addr, Ordering::Relaxed),
+        at_exit::CXX_FREERES => CXX_FREERES.store(addr, Ordering::Relaxed),
+        _ => return false,
+    }
+    true
+}
+
+/// Code in `[start, end)` is gone.
+pub fn forget(start: u64, end: u64) {
+    for place in [&LIBC_FREERES, &CXX_FREERES] {
+        if (start..end).contains(&place.load(Ordering::Relaxed)) {
+            place.store(0, Ordering::Relaxed);
+        }
+    }
+}
+
+/// How often to ask the tracer to stop the other threads, when one of them stands where it may hold a lock of ours.
+const ATTEMPTS: u32 = 100;
+
+/// Before the report of a process that ends by itself: memory of the libraries is no leak of the program's.
+pub fn free_libraries(ctx: &mut ThreadContext, alone: bool) {
+    let functions = [&CXX_FREERES, &LIBC_FREERES].map(|f| f.load(Ordering::Relaxed));
+    if functions == [0, 0] || !(alone || freeze()) {
+        return;
+    }
+    for function in functions.into_iter().filter(|&f| f != 0) {
+        call(ctx, function, &[]);
+    }
+}
+
+/// Stop all other threads for good: what is freed next may be theirs.
+fn freeze() -> bool {
+    const NANOSLEEP: u64 = 35;
+    for _ in 0..ATTEMPTS {
+        if report::trap(Trap::Freeze, 0, 0, 0, 0) != 0 {
+            return true;
+        }
+        let millisecond = [0u64, 1_000_000];
+        // SAFETY: reads the two words.
+        unsafe { sys::syscall3(NANOSLEEP, millisecond.as_ptr() as u64, 0, 0) };
+    }
+    false
+}
