@@ -1,4 +1,7 @@
 //! What the kernels are generic over: the character, what is looked for, and how characters are compared.
+//!
+//! # Safety
+//! All unsafe functions of this file are operations on vectors, with the contract of [`Vector`].
 #![allow(unsafe_code, reason = "vector operations carry their contract")]
 
 use crate::vector::Vector;

@@ -3,6 +3,9 @@
 //! Short data is always handled with 16 bytes: no detection, no transition costs. Only the loops over long ranges exist in both
 //! widths: generic code marked `inline(always)`, instantiated once plainly and once inside a function that enables AVX2
 //! ([`by_width!`]). Such code must not use closures or iterators: these would not be inlined and then lack AVX2. Vector registers need no saving here: for the program these functions are ordinary calls.
+//!
+//! # Safety
+//! All unsafe functions of this file: the contract of [`Vector`], which stands there.
 #![allow(unsafe_code, reason = "vector instructions, loads and stores by address")]
 
 use core::arch::x86_64::{

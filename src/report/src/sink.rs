@@ -15,10 +15,7 @@
 //! Nothing else in this crate writes anywhere. All descriptors are close-on-exec, so the traced program never sees them; that
 //! program is another process, so it can close its own stderr without silencing ours.
 
-#![allow(
-    unsafe_code,
-    reason = "a descriptor given by number on the command line has to be borrowed raw once, to duplicate it"
-)]
+#![allow(unsafe_code, reason = "a descriptor given by number on the command line is borrowed raw once, to duplicate it")]
 
 use std::collections::HashSet;
 use std::fs::{File, OpenOptions};

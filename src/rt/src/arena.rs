@@ -62,6 +62,7 @@ unsafe impl GlobalAlloc for Arena {
         at as *mut u8
     }
 
+    // SAFETY: the caller gives back what `alloc` gave out, by the contract of the trait.
     unsafe fn dealloc(&self, p: *mut u8, layout: Layout) {
         let class = class_of(layout) as usize;
         let mut state = self.0.lock();

@@ -343,6 +343,7 @@ pub extern "C" fn syscall() {
     )
 }
 
+// SAFETY: the label is defined in this file; only its address is taken.
 unsafe extern "C" {
     /// The program's system calls are made by the instruction at this label.
     pub safe fn memcheck_syscall_insn();

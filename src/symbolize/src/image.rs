@@ -1,7 +1,3 @@
-#![allow(
-    unsafe_code,
-    reason = "mapping a file is unsafe in memmap2: the file may change under the map"
-)]
 //! Object files in memory: mapped whole, and then never unmapped.
 //!
 //! Names must stay printable after the program unloaded a library (the stacks that leak reports show may be hours
@@ -12,6 +8,7 @@
 //!
 //! Deliberately absent: a defence against a file that is *truncated in place* while we read it (SIGBUS). Linkers and
 //! package managers replace files by renaming.
+#![allow(unsafe_code, reason = "mapping a file is unsafe in memmap2: the file may change under the map")]
 
 use std::collections::HashMap;
 use std::fs::File;

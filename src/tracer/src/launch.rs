@@ -137,6 +137,7 @@ fn trace_refused(error: &tracee::Error) -> String {
 
 /// In the child: never returns, never allocates.
 fn child(path: &CString, arguments: &[*const libc::c_char], [theirs, socket]: [i32; 2], personality: u32) -> ! {
+    // SAFETY: the C library defines it, with this type.
     unsafe extern "C" {
         static environ: *const *const libc::c_char;
     }

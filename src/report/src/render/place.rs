@@ -124,10 +124,10 @@ mod tests {
         let stack = Stack(vec![
             library_frame(1, "memcpy", "/l"),
             in_dir(frame(2, "copy", "c.h", 3), "/usr/include"),
-            in_dir(frame(3, "fill", "table.c", 14), "/work/src"),
+            in_dir(frame(3, "fill", "table.c", 14), "/home/me/src"),
         ]);
         let rooted = Placer {
-            root: Some("/work".into()),
+            root: Some("/home/me".into()),
         };
         let place = rooted.place(&stack).expect("has lines");
         assert_eq!(
@@ -137,7 +137,7 @@ mod tests {
         let place = Placer::default().place(&stack).expect("has lines");
         assert_eq!(
             (place.path.as_str(), place.is_relative),
-            ("/work/src/table.c", false)
+            ("/home/me/src/table.c", false)
         );
         assert_eq!(
             Placer::default().place(&Stack(vec![library_frame(1, "f", "/l")])),
