@@ -58,16 +58,16 @@ pub fn allocate(ctx: &mut ThreadContext, ask: Ask) -> u64 {
 
 #[inline(always)]
 fn small(cache: &mut Cache, ask: Granted, align: u64, need: u64) -> u64 {
-    let Some(record) = cache.pop(classes::of(need)) else { return 0 };
-    let usual = record.head().address();
-    let p = usual.next_multiple_of(align);
+    let Some(slot) = cache.pop(classes::of(need)) else { return 0 };
+    let Some(record) = Record::from_link(slot.link) else { return 0 };
+    let p = if align == 16 { slot.block } else { slot.block.next_multiple_of(align) };
     paint::open(p, ask.size);
     if ask.zero {
         paint::set_bytes(p, ask.size, 0);
         paint::define(p, ask.size);
     }
     record.describe(ask.size, ask.thread, ask.stack);
-    record.set_head(Head::new(p, State::Live, ask.family, if p == usual { 0 } else { record::ALIGNED }));
+    record.set_head(Head::new(p, State::Live, ask.family, 0));
     p
 }
 

@@ -3,7 +3,7 @@
 //! A thread comes here once per batch of slots, not per block (see `cache`), so one lock is enough.
 
 use crate::cache::Cache;
-use crate::chunk::{Links, Queue, Work};
+use crate::chunk::{Queue, Slot, Tray, Trays, Work};
 use crate::classes::{CLASSES, COUNT};
 use crate::layout::{UNIT, address_of};
 use crate::map::{self, Kind};
@@ -14,29 +14,8 @@ use memcheck_abi::event::Family;
 use memcheck_abi::layout::HEAP_START;
 use memcheck_rt::sync::{Guard, Lock};
 
-/// A chain of free records of one class.
-#[derive(Clone, Copy)]
-pub struct Batch {
-    /// Link of the first record, 0 = empty.
-    pub head: u64,
-    pub count: u32,
-}
-
-impl Batch {
-    pub const EMPTY: Batch = Batch { head: 0, count: 0 };
-    const COUNT_SHIFT: u32 = 48;
-
-    fn pack(self) -> u64 {
-        self.head | u64::from(self.count) << Self::COUNT_SHIFT
-    }
-
-    fn unpack(word: u64) -> Batch {
-        Batch { head: word & ((1 << Self::COUNT_SHIFT) - 1), count: (word >> Self::COUNT_SHIFT) as u32 }
-    }
-}
-
 struct Shelf {
-    batches: Links,
+    trays: Trays,
     /// The slab whose slots are being given out for the first time: offset in the heap, next slot, end.
     slab: u64,
     next: u64,
@@ -60,7 +39,7 @@ pub struct Central {
     pub caches: u64,
 }
 
-const SHELF: Shelf = Shelf { batches: Links::new(), slab: 0, next: 0, end: 0, slabs: 0 };
+const SHELF: Shelf = Shelf { trays: Trays::new(), slab: 0, next: 0, end: 0, slabs: 0 };
 
 static CENTRAL: Lock<Central> = Lock::new(Central {
     spans: Spans::new(),
@@ -76,21 +55,25 @@ pub fn lock() -> Guard<'static, Central> {
 }
 
 impl Central {
-    /// Free slots of a class, at most a batch; empty when memory is exhausted.
-    pub fn fetch(&mut self, class: usize) -> Batch {
+    /// Free slots of a class, at most a batch and at least one; `None` when memory is exhausted.
+    pub fn fetch(&mut self, class: usize) -> Option<&'static mut Tray> {
         let shelf = &mut self.shelves[class];
-        if let Some(word) = shelf.batches.pop(&mut self.work) {
-            return Batch::unpack(word);
+        if let Some(tray) = shelf.trays.pop() {
+            return Some(tray);
         }
         if shelf.next == shelf.end && !self.new_slab(class) {
-            return Batch::EMPTY;
+            return None;
         }
-        self.shelves[class].carve(class)
+        let tray = self.work.tray()?;
+        self.shelves[class].carve(class, tray);
+        Some(tray)
     }
 
-    pub fn store(&mut self, class: usize, batch: Batch) {
-        if batch.count != 0 {
-            self.shelves[class].batches.push(batch.pack(), &mut self.work);
+    /// Take a tray back, empty or not.
+    pub fn store(&mut self, class: usize, tray: &'static mut Tray) {
+        match tray.len() {
+            0 => self.work.give_tray(tray),
+            _ => self.shelves[class].trays.push(tray),
         }
     }
 
@@ -105,7 +88,7 @@ impl Central {
         }
         map::set(run.first, units, Kind::Slab(class));
         *shelf = Shelf {
-            batches: core::mem::replace(&mut shelf.batches, Links::new()),
+            trays: core::mem::replace(&mut shelf.trays, Trays::new()),
             slab: start - HEAP_START,
             next: 0,
             end: units * UNIT / facts.slot,
@@ -134,19 +117,17 @@ impl Central {
 }
 
 impl Shelf {
-    /// The next slots of the current slab, in order of address.
-    fn carve(&mut self, class: usize) -> Batch {
+    /// Fill a tray with the next slots of the current slab, to be popped in order of address.
+    fn carve(&mut self, class: usize, tray: &mut Tray) {
         let facts = &CLASSES[class];
         let count = (self.end - self.next).min(u64::from(facts.batch));
         let front = settings::get().front;
-        let mut head = 0;
         for index in (self.next..self.next + count).rev() {
             let record: &'static Record = record::at(self.slab, index);
-            record.set_head(Head::new(HEAP_START + self.slab + index * facts.slot + front, State::Free, Family::Malloc, 0));
-            record.set_next(head);
-            head = record.link();
+            let block = HEAP_START + self.slab + index * facts.slot + front;
+            record.set_head(Head::new(block, State::Free, Family::Malloc, 0));
+            tray.push(Slot { link: record.link(), block });
         }
         self.next += count;
-        Batch { head, count: count as u32 }
     }
 }

@@ -1,7 +1,7 @@
-//! Pages of record links, and the memory they come from.
+//! Lists of blocks, and the memory they come from.
 //!
-//! Lists of blocks are kept as pages of links instead of chained through the records: walking a chain of records that were last
-//! touched twenty megabytes ago is one cache miss after the other, a page of links can be prefetched.
+//! Lists are arrays instead of chains through the records: walking a chain of records that were last touched twenty megabytes ago is
+//! one cache miss after the other, while an array says early what will be needed. *Chunks* list freed blocks that wait, *trays* free slots.
 #![allow(unsafe_code, reason = "hands out memory of a fixed range")]
 
 use crate::layout::{WORK, WORK_END};
@@ -9,6 +9,8 @@ use memcheck_rt::sys;
 
 const STEP: u64 = 1 << 20;
 pub const CAPACITY: usize = 508;
+/// Slots of a tray.
+pub const TRAY: usize = 63;
 
 /// One page. The owner is whoever holds the reference: a thread's cache or the central lists.
 #[repr(C)]
@@ -41,11 +43,12 @@ pub struct Work {
     next: u64,
     mapped: u64,
     free: Option<&'static mut Chunk>,
+    trays: Trays,
 }
 
 impl Work {
     pub const fn new() -> Work {
-        Work { next: WORK, mapped: WORK, free: None }
+        Work { next: WORK, mapped: WORK, free: None, trays: Trays::new() }
     }
 
     /// `len` bytes of zeros, page-aligned, never given back; 0 when exhausted.
@@ -78,45 +81,96 @@ impl Work {
         }
     }
 
+    /// An empty tray.
+    pub fn tray(&mut self) -> Option<&'static mut Tray> {
+        if let Some(tray) = self.trays.pop() {
+            tray.len = 0;
+            return Some(tray);
+        }
+        let page = self.raw(4096);
+        if page == 0 {
+            return None;
+        }
+        for at in (page..page + 4096).step_by(core::mem::size_of::<Tray>()) {
+            // SAFETY: a part of a fresh page of zeros, aligned, handed out once; zeros are a valid empty tray.
+            self.trays.push(unsafe { &mut *(at as *mut Tray) });
+        }
+        self.trays.pop()
+    }
+
+    pub fn give_tray(&mut self, tray: &'static mut Tray) {
+        self.trays.push(tray);
+    }
+
     pub fn give(&mut self, chunk: &'static mut Chunk) {
         chunk.next = self.free.take();
         self.free = Some(chunk);
     }
 }
 
-/// A stack of links.
-pub struct Links {
-    top: Option<&'static mut Chunk>,
+/// A free slot: the link of its record, and the address at which its block usually begins.
+#[derive(Clone, Copy)]
+pub struct Slot {
+    pub link: u64,
+    pub block: u64,
 }
 
-impl Links {
-    pub const fn new() -> Links {
-        Links { top: None }
+/// Free slots of one class. The owner is whoever holds the reference, as with chunks.
+#[repr(C)]
+pub struct Tray {
+    pub next: Option<&'static mut Tray>,
+    len: usize,
+    slots: [Slot; TRAY],
+}
+
+const _: () = assert!(4096 % core::mem::size_of::<Tray>() == 0);
+
+impl Tray {
+    #[inline(always)]
+    pub fn len(&self) -> usize {
+        self.len
     }
 
-    /// False when memory is exhausted: the link is lost (its blocks are never used again).
-    pub fn push(&mut self, link: u64, work: &mut Work) -> bool {
-        if self.top.as_ref().is_none_or(|t| t.is_full()) {
-            let Some(fresh) = work.chunk() else { return false };
-            fresh.next = self.top.take();
-            self.top = Some(fresh);
-        }
-        if let Some(top) = &mut self.top {
-            top.push(link, 0);
-        }
-        true
+    /// The caller saw that there is room.
+    #[inline(always)]
+    pub fn push(&mut self, slot: Slot) {
+        self.slots[self.len] = slot;
+        self.len += 1;
     }
 
-    pub fn pop(&mut self, work: &mut Work) -> Option<u64> {
-        let top = self.top.as_mut()?;
-        // Chunks that become empty are given back at once, so the top is never empty.
-        top.len -= 1;
-        let link = top.links[top.len];
-        if top.len == 0 && let Some(empty) = self.top.take() {
-            self.top = empty.next.take();
-            work.give(empty);
-        }
-        Some(link)
+    #[inline(always)]
+    pub fn pop(&mut self) -> Option<Slot> {
+        let last = self.len.checked_sub(1)?;
+        self.len = last;
+        self.slots.get(last).copied()
+    }
+
+    /// The slot that is popped after `ahead` others.
+    #[inline(always)]
+    pub fn peek(&self, ahead: usize) -> Option<Slot> {
+        self.slots[..self.len.min(TRAY)].get(self.len.wrapping_sub(ahead + 1)).copied()
+    }
+}
+
+/// A stack of trays.
+pub struct Trays {
+    top: Option<&'static mut Tray>,
+}
+
+impl Trays {
+    pub const fn new() -> Trays {
+        Trays { top: None }
+    }
+
+    pub fn push(&mut self, tray: &'static mut Tray) {
+        tray.next = self.top.take();
+        self.top = Some(tray);
+    }
+
+    pub fn pop(&mut self) -> Option<&'static mut Tray> {
+        let tray = self.top.take()?;
+        self.top = tray.next.take();
+        Some(tray)
     }
 }
 
@@ -145,6 +199,19 @@ impl Queue {
             unsafe { (*self.tail).next = Some(chunk) };
         }
         self.tail = at;
+    }
+
+    /// Is this link in one of the chunks?
+    #[cfg(test)]
+    pub fn holds(&self, link: u64) -> bool {
+        let mut at = &self.head;
+        while let Some(chunk) = at {
+            if chunk.links[..chunk.len].contains(&link) {
+                return true;
+            }
+            at = &chunk.next;
+        }
+        false
     }
 
     pub fn pop(&mut self) -> Option<&'static mut Chunk> {

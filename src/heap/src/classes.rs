@@ -3,6 +3,8 @@
 //! Slots of 64 to 1024 bytes in steps of 16, then eight steps per doubling up to 128 KiB; what is longer gets units of its own.
 //! A slot holds the block and both red zones, so "need" below always includes them.
 
+use crate::chunk::TRAY;
+
 pub const COUNT: usize = FINE + 8 * 7;
 pub const MIN_SLOT: u64 = 64;
 const FINE_END: u64 = 1024;
@@ -51,7 +53,7 @@ pub static CLASSES: [Class; COUNT] = {
         table[i] = Class {
             slot,
             reciprocal: (1u64 << 32).div_ceil(slot / 16),
-            batch: if batch > 64 { 64 } else if batch == 0 { 1 } else { batch as u32 },
+            batch: if batch > TRAY as u64 { TRAY as u32 } else if batch == 0 { 1 } else { batch as u32 },
         };
         i += 1;
     }

@@ -47,20 +47,17 @@ enum Fit {
     Near(u64, Age),
 }
 
-/// Live, freed, or freed so long ago that only luck keeps its memory out of use.
 #[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
 enum Age {
     Live,
+    /// Still waiting, or freed so long ago that only luck keeps its memory out of use.
     Freed,
-    Reusable,
 }
 
 fn fit(addr: u64, record: &Record) -> Option<Fit> {
     let age = match record.head().state() {
         State::Live => Age::Live,
         State::Quarantined => Age::Freed,
-        // Slots that were never used have no thread.
-        State::Free if record.thread() != 0 => Age::Reusable,
         _ => return None,
     };
     let (start, size) = (record.head().address(), record.size());

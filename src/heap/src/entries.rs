@@ -17,6 +17,8 @@ use memcheck_rt::{access, context, report, shadow, sys};
 const EINVAL: u64 = 22;
 const ENOMEM: u64 = 12;
 const PAGE: u64 = 4096;
+/// What functions without a result return: not 0, which the caller would have to look into.
+const NO_RESULT: u64 = 1;
 /// Alignment of blocks for which none was asked.
 const USUAL: u64 = 16;
 
@@ -107,7 +109,7 @@ fn give_back(p: u64, family: Family) -> u64 {
     if p != 0 {
         block::release(context::current(), p, family);
     }
-    0
+    NO_RESULT
 }
 
 /// The power of two that an alignment argument stands for; odd ones are rounded up.
@@ -133,7 +135,8 @@ pub extern "C" fn realloc(p: u64, size: u64) -> u64 {
         return plain("realloc(size)", size, USUAL, Family::Malloc);
     }
     if size == 0 {
-        return give_back(p, Family::Malloc);
+        give_back(p, Family::Malloc);
+        return 0;
     }
     let ctx = context::current();
     if is_fishy(ctx, "realloc(size)", size) {

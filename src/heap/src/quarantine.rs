@@ -10,19 +10,16 @@
 
 use crate::cache::Cache;
 use crate::central::{self, Central};
-use crate::chunk::Chunk;
+use crate::chunk::{Chunk, Slot};
 use crate::layout::{UNIT, address_of, unit_of};
 use crate::map::{self, Kind};
-use crate::record::{self, Head, Record, State, prefetch};
+use crate::record::{self, Head, Record};
 use crate::spans::{self, Run};
 use crate::{paint, settings};
 use core::sync::atomic::{AtomicU64, Ordering::Relaxed};
 
 /// Bytes in the common queue and list. Written under the central lock.
 static VOLUME: AtomicU64 = AtomicU64::new(0);
-
-/// How many records ahead the cache is asked for.
-const AHEAD: usize = 8;
 
 /// A block was freed: its record is in state quarantined and belongs to the caller.
 #[inline(always)]
@@ -99,13 +96,10 @@ pub fn trim(cache: &mut Cache) {
         let next = oldest(&mut central::lock());
         match next {
             None => return,
-            Some(Oldest::Big(record)) => release(cache, record),
+            Some(Oldest::Big(record)) => release(cache, record.link()),
             Some(Oldest::Small(chunk)) => {
-                for i in 0..chunk.len {
-                    prefetch(chunk.links[(i + AHEAD).min(chunk.len - 1)]);
-                    if let Some(record) = Record::from_link(chunk.links[i]) {
-                        release(cache, record);
-                    }
+                for &link in &chunk.links[..chunk.len] {
+                    release(cache, link);
                 }
                 central::lock().work.give(chunk);
             }
@@ -132,21 +126,19 @@ fn oldest(central: &mut Central) -> Option<Oldest> {
     Some(Oldest::Small(chunk))
 }
 
-/// The block's memory may be used again.
-fn release(cache: &mut Cache, record: &'static Record) {
-    let head = record.head();
-    let Some(slot) = map::slot_of(head.address()) else { return };
+/// The block's memory may be used again. Records of small ones are not touched: they are in no cache, and say what they said until
+/// the slot's next life begins.
+#[inline(always)]
+fn release(cache: &mut Cache, link: u64) {
+    let Some(slot) = map::slot_of_link(link) else { return };
     match slot.kind {
-        Kind::Slab(class) => {
-            let start = if head.has(record::ALIGNED) { slot.start + settings::get().front } else { head.address() };
-            record.set_head(head.moved_to(start).with_state(State::Free));
-            cache.push(class, record);
-        }
-        Kind::Large => release_large(slot.start, head),
+        Kind::Slab(class) => cache.push(class, Slot { link, block: slot.start + settings::get().front }),
+        Kind::Large => release_large(slot.start, slot.record.head()),
         Kind::Nothing => {}
     }
 }
 
+#[cold]
 fn release_large(start: u64, head: Head) {
     let first = unit_of(start);
     let units = spans::run_len(first);
@@ -155,4 +147,11 @@ fn release_large(start: u64, head: Head) {
         paint::unseal(start, address_of(first) + units * UNIT);
     }
     central::lock().give_large(Run { first, units, painted: !huge, zero: huge });
+}
+
+/// Does the freed block of this record wait, in the common queue or in this thread's buffer?
+#[cfg(test)]
+pub fn holds(cache: &Cache, record: &'static Record) -> bool {
+    let own = cache.buffer.as_ref().is_some_and(|chunk| chunk.links[..chunk.len].contains(&record.link()));
+    own || central::lock().small.holds(record.link())
 }

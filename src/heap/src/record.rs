@@ -4,7 +4,7 @@
 //! head   bits 0..48 address of the block   48..52 state   52..56 family   56..64 flags
 //! size   bits 0..48 requested bytes        48..64 thread that allocated it
 //! stacks depot ids of allocation and free
-//! next   the next record of a list (free slots, big quarantined blocks)
+//! next   live: 1 = origin words of the block were written; quarantined: the next record of the list of big blocks
 //! ```
 //! `head` is written last on allocation and changed by compare-and-swap on free, so that of two threads that free one block
 //! only one succeeds. Everything else is plain data of whoever owns the block; the cells are atomic only so that a reader
@@ -12,7 +12,7 @@
 //! A record of zeros is a slot that was never used.
 #![allow(unsafe_code, reason = "records are reached by address arithmetic")]
 
-use crate::layout::{RECORD_SIZE, RECORDS};
+use crate::layout::{RECORD_SIZE, RECORDS, UNIT_SHIFT};
 use core::sync::atomic::{AtomicU32, AtomicU64, Ordering::Relaxed};
 use core::sync::atomic::{Ordering::AcqRel, Ordering::Release};
 use memcheck_abi::event::{Block, Family};
@@ -21,8 +21,6 @@ const ADDRESS: u64 = (1 << 48) - 1;
 const STATE_SHIFT: u32 = 48;
 const FAMILY_SHIFT: u32 = 52;
 
-/// The block does not begin where its slot usually begins it.
-pub const ALIGNED: u64 = 1 << 56;
 /// Too large to paint: see `paint::HUGE`.
 pub const HUGE: u64 = 1 << 57;
 
@@ -31,9 +29,9 @@ pub enum State {
     /// Never used.
     None = 0,
     Live = 1,
-    /// Freed and waiting.
+    /// Freed: waits, or may be given out again; sizes and stacks are those of the last block.
     Quarantined = 2,
-    /// Was used once and may be given out again; sizes and stacks are still those of the last block.
+    /// May be given out for the first time.
     Free = 3,
 }
 
@@ -73,12 +71,6 @@ impl Head {
         self.0 & flag != 0
     }
 
-    /// Another address, no flags.
-    #[inline(always)]
-    pub const fn moved_to(self, address: u64) -> Head {
-        Head(self.0 & (0xff << STATE_SHIFT) | address)
-    }
-
     #[inline(always)]
     pub const fn with_state(self, state: State) -> Head {
         Head(self.0 & !(15 << STATE_SHIFT) | (state as u64) << STATE_SHIFT)
@@ -104,12 +96,23 @@ pub fn at(offset: u64, index: u64) -> &'static Record {
     unsafe { &*((RECORDS + offset / 2 + index * RECORD_SIZE) as *const Record) }
 }
 
-/// Ask for the cache line of an address that will be needed soon.
+/// A unit of the run that the record of a link belongs to (records of a run take half its length at most).
+#[inline(always)]
+pub const fn unit_of_link(link: u64) -> u64 {
+    (link - RECORDS) >> (UNIT_SHIFT - 1)
+}
+
+/// The number of a link's record in the run that begins at unit `first`.
+#[inline(always)]
+pub const fn index_of_link(link: u64, first: u64) -> u64 {
+    (link - RECORDS - (first << (UNIT_SHIFT - 1))) / RECORD_SIZE
+}
+
+/// Ask for the cache line of an address that will be written soon.
 #[inline(always)]
 pub fn prefetch(address: u64) {
-    use core::arch::x86_64::{_MM_HINT_T0, _mm_prefetch};
-    // SAFETY: a prefetch never faults.
-    unsafe { _mm_prefetch::<_MM_HINT_T0>(address as *const i8) }
+    // SAFETY: a prefetch never faults; processors that do not know this one do nothing.
+    unsafe { core::arch::asm!("prefetchw [{}]", in(reg) address, options(nostack, preserves_flags, readonly)) }
 }
 
 impl Record {
@@ -158,11 +161,22 @@ impl Record {
         self.size.store(size | u64::from(thread) << 48, Relaxed);
         self.alloc_stack.store(stack, Relaxed);
         self.free_stack.store(0, Relaxed);
+        self.next.store(0, Relaxed);
     }
 
     #[inline(always)]
     pub fn set_free_stack(&self, stack: u32) {
         self.free_stack.store(stack, Relaxed);
+    }
+
+    /// Of a live block: were origin words written for it?
+    pub fn has_origins(&self) -> bool {
+        self.next.load(Relaxed) != 0
+    }
+
+    /// True if that is news.
+    pub fn set_origins(&self) -> bool {
+        self.next.swap(1, Relaxed) == 0
     }
 
     #[inline(always)]

@@ -4,7 +4,11 @@ use memcheck_abi::event::Place;
 use std::vec::Vec;
 
 fn is_waiting(p: u64) -> bool {
-    crate::map::slot_of(p).is_some_and(|s| s.record.head().state() == crate::record::State::Quarantined)
+    let cache = crate::cache::current(context::current()).expect("a cache");
+    crate::map::slot_of(p).is_some_and(|s| {
+        let freed = s.record.head().state() == crate::record::State::Quarantined;
+        freed && (s.kind == crate::map::Kind::Large || crate::quarantine::holds(cache, s.record))
+    })
 }
 
 /// Nothing waits any more.
