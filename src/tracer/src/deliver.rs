@@ -251,6 +251,10 @@ impl Tracer<'_> {
             stopped.set_registers(&registers_of(&interrupted.unwrap_or([0; 27]), &regs))?;
             return self.resume(pid, stopped, 0);
         }
+        if process.freezing && process.ending_thread != Some(stopped.tid()) {
+            self.hold(pid, stopped);
+            return Ok(());
+        }
         let Some(thread) = process.threads.get_mut(&stopped.tid()) else { return Ok(()) };
         thread.steps = 0;
         if let Phase::Dying(..) = thread.phase {

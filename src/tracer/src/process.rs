@@ -69,6 +69,8 @@ pub struct Process {
     pub(crate) verdict: Option<Ending>,
     /// The thread that ends the process: by exit_group, or by the signal that kills it.
     pub(crate) ending_thread: Option<i32>,
+    /// Threads that come to a safe point are held there: `ending_thread` wants to be alone.
+    pub(crate) freezing: bool,
     /// Set in children of fork.
     pub(crate) parent: Option<i32>,
 }
@@ -172,6 +174,7 @@ impl Process {
             follow_exec: false,
             verdict: None,
             ending_thread: None,
+            freezing: false,
             parent: None,
         }
     }
@@ -245,9 +248,24 @@ impl Process {
         info
     }
 
-    /// With these registers, does a thread stand in code of the program or in its system call, and so hold no lock of the runtime?
-    pub(crate) fn is_outside(&self, regs: &Regs) -> bool {
-        (layout::CACHE_START..layout::CACHE_END).contains(&regs.rip) || self.code.in_call(regs.rip)
+    /// Of the stopped threads, hold those that stand in code of the program or in its system call, and so have no lock of the runtime; send
+    /// the others to a safe point. True if all but `ending` are held.
+    pub(crate) fn hold_outside(&mut self, ending: i32) -> bool {
+        let code = self.code;
+        let is_outside = |regs: &Regs| (layout::CACHE_START..layout::CACHE_END).contains(&regs.rip) || code.in_call(regs.rip);
+        let mut inside = Vec::new();
+        let mut all = true;
+        for thread in self.threads.iter_mut().filter(|(tid, _)| **tid != ending).map(|(_, thread)| thread) {
+            thread.held |= thread.parked.is_some() && thread.regs.as_ref().is_some_and(is_outside);
+            if !thread.held && !thread.leaving {
+                all = false;
+                inside.extend(thread.regs);
+            }
+        }
+        for context in inside.iter().filter_map(|regs| self.context(regs)).collect::<Vec<_>>() {
+            self.set_context_field(context, offset_of!(ThreadContext, pending), 1u32);
+        }
+        all
     }
 
     /// The context of the thread with these registers: where fs points, if that is a thread slot.

@@ -138,21 +138,22 @@ impl Tracer<'_> {
         }
     }
 
-    /// The process is about to end, and the thread that ends it wants the others to stand still from now on. They may, if none of them
-    /// stands in the runtime, where it may hold a lock.
+    /// The process is about to end, and the thread that ends it wants the others to stand still from now on. Those in the runtime may hold a
+    /// lock: they go on to their next safe point, and the thread asks again.
     fn freeze(&mut self, pid: i32, stopped: Stopped, regs: Regs, handler: &mut dyn Handler) -> Result<()> {
         let tid = stopped.tid();
         if !self.ends_by(pid, tid) {
-            return self.answer(pid, stopped, regs, 0);
+            self.hold(pid, stopped);
+            return Ok(());
         }
         self.stop_world(pid, tid, handler);
-        let Some(process) = self.processes.get(&pid) else { return Ok(()) };
-        let others = process.threads.iter().filter(|(other, _)| **other != tid);
-        let may_stay = others.clone().all(|(_, thread)| thread.leaving || thread.regs.as_ref().is_some_and(|regs| process.is_outside(regs)));
-        if !may_stay {
+        let Some(process) = self.processes.get_mut(&pid) else { return Ok(()) };
+        process.freezing = true;
+        let still = process.hold_outside(tid);
+        if !still {
             self.release_world(pid, handler);
         }
-        self.answer(pid, stopped, regs, may_stay.into())
+        self.answer(pid, stopped, regs, still.into())
     }
 
     /// rt_sigreturn: the kernel restores the registers from the frame, in a real system call made with the program's registers.
