@@ -595,9 +595,9 @@ pub extern "C" fn fault_entry() {
     )
 }
 
-/// Trap `SafePoint` with the program's vector registers loaded; the tracer sets the general ones from ctx.regs.
+/// Trap `SafePoint` with the program's vector registers loaded; the tracer sets the general ones from ctx.regs, or answers.
 #[unsafe(naked)]
-pub extern "C" fn safe_trap(_signo: u64, _code: u64, _addr: u64) {
+pub extern "C" fn safe_trap(_signo: u64, _code: u64, _addr: u64) -> u64 {
     naked_asm!(
         "mov rax, fs:[0]
          movups xmm0, [rax+{xsave}]

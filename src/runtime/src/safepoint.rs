@@ -15,13 +15,18 @@ use memcheck_translate::slot;
 /// Saved rip in the kernel's rt_sigframe: return address, ucontext header (40), sixteen registers in front of it, rsp the last.
 const FRAME_RIP: u64 = 8 + 40 + 16 * 8;
 
+/// Answer of the trap: the signal will kill the process, after its report. Any other way on does not return here.
+const DYING: u64 = 1;
+
 /// Trap with the state of ctx.regs. Signal 0: a signal of the tracer's own waits.
 pub fn deliver(ctx: &mut ThreadContext, signo: u64, code: u64, addr: u64) -> ! {
     ctx.pending = 0;
     // Whatever comes next begins in clean code: undefined registers count as defined from here on.
     crate::dirty::shadow_regs(ctx).dirty = 0;
     loop {
-        asm::safe_trap(signo, code, addr);
+        if asm::safe_trap(signo, code, addr) == DYING {
+            crate::syscalls::exit_report(0);
+        }
     }
 }
 

@@ -2,7 +2,7 @@
 #![allow(unsafe_code, reason = "system calls on the program's behalf")]
 
 use crate::cache::CACHE;
-use crate::{safepoint, threads};
+use crate::threads;
 use memcheck_abi::context::{RAX, RSP, ThreadContext};
 use memcheck_abi::event::{ExitReport, Repeat, Trap};
 use memcheck_kernel::{Action, CloneArgs, Special};
@@ -132,12 +132,11 @@ fn finish(ctx: &mut ThreadContext, status: i32, alone: bool) {
 }
 
 /// Everything the tracer needs for the summaries.
-fn exit_report(status: i32) {
+pub fn exit_report(status: i32) {
     let mut out = ExitReport::default();
     memcheck_heap::report(&mut out);
     let mut repeats = alloc::vec![Repeat::default(); 2048];
     out.repeat_count = report::take_repeats(&mut repeats) as u64;
     out.repeats = repeats.as_ptr() as u64;
     report::trap(Trap::Exit, status as u64, core::ptr::from_ref(&out) as u64, 0, 0);
-    let _ = safepoint::none;
 }
