@@ -130,7 +130,7 @@ fn retire(ctx: &ThreadContext, cache: &mut Cache, record: &'static Record, famil
     if head.family() != family as u32 {
         mismatched(ctx, p);
     }
-    if !record.retire(head) {
+    if !record.retire(head, cache::is_alone()) {
         invalid(ctx, p);
         return false;
     }

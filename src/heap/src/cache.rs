@@ -13,7 +13,7 @@ use crate::classes::{CLASSES, COUNT};
 use crate::record::prefetch;
 use crate::stacks;
 use core::mem::swap;
-use core::sync::atomic::{AtomicU64, Ordering::Relaxed};
+use core::sync::atomic::{AtomicBool, AtomicU64, Ordering::Relaxed};
 use memcheck_abi::context::ThreadContext;
 use memcheck_abi::layout::{A_BASE, v_of};
 #[cfg(not(test))]
@@ -94,7 +94,17 @@ fn of_word(word: &mut u64) -> Option<&'static mut Cache> {
 #[cold]
 #[inline(never)]
 fn first() -> u64 {
-    central::lock().new_cache().map_or(0, |c| core::ptr::from_mut(c) as u64)
+    let mut central = central::lock();
+    ALONE.store(central.caches == 0, Relaxed);
+    central.new_cache().map_or(0, |c| core::ptr::from_mut(c) as u64)
+}
+
+/// Only one thread ever came here.
+static ALONE: AtomicBool = AtomicBool::new(true);
+
+#[inline(always)]
+pub fn is_alone() -> bool {
+    ALONE.load(Relaxed)
 }
 
 impl Cache {

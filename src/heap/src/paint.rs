@@ -8,13 +8,14 @@
 //! | block from malloc, new … | FF until written | 0 |
 //! | block from calloc | 0 | 0 |
 //!
-//! Blocks are small and this is the hot path, so short fills are a few overlapping stores instead of a call. Blocks begin at
-//! multiples of 16 and at least 16 bytes of red zone follow, so whole A bytes belong to one slot: no read-modify-write.
+//! Blocks are small and this is the hot path, so short fills are a few wide, overlapping stores instead of a call: few stores and, more
+//! important, few branches, because sizes are not predictable.
 //!
 //! Painting gigabytes would make them resident, so of blocks of [`HUGE`] bytes and more only the ends are painted: the middle of a fresh one
 //! counts as defined, and a freed one is made inaccessible for the processor instead.
 #![allow(unsafe_code, reason = "writes program memory and its shadow by address")]
 
+use core::arch::x86_64::{__m128i, _mm_set1_epi8, _mm_storeu_si128};
 use memcheck_abi::layout::{A_BASE, v_of};
 use memcheck_rt::{shadow, sys};
 
@@ -27,6 +28,21 @@ const PAGE: u64 = 4096;
 /// Blocks are copied in steps of this many bytes.
 const STEP: u64 = 64 << 10;
 
+/// Four stores of 16 bytes, at both ends of a range of 16 to 64 bytes (two are enough for 32) or of its parts.
+///
+/// # Safety
+/// `[at, at + 32)` and the 32 bytes that end at `end` are mapped, writable and the caller's.
+#[inline(always)]
+unsafe fn ends(at: u64, end: u64, value: __m128i) {
+    // SAFETY: the caller's promise; stores are unaligned.
+    unsafe {
+        _mm_storeu_si128(at as *mut __m128i, value);
+        _mm_storeu_si128((at + 16) as *mut __m128i, value);
+        _mm_storeu_si128((end - 32) as *mut __m128i, value);
+        _mm_storeu_si128((end - 16) as *mut __m128i, value);
+    }
+}
+
 /// Fill `[at, at + len)` with `byte`.
 ///
 /// # Safety
@@ -36,50 +52,97 @@ unsafe fn fill(at: u64, len: u64, byte: u8) {
     let word = u64::from_ne_bytes([byte; 8]);
     // SAFETY: every store lies inside the range (the overlapping ones end or begin at its ends); stores are unaligned.
     unsafe {
+        let (end, wide) = (at + len, _mm_set1_epi8(byte as i8));
         match len {
             0 => {}
             1 => (at as *mut u8).write(byte),
             2..4 => {
                 (at as *mut u16).write_unaligned(word as u16);
-                ((at + len - 2) as *mut u16).write_unaligned(word as u16);
+                ((end - 2) as *mut u16).write_unaligned(word as u16);
             }
             4..8 => {
                 (at as *mut u32).write_unaligned(word as u32);
-                ((at + len - 4) as *mut u32).write_unaligned(word as u32);
+                ((end - 4) as *mut u32).write_unaligned(word as u32);
             }
-            8..=256 => {
-                let mut offset = 0;
-                while offset + 8 <= len {
-                    ((at + offset) as *mut u64).write_unaligned(word);
-                    offset += 8;
-                }
-                ((at + len - 8) as *mut u64).write_unaligned(word);
+            8..16 => {
+                (at as *mut u64).write_unaligned(word);
+                ((end - 8) as *mut u64).write_unaligned(word);
             }
+            16..32 => {
+                _mm_storeu_si128(at as *mut __m128i, wide);
+                _mm_storeu_si128((end - 16) as *mut __m128i, wide);
+            }
+            32..SHORT => long_fill(at, end, wide),
             _ => core::ptr::write_bytes(at as *mut u8, byte, len as usize),
         }
     }
 }
 
+/// From here on the processor's own fill is faster.
+const SHORT: u64 = 1024;
+
+/// Fill 32 bytes and more.
+///
+/// # Safety
+/// As [`fill`].
+#[inline(always)]
+unsafe fn long_fill(at: u64, end: u64, value: __m128i) {
+    let mut next = at;
+    // SAFETY: all stores lie in the range: a step is made while more than 64 bytes are left, the rest is done from both ends.
+    unsafe {
+        while end - next > 64 {
+            ends(next, next + 64, value);
+            next += 64;
+        }
+        ends(next.min(end - 32), end, value);
+    }
+}
+
 /// Make a block of a painted slot addressable; V stays FF.
+///
+/// Whole A words are written: with the front zone of the slot behind it, 48 bytes of red zone follow every block, so what a word
+/// reaches over the block's end is A = 1 anyway, in this slot or in the next one, and stays so.
 #[inline(always)]
 pub fn open(p: u64, size: u64) {
     let a = A_BASE + p / 8;
-    // SAFETY: A bytes of the block, which the caller owns; the last, partial byte reaches into the block's own red zone.
+    let words = size / 64;
+    // SAFETY: A bytes of the block, which the caller owns, and of red zone behind it.
     unsafe {
-        fill(a, size / 8, 0);
-        if size & 7 != 0 {
-            *((a + size / 8) as *mut u8) = 0xff << (size & 7);
+        if words < SHORT / 64 {
+            for word in 0..words {
+                ((a + 8 * word) as *mut u64).write_unaligned(0);
+            }
+        } else {
+            core::ptr::write_bytes(a as *mut u8, 0, 8 * words as usize);
+        }
+        if size & 63 != 0 {
+            ((a + 8 * words) as *mut u64).write_unaligned(u64::MAX << (size & 63));
         }
     }
 }
 
-/// Make a block unaddressable again, or more of its slot.
+/// Make a block unaddressable again. Reaches over its end into red zone as [`open`] does.
 #[inline(always)]
 pub fn close(p: u64, size: u64) {
-    // SAFETY: shadow of a block that the caller owns; see `open` for the last A byte.
+    let (v, a) = (v_of(p), A_BASE + p / 8);
+    // SAFETY: shadow of a block that the caller owns, and of red zone behind it.
     unsafe {
-        fill(v_of(p), size, shadow::UNDEFINED);
-        fill(A_BASE + p / 8, size.div_ceil(8), 0xff);
+        let value = _mm_set1_epi8(shadow::UNDEFINED as i8);
+        if size <= 32 {
+            ends(v, v + 32, value);
+        } else if size < SHORT {
+            long_fill(v, v + size, value);
+        } else {
+            core::ptr::write_bytes(v as *mut u8, shadow::UNDEFINED, size as usize);
+        }
+        let words = size.div_ceil(64);
+        if words < SHORT / 64 {
+            for word in 0..words {
+                ((a + 8 * word) as *mut u64).write_unaligned(u64::MAX);
+            }
+        } else {
+            core::ptr::write_bytes(a as *mut u8, 0xff, 8 * words as usize);
+        }
     }
 }
 

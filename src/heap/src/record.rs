@@ -139,10 +139,16 @@ impl Record {
         self.head.store(head.0, Release);
     }
 
-    /// Live → quarantined, if the head is still `seen`.
+    /// Live → quarantined, if the head is still `seen`. `alone`: no other thread uses the heap, so the head is what was seen, and there is
+    /// no need to wait for all stores that are under way, as a locked instruction does.
     #[inline(always)]
-    pub fn retire(&self, seen: Head) -> bool {
-        self.head.compare_exchange(seen.0, seen.with_state(State::Quarantined).0, AcqRel, Relaxed).is_ok()
+    pub fn retire(&self, seen: Head, alone: bool) -> bool {
+        let freed = seen.with_state(State::Quarantined);
+        if alone {
+            self.head.store(freed.0, Relaxed);
+            return true;
+        }
+        self.head.compare_exchange(seen.0, freed.0, AcqRel, Relaxed).is_ok()
     }
 
     /// Requested bytes.
