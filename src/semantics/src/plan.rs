@@ -221,7 +221,8 @@ impl Planner {
         mem.read = read;
         mem.write = written || perhaps;
         plan.mem = Some(mem);
-        if access == OpAccess::NoMemAccess {
+        // lea and prefetch; the long no-operations.
+        if matches!(access, OpAccess::NoMemAccess | OpAccess::None) {
             return;
         }
         for register in [mem.base, if mem.vsib == 0 { mem.index } else { NONE }] {
