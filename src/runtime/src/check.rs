@@ -1,6 +1,7 @@
 //! The slow side of a memory check: V was not zero and the fast classification did not settle it.
 
 use crate::cache::CACHE;
+use core::sync::atomic::Ordering;
 use memcheck_abi::config::mapping;
 use memcheck_abi::context::{RSP, ThreadContext};
 use memcheck_abi::event::Kind;
@@ -19,14 +20,22 @@ pub extern "C" fn slow() {
         return;
     }
     let sp = ctx.regs.gpr[RSP];
+    let mut complained = false;
     if access::first_unaddressable(ctx, sp, addr, size).is_some() {
         let pc = CACHE.lock().position(ctx.scratch[slot::CONTINUE as usize]).map_or(0, |p| p.pc);
-        if !(kind == LOAD && excused(ctx, sp, pc, addr, size)) {
+        if kind == LOAD && in_loader(ctx, sp, pc, addr, size) {
+            return;
+        }
+        if !(kind == LOAD && partial(ctx, sp, addr, size)) {
+            complained = true;
             complain(kind, pc, sp, addr, size);
         }
     }
     if kind == STORE {
         define(ctx, sp, addr, size);
+    } else if !complained && crate::startup::UNDEF.load(Ordering::Relaxed) != 0 && access::first_bad(ctx, sp, addr, size).is_some() {
+        // Too wide for the fast classification, or partly addressable: what is undefined is followed as from there.
+        ctx.scratch[slot::CONTINUE as usize] = crate::dirty::enter();
     }
 }
 
