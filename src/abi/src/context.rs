@@ -87,6 +87,8 @@ pub mod local {
     pub const DIRTY: usize = 1;
     /// kernel: state between the two halves of a system call (4 words)
     pub const SYSCALL: usize = 2;
+    /// heap: the fishy size that an operator new was just asked for
+    pub const FISHY: usize = 7;
     /// runtime: clear_child_tid, robust list and so on
     pub const THREAD: usize = 8;
 }

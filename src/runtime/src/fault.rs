@@ -3,9 +3,10 @@
 
 use crate::cache::CACHE;
 use crate::safepoint::deliver;
-use memcheck_abi::context::{RCX, RSP, ThreadContext};
+use memcheck_abi::context::{R8, R9, RCX, RDI, RDX, RSI, RSP, ThreadContext};
 use memcheck_abi::event::Kind;
-use memcheck_abi::layout::{CACHE_END, CACHE_START, IMAGE_BASE};
+use memcheck_abi::layout::{CACHE_END, CACHE_START, IMAGE_BASE, PROGRAM_END};
+use memcheck_abi::replace::Func;
 use memcheck_rt::{access, context, report};
 
 const SIGILL: u64 = 4;
@@ -13,6 +14,7 @@ const SIGTRAP: u64 = 5;
 const SIGBUS: u64 = 7;
 const SIGSEGV: u64 = 11;
 const SEGV_MAPERR: u64 = 1;
+const SEGV_ACCERR: u64 = 2;
 
 /// What the tracer wrote: the kernel's register set, signal, code and address.
 #[repr(C)]
@@ -35,7 +37,8 @@ pub fn bad_jump(target: u64) -> ! {
     let sp = ctx.regs.gpr[RSP];
     ctx.regs.rip = target;
     report::raise(Kind::InvalidJump, target, sp, |e| (e.addr, e.has_addr) = (target, 1));
-    deliver(ctx, SIGSEGV, SEGV_MAPERR, target)
+    let code = if is_present(target, sp) { SEGV_ACCERR } else { SEGV_MAPERR };
+    deliver(ctx, SIGSEGV, code, target)
 }
 
 /// Entry from `asm::fault_entry`. Returns the host address to go on at, when the fault was repaired.
@@ -103,12 +106,19 @@ fn program_fault(ctx: &mut ThreadContext, fault: &Fault, pc: u64) -> ! {
     if fault.signo == SIGSEGV || fault.signo == SIGBUS {
         let (kind, size, at) = describe_access(ctx, pc, addr);
         addr = at;
-        let reported = access::first_unaddressable(ctx, sp, at, size.max(1)).is_some();
-        if !reported {
+        let reported = at < PROGRAM_END && access::first_unaddressable(ctx, sp, at, size.max(1)).is_some();
+        let byte = if fault.addr > at && fault.addr < at + size { fault.addr } else { at };
+        if !reported && !is_present(byte, sp) {
             report::raise(kind, pc, sp, |e| (e.addr, e.has_addr, e.size) = (at, 1, size));
         }
     }
     deliver(ctx, fault.signo, fault.code, if fault.signo == SIGILL { pc } else { addr })
+}
+
+/// Is something mapped here that the program may use in some way? Then the fault is about permissions, or the end of a file: no error of
+/// addressing.
+fn is_present(addr: u64, sp: u64) -> bool {
+    memcheck_kernel::space::present_end(addr, sp) > addr
 }
 
 /// Kind, size and address of the access that faulted. The kernel's address wins, unless it has none or the shadow faulted instead.
@@ -122,7 +132,7 @@ fn describe_access(ctx: &ThreadContext, pc: u64, addr: u64) -> (Kind, u64, u64) 
     let insn = Decoder::with_ip(64, &code[..n], pc, DecoderOptions::NONE).decode();
     let mut factory = InstructionInfoFactory::new();
     let info = factory.info(&insn);
-    let known = addr < memcheck_abi::layout::PROGRAM_END && addr != 0;
+    let known = addr < PROGRAM_END && addr != 0;
     for m in info.used_memory() {
         let at = m.virtual_address(0, |reg, _, _| match reg {
             Register::FS => Some(ctx.guest_fs),
@@ -148,14 +158,27 @@ fn describe_access(ctx: &ThreadContext, pc: u64, addr: u64) -> (Kind, u64, u64) 
     (Kind::InvalidRead, 1, addr)
 }
 
+fn is_access(fault: &Fault) -> bool {
+    fault.signo == SIGSEGV || fault.signo == SIGBUS
+}
+
+/// The program gave a replaced function a pointer to nothing. Its state is that of the call: rip at the function's entry.
+fn in_replaced(ctx: &mut ThreadContext, fault: &Fault, func: Func) -> ! {
+    let (pc, sp) = (ctx.regs.rip, ctx.regs.gpr[RSP]);
+    ctx.regs.rflags = 0x202;
+    let args = [RDI, RSI, RDX, RCX, R8, R9].map(|r| ctx.regs.gpr[r]);
+    let access = memcheck_replace::fault::blame(func, &args, fault.addr);
+    if !is_present(access.addr, sp) {
+        report::raise(access.kind, pc, sp, |e| (e.addr, e.has_addr, e.size) = (access.addr, 1, access.size));
+    }
+    deliver(ctx, fault.signo, fault.code, access.addr)
+}
+
 /// A fault in the runtime's own code: in a replaced function it is the program's access; elsewhere it is ours.
 fn in_runtime(ctx: &mut ThreadContext, fault: &Fault) -> u64 {
-    if (fault.signo == SIGSEGV || fault.signo == SIGBUS) && fault.addr < memcheck_abi::layout::PROGRAM_END && crate::program::redirect(ctx.regs.rip).is_some() {
-        let (pc, sp) = (ctx.regs.rip, ctx.regs.gpr[RSP]);
-        ctx.regs.rflags = 0x202;
-        let addr = fault.addr;
-        report::raise(Kind::InvalidRead, pc, sp, |e| (e.addr, e.has_addr, e.size) = (addr, 1, 1));
-        deliver(ctx, fault.signo, fault.code, addr)
+    let replaced = crate::program::redirect(ctx.regs.rip).and_then(|(func, _)| Func::from_number(func));
+    if let Some(func) = replaced.filter(|func| is_access(fault) && (!func.is_allocator() || fault.addr < PROGRAM_END)) {
+        in_replaced(ctx, fault, func);
     }
     let mut line = crate::startup::Line { bytes: [0; 256], len: 0 };
     let _ = core::fmt::Write::write_fmt(

@@ -10,7 +10,7 @@
 use crate::cache::CACHE;
 use crate::{asm, dirty};
 use core::arch::asm;
-use core::sync::atomic::{AtomicU64, Ordering};
+use core::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use memcheck_abi::context::{R8, R9, RAX, RCX, RDI, RDX, RSI, RSP, ThreadContext, VectorState};
 use memcheck_abi::event::{Trap, at_exit};
 use memcheck_abi::layout::{MAGIC_BASE, RED_ZONE, RETURN_MARK, V_DISTANCE};
@@ -128,8 +128,33 @@ pub fn free_libraries(ctx: &mut ThreadContext, alone: bool) {
     if functions == [0, 0] || !(alone || freeze()) {
         return;
     }
+    let regs = ctx.regs;
+    FREEING.store(true, Ordering::Relaxed);
     for function in functions.into_iter().filter(|&f| f != 0) {
         call(ctx, function, &[]);
+    }
+    FREEING.store(false, Ordering::Relaxed);
+    ctx.regs = regs;
+}
+
+static FREEING: AtomicBool = AtomicBool::new(false);
+
+/// The clean-up would also write out what stdio has buffered, and put file positions back. After exit() that was done already; after _exit
+/// it must not happen. The answer to such a system call, if this is the time.
+pub fn refused(ctx: &ThreadContext) -> Option<i64> {
+    const WRITE: u64 = 1;
+    const LSEEK: u64 = 8;
+    const WRITEV: u64 = 20;
+    const ESPIPE: i64 = -29;
+    const EBADF: i64 = -9;
+    if !FREEING.load(Ordering::Relaxed) {
+        return None;
+    }
+    match ctx.regs.gpr[RAX] {
+        WRITE => Some(ctx.regs.gpr[RDX] as i64),
+        WRITEV => Some(EBADF),
+        LSEEK => Some(ESPIPE),
+        _ => None,
     }
 }
 

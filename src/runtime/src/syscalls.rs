@@ -2,7 +2,7 @@
 #![allow(unsafe_code, reason = "system calls on the program's behalf")]
 
 use crate::cache::CACHE;
-use crate::threads;
+use crate::{inner, threads};
 use memcheck_abi::context::{RAX, RSP, ThreadContext};
 use memcheck_abi::event::{ExitReport, Repeat, Trap};
 use memcheck_kernel::{Action, CloneArgs, Special};
@@ -15,6 +15,10 @@ const EXECVEAT: u64 = 322;
 /// First half, from `asm::syscall`: 1 = execute it natively with the program's registers, 0 = done, the result is in place.
 pub extern "C" fn before() -> u32 {
     let ctx = context::current();
+    if let Some(answer) = inner::refused(ctx) {
+        ctx.regs.gpr[RAX] = answer as u64;
+        return 0;
+    }
     let result = match memcheck_kernel::before(ctx) {
         Action::Native => return 1,
         Action::NativeWith(a, nr) => {
@@ -127,7 +131,7 @@ fn exec(path: u64, argv: u64, nr: u64, a: [u64; 5]) -> i64 {
 
 /// The process ends by itself. `alone`: there is no other thread.
 fn finish(ctx: &mut ThreadContext, status: i32, alone: bool) {
-    crate::inner::free_libraries(ctx, alone);
+    inner::free_libraries(ctx, alone);
     exit_report(status);
 }
 

@@ -81,7 +81,10 @@ pub fn init(config: &Config) {
 pub fn mapping_of(addr: u64) -> Option<(u64, u64, u32, u32)> {
     let (floor, top) = (STACK_FLOOR.load(Ordering::Relaxed), STACK_TOP.load(Ordering::Relaxed));
     if (floor..top).contains(&addr) {
-        return Some((floor, top, READ | WRITE, kind::STACK));
+        // Where the kernel has not extended it yet, it will be like the rest.
+        let map = MAP.lock();
+        let prot = map.at(addr).or_else(|| map.at(top - 1)).map_or(READ | WRITE, |p| p.prot);
+        return Some((floor, top, prot, kind::STACK));
     }
     MAP.lock().at(addr).map(|p| (p.start, p.end, p.prot, p.kind))
 }
