@@ -110,7 +110,7 @@ pub const ROWS: &[Row] = &[
         Rule::InOut(1, Fix(8), "copy_file_range(off_in)"), Rule::InOut(3, Fix(8), "copy_file_range(off_out)")]),
     row(327, "preadv2", "fd vector count offset offset_high flags:4", &[IovOut(1, 2, "preadv2(vector)", "preadv2(vector[#])")]),
     row(328, "pwritev2", "fd vector count offset offset_high flags:4", &[IovIn(1, 2, "pwritev2(vector)", "pwritev2(vector[#])")]),
-    row(332, "statx", "dirfd:4 filename flags:4 mask:4 buf", &[Str(1, "statx(filename)"), Set(4, Fix(STATX), "statx(buf)")]),
+    row(332, "statx", "dirfd:4 filename flags:4 mask:4 buf", &[Do(statx_name), Set(4, Fix(STATX), "statx(buf)")]),
     plain(436, "close_range", "first:4 last:4 flags:4"),
     row(437, "openat2", "dfd:4 pathname how size", &[Str(1, "openat2(pathname)"), In(2, Fix(OPEN_HOW), "openat2(how)")]),
     row(439, "faccessat2", "dfd:4 pathname mode:4 flags:4", &[Str(1, "faccessat2(pathname)")]),
@@ -203,6 +203,15 @@ fn utimes_second(c: &mut Call) {
 
 const UTIME_NOW: u64 = 0x3fff_ffff;
 const UTIME_OMIT: u64 = 0x3fff_fffe;
+
+/// No name: the descriptor itself is meant (AT_EMPTY_PATH). Neither name nor buffer: a question whether the call exists, as Rust's
+/// library asks it.
+fn statx_name(c: &mut Call) {
+    const AT_EMPTY_PATH: u64 = 0x1000;
+    if c.args[1] != 0 || c.args[4] != 0 && c.args[2] & AT_EMPTY_PATH == 0 {
+        c.string(c.args[1], "statx(filename)");
+    }
+}
 
 /// Two timespecs; the seconds do not count when the nanoseconds say "now" or "leave alone".
 fn utimensat(c: &mut Call) {

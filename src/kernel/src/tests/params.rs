@@ -78,6 +78,15 @@ fn utimensat_looks_at_seconds_only_when_they_count() {
 }
 
 #[test]
+fn statx_without_a_name() {
+    let p = &mut Program::new();
+    let buf = p.words(&[0; 32]);
+    expect(p, 332, &[0, 0, 0, 0, 0], &[]);
+    expect(p, 332, &[BAD_FD, 0, 0x1000, 0x7ff, buf], &[]);
+    expect(p, 332, &[BAD_FD, 0, 0, 0x7ff, buf], &["statx(filename)"]);
+}
+
+#[test]
 fn vectors_and_sets() {
     let p = &mut Program::new();
     let (u, ok) = (p.undefined(64), p.words(&[0; 8]));
