@@ -5,8 +5,8 @@
 //! 0x0000_7ff0_0000   entry points of replaced IFUNC symbols (addresses only, nothing is mapped)
 //! 0x0000_7fff_f000   never mapped: its V shadow holds the branch table
 //! 0x0006_0000_0000   brk
-//! 0x0008_0000_0000   heap of the replacement allocator, 1 TiB
-//! 0x0110_0000_0000   other mappings of the program
+//! 0x009d_6b00_0000   heap of the replacement allocator, 1 TiB
+//! 0x01a0_0000_0000   other mappings of the program
 //! 0x0ff0_0000_0000   main stack, growing down from MAIN_STACK_TOP
 //! 0x1000_0000_0000   end of the program's space; nothing up to V
 //! 0x2000_0000_5840   V shadow: byte at addr + V_DISTANCE, 0 = addressable and fully defined
@@ -19,6 +19,9 @@
 //!
 //! The check of an access to `a` touches `a + V_DISTANCE`. For every tool address `a` that sum is unmapped or not canonical, so
 //! a checked access can never reach the tool's own data: the check itself faults first.
+//!
+//! The heap begins at an odd place: two neighbouring numbers of 32 bits must not look like a pointer into it (8 and 255 are common,
+//! 0x9d and 0x6b00_00ff are not), or the leak search would believe them.
 //!
 //! `V_DISTANCE` must not be round: the first-level cache of some processors predicts ways from a hash of the address in which
 //! high bits collide, and a program byte and its shadow byte would then evict each other.
@@ -50,9 +53,9 @@ pub const FORBIDDEN_END: u64 = 0x5_0000_0000;
 
 pub const BRK_START: u64 = 0x6_0000_0000;
 pub const BRK_END: u64 = 0x8_0000_0000;
-pub const HEAP_START: u64 = 0x8_0000_0000;
-pub const HEAP_END: u64 = 0x108_0000_0000;
-pub const MMAP_START: u64 = 0x110_0000_0000;
+pub const HEAP_START: u64 = 0x9d_6b00_0000;
+pub const HEAP_END: u64 = 0x19d_6b00_0000;
+pub const MMAP_START: u64 = 0x1a0_0000_0000;
 pub const MMAP_END: u64 = 0xff0_0000_0000;
 pub const MAIN_STACK_TOP: u64 = 0xfff_f000_0000;
 

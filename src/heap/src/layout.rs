@@ -1,7 +1,7 @@
 //! Where the heap and its metadata lie, and the numbers derived from that.
 //!
 //! ```text
-//! 0x0008_0000_0000   program memory, 1 TiB, in units of 16 KiB          (abi::layout::HEAP_START)
+//! 0x009d_6b00_0000   program memory, 1 TiB, in units of 16 KiB          (abi::layout::HEAP_START)
 //! 0x6f00_0000_0000   records, 32 bytes per slot: the records of a run of units begin at RECORDS + offset / 2
 //! 0x6f80_0000_0000   unit map, 4 bytes per unit
 //! 0x6f81_0000_0000   span descriptors, 16 bytes per unit
