@@ -1,7 +1,7 @@
 //! Clean mode: every register is fully defined, so an instruction needs only the checks of its memory operands.
 
 use crate::decode::{Flow, Item, Tail, flow};
-use crate::emit::{Asm, CC_NE, Mem, RAX, RCX, RSP, Seg};
+use crate::emit::{Asm, CC_NE, Mem, RAX, RCX, RSI, RSP, Seg};
 use crate::{Exit, InsnInfo, LOAD, MODIFY, Place, Program, Region, STORE, Shadow, Translator, check_descriptor, control, gpr, helper, relocate, slot, stack};
 use alloc::vec::Vec;
 use iced_x86::{Code, Instruction, InstructionInfoFactory, Mnemonic, OpAccess, OpKind, Register};
@@ -212,7 +212,14 @@ impl Emitter<'_> {
     fn rewrite(&mut self, mem: &Mem) {
         let n = self.item.len as usize;
         let raw = self.item.raw;
-        let done = if is_moffs(self.item.insn.code()) { self.rewrite_moffs(mem) } else { relocate::emit_with_mem(&mut self.asm, &raw[..n], mem) };
+        let done = if self.item.insn.mnemonic() == Mnemonic::Xlatb {
+            self.asm.op_mem(None, false, &[0x8a], RAX, mem);
+            true
+        } else if is_moffs(self.item.insn.code()) {
+            self.rewrite_moffs(mem)
+        } else {
+            relocate::emit_with_mem(&mut self.asm, &raw[..n], mem)
+        };
         if !done {
             self.asm.bytes(&[0x0f, 0x0b]);
         }
@@ -239,9 +246,26 @@ impl Emitter<'_> {
         let insn = self.item.insn;
         let (base, index) = (insn.memory_base(), insn.memory_index());
         let segment = insn.segment_prefix();
-        let foreign = matches!(segment, Register::FS | Register::GS);
+        // What is no access has no segment.
+        let foreign = matches!(segment, Register::FS | Register::GS) && insn.mnemonic() != Mnemonic::Lea;
         if index.is_vector_register() {
-            return self.copy_raw();
+            return self.copy_moved(gpr(base));
+        }
+        let field = if segment == Register::FS { offset::GUEST_FS } else { offset::GUEST_GS };
+        if insn.mnemonic() == Mnemonic::Xlatb {
+            // Its index is the byte al.
+            let table = |r| Mem { seg: Seg::None, base: gpr(base), index: Some((r, 0)), disp: 0, addr32: base.is_gpr32() };
+            return self.with_scratch(
+                |e, r| {
+                    e.asm.bytes(&[0x0f, 0xb6, 0xc0 | r << 3]);
+                    e.asm.lea(r, &table(r));
+                    if foreign {
+                        e.add_segment_base(r, field, false);
+                    }
+                },
+                |_, r| Mem::base(r, 0),
+                f,
+            );
         }
         if insn.is_ip_rel_memory_operand() && !foreign {
             let target = insn.ip_rel_memory_address();
@@ -268,7 +292,6 @@ impl Emitter<'_> {
             }
             return f(self, mem, false);
         }
-        let field = if segment == Register::FS { offset::GUEST_FS } else { offset::GUEST_GS };
         let load_base = move |e: &mut Self, r: u8| e.asm.load(r, &Mem::ctx(field));
         if insn.is_ip_rel_memory_operand() || !narrow || addr32 || mem.base.is_some() && mem.index.is_some() {
             // General form: the whole address in the scratch register.
@@ -280,12 +303,7 @@ impl Emitter<'_> {
                         None if !narrow => e.asm.mov_const(r, displacement),
                         None => e.asm.lea(r, &mem),
                     }
-                    // r += segment base, without touching flags: keep the sum's other part in a slot.
-                    let other = if r == RAX { 2 } else { RAX };
-                    e.asm.store(&spill(7), other);
-                    e.asm.load(other, &Mem::ctx(field));
-                    e.asm.lea(r, &Mem { seg: Seg::None, base: Some(r), index: Some((other, 0)), disp: 0, addr32: false });
-                    e.asm.load(other, &spill(7));
+                    e.add_segment_base(r, field, false);
                 },
                 |_, r| Mem::base(r, 0),
                 f,
@@ -296,6 +314,19 @@ impl Emitter<'_> {
             None => Mem { base: Some(r), ..mem },
         };
         self.with_scratch(load_base, build, f);
+    }
+
+    /// r += the program's segment base (or -=), without touching flags: the sum's other part waits in a slot.
+    fn add_segment_base(&mut self, r: u8, field: i32, subtract: bool) {
+        let other = if r == RAX { 2 } else { RAX };
+        self.asm.store(&spill(7), other);
+        self.asm.load(other, &Mem::ctx(field));
+        if subtract {
+            // not: -x - 1
+            self.asm.bytes(&[0x48, 0xf7, 0xd0 | other]);
+        }
+        self.asm.lea(r, &Mem { seg: Seg::None, base: Some(r), index: Some((other, 0)), disp: i32::from(subtract), addr32: false });
+        self.asm.load(other, &spill(7));
     }
 
     /// Run `f` with a memory operand built on a scratch register, which is spilled around it.
@@ -413,7 +444,26 @@ impl Emitter<'_> {
         } else {
             control::call_helper(self, helper::STRING | argument << 8);
         }
-        self.copy_raw();
+        let has_source = !matches!(insn.mnemonic(), Mnemonic::Stosb | Mnemonic::Stosw | Mnemonic::Stosd | Mnemonic::Stosq | Mnemonic::Scasb | Mnemonic::Scasw | Mnemonic::Scasd | Mnemonic::Scasq);
+        self.copy_moved(has_source.then_some(RSI));
+    }
+
+    /// Copy an instruction whose memory operand cannot be written anew. If it lies in the program's fs or gs, the register of its
+    /// address is moved by the segment's base meanwhile (a fault in between shows it moved: nobody has been seen to write this).
+    fn copy_moved(&mut self, register: Option<u8>) {
+        let segment = self.item.insn.segment_prefix();
+        let (Some(r), Register::FS | Register::GS) = (register, segment) else { return self.copy_raw() };
+        let field = if segment == Register::FS { offset::GUEST_FS } else { offset::GUEST_GS };
+        self.place_step();
+        self.add_segment_base(r, field, false);
+        self.mark_own();
+        let n = self.item.len as usize;
+        let raw = self.item.raw;
+        let prefixes = raw[..n].iter().take_while(|b| relocate::is_prefix(**b)).count();
+        let kept = raw[..prefixes].iter().filter(|b| !matches!(b, 0x64 | 0x65));
+        self.asm.buf.extend(kept);
+        self.asm.bytes(&raw[prefixes..n]);
+        self.add_segment_base(r, field, true);
     }
 
     /// Leave the region for a program address.

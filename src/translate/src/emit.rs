@@ -48,6 +48,7 @@ pub const RAX: u8 = 0;
 pub const RCX: u8 = 1;
 pub const RSP: u8 = 4;
 pub const RBP: u8 = 5;
+pub const RSI: u8 = 6;
 
 /// Condition codes as in the opcode's low four bits.
 pub const CC_NE: u8 = 5;

@@ -31,8 +31,11 @@ enum Encoding {
     Evex,
 }
 
+pub fn is_prefix(b: u8) -> bool {
+    matches!(b, 0x66 | 0x67 | 0xf2 | 0xf3 | 0xf0 | 0x2e | 0x36 | 0x3e | 0x26 | 0x64 | 0x65)
+}
+
 fn parts(raw: &[u8]) -> Option<Parts> {
-    let is_prefix = |b: u8| matches!(b, 0x66 | 0x67 | 0xf2 | 0xf3 | 0xf0 | 0x2e | 0x36 | 0x3e | 0x26 | 0x64 | 0x65);
     let prefixes = raw.iter().position(|&b| !is_prefix(b))?;
     let first = raw[prefixes];
     let (encoding, opcode) = match first {

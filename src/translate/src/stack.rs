@@ -107,7 +107,7 @@ fn pop_to_memory(e: &mut Emitter, bytes: u32) {
         e.check(&after, bytes, STORE);
         e.mark_own();
         if rewritten {
-            e.asm.op_mem(None, false, &[0x8f], 0, &mem);
+            e.asm.op_mem((bytes == 2).then_some(0x66), false, &[0x8f], 0, &mem);
         } else {
             e.copy_raw();
         }
