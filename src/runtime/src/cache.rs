@@ -123,7 +123,21 @@ impl Cache {
         let keep = region.as_ref().is_some_and(|_| view.is_writable(pc));
         self.translator = Some(translator);
         let region = region?;
+        if self.translator.as_ref().is_some_and(|t| t.conflict) {
+            return self.give_up_private_vectors(pc);
+        }
         Some(self.publish(region, pc, at, keep))
+    }
+
+    /// The program uses AVX-512 although it is told that there is none: from now on without registers of our own. Code that is already
+    /// there only reads them; it is forgotten, and wrong shadow that it may still write is no more than a missed report.
+    fn give_up_private_vectors(&mut self, pc: u64) -> Option<u64> {
+        if let Some(t) = &mut self.translator {
+            (t.options.private_vectors, t.conflict) = (false, false);
+        }
+        crate::vectors::release();
+        self.invalidate(0, memcheck_abi::layout::PROGRAM_END);
+        self.find_or_translate(pc)
     }
 
     /// The translation of a replaced function's own code. Only its first region is special; what it branches to is found as usual.

@@ -21,6 +21,7 @@ pub extern "C" fn dispatch() -> u64 {
 
 /// Host address of the translation of ctx.regs.rip.
 pub extern "C" fn entry_of_rip() -> u64 {
+    crate::vectors::prepare();
     body_of(context::current().regs.rip)
 }
 

@@ -93,6 +93,10 @@ impl Program for View<'_> {
         lookup_low(pc).or_else(|| self.high.get(&pc).map(|e| e + INDIRECT_ENTRY))
     }
 
+    fn is_constant(&self, addr: u64) -> bool {
+        space::mapping_of(addr).is_some_and(|(_, _, prot, kind)| prot & WRITE == 0 && kind & kind::SHARED == 0)
+    }
+
     fn is_writable(&self, pc: u64) -> bool {
         space::mapping_of(pc).is_some_and(|(_, _, prot, kind)| prot & WRITE != 0 || kind & kind::SHARED != 0)
     }

@@ -74,6 +74,7 @@ pub extern "C" fn after_replaced(_result: u64) {
 /// The kernel built a signal frame on [rsp, slot 7) and a handler begins at ctx.target.
 pub extern "C" fn handler_begins() -> u64 {
     let ctx = context::current();
+    crate::vectors::prepare();
     let sp = ctx.regs.gpr[RSP];
     let frame_end = ctx.scratch[7];
     stackmove::settle(ctx, sp);
@@ -90,6 +91,7 @@ pub extern "C" fn handler_begins() -> u64 {
 /// Program registers were set from outside: after a signal return, or because nothing was delivered after all.
 pub extern "C" fn resumed() -> u64 {
     let ctx = context::current();
+    crate::vectors::prepare();
     stackmove::settle(ctx, ctx.regs.gpr[RSP]);
     crate::dispatch::dispatch()
 }

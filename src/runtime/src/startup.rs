@@ -53,7 +53,7 @@ pub extern "C" fn start(rsp: u64) -> ! {
     let stack = move_stack(config, rsp);
     fix_auxv(config, &moves, rsp, stack);
     let rsp = rsp.wrapping_add(stack);
-    if !cache::init(stubs(), Options { undef: config.undef_value_errors != 0 }) {
+    if !cache::init(stubs(), Options { undef: config.undef_value_errors != 0, private_vectors: crate::vectors::acquire() }) {
         fail("the code cache cannot be mapped");
     }
     memcheck_kernel::init(config);

@@ -36,6 +36,32 @@ fn avx_level() -> u32 {
     }
 }
 
+/// Do translated code's private registers exist? See `translate::Options::private_vectors`.
+static PRIVATE: AtomicU32 = AtomicU32::new(0);
+
+/// May translated code have vector registers of its own? Decided once, at start-up.
+pub fn acquire() -> bool {
+    let seven = core::arch::x86_64::__cpuid_count(7, 0);
+    // F, DQ, BW, VL
+    let all = 1 << 16 | 1 << 17 | 1 << 30 | 1 << 31;
+    let have = level() >= 3 && seven.ebx & all == all;
+    PRIVATE.store(u32::from(have), Ordering::Relaxed);
+    have
+}
+
+/// The program wants them for itself.
+pub fn release() {
+    PRIVATE.store(0, Ordering::Relaxed);
+}
+
+/// Load the private registers: at a thread's start, and after the kernel has cleared them (a signal handler begins).
+pub fn prepare() {
+    if PRIVATE.load(Ordering::Relaxed) != 0 {
+        // SAFETY: AVX-512 is there and the program does not use these registers.
+        unsafe { asm!("vpternlogd zmm31, zmm31, zmm31, 0xff", "vpxord zmm30, zmm30, zmm30", options(nomem, nostack, preserves_flags)) };
+    }
+}
+
 /// All that the processor has of zmm`index`.
 pub fn register(ctx: &ThreadContext, index: usize) -> Wide {
     let mut all = [0u64; 8];

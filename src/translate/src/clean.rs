@@ -367,6 +367,9 @@ impl Emitter<'_> {
         if kind != STORE && self.pending.is_some() {
             return self.test_memory(mem, size);
         }
+        if mem.base.is_none() && mem.index.is_none() && kind == LOAD && self.program.is_constant(mem.disp as i64 as u64) {
+            return;
+        }
         let on_stack = mem.base == Some(RSP) && mem.index.is_none() && mem.disp >= -128 && !mem.addr32;
         if on_stack && kind == STORE && size <= 64 {
             return self.define(mem, size);
@@ -381,7 +384,7 @@ impl Emitter<'_> {
             self.cold.push(Cold::Check { patches: alloc::vec![p], restore_rcx: false, mem: *mem, size, kind, back });
         } else if self.item.flags_live {
             self.check_keeping_flags(mem, size, kind, &pieces);
-        } else if pieces.len() >= 3 {
+        } else if pieces.len() >= 3 || size == 16 && self.t.options.private_vectors {
             self.check_wide(mem, size, kind, &pieces);
         } else {
             let mut patches = Vec::with_capacity(2);
@@ -396,6 +399,9 @@ impl Emitter<'_> {
 
     /// Several words: or them together in a register.
     fn check_wide(&mut self, mem: &Mem, size: u32, kind: u32, pieces: &[(i32, u32)]) {
+        if self.t.options.private_vectors && matches!(size, 16 | 32 | 48 | 64) {
+            return self.check_private(mem, size, kind);
+        }
         let r = [RCX, 2, RAX].into_iter().find(|&r| !mem.uses(r)).unwrap_or(6);
         self.asm.store(&spill(slot::RCX), r);
         let (first, rest) = (pieces[0], &pieces[1..]);
@@ -407,6 +413,19 @@ impl Emitter<'_> {
         }
         self.asm.load(r, &spill(slot::RCX));
         let patches = alloc::vec![self.asm.jcc_forward(CC_NE)];
+        let back = self.asm.offset();
+        self.cold.push(Cold::Check { patches, restore_rcx: false, mem: *mem, size, kind, back });
+    }
+
+    /// The same with one vector test or two.
+    fn check_private(&mut self, mem: &Mem, size: u32, kind: u32) {
+        let (first, second) = if size == 48 { (32, Some(16)) } else { (size, None) };
+        self.asm.test_wide(&mem.shadow(0), first);
+        let mut patches = alloc::vec![self.asm.jcc_forward(CC_NE)];
+        if let Some(n) = second {
+            self.asm.test_wide(&mem.shadow(first as i32), n);
+            patches.push(self.asm.jcc_forward(CC_NE));
+        }
         let back = self.asm.offset();
         self.cold.push(Cold::Check { patches, restore_rcx: false, mem: *mem, size, kind, back });
     }
@@ -428,8 +447,34 @@ impl Emitter<'_> {
         self.cold.push(Cold::Check { patches, restore_rcx: true, mem: *mem, size, kind, back });
     }
 
+    /// Fill shadow bytes at `mem` (a gs operand) with ones or zeros from the private registers; the last store may overlap.
+    pub fn fill_wide(&mut self, mem: &Mem, size: u32, ones: bool) {
+        let mut at = 0;
+        while at < size {
+            let left = size - at;
+            let n = [64, 32, 16].into_iter().find(|&n| n <= left);
+            match n {
+                Some(n) => {
+                    self.asm.store_wide(&Mem { disp: mem.disp + at as i32, ..*mem }, ones, n);
+                    at += n;
+                }
+                None if matches!(left, 1 | 2 | 4 | 8) => {
+                    self.asm.store_imm(&Mem { disp: mem.disp + at as i32, ..*mem }, left, if ones { -1 } else { 0 });
+                    at = size;
+                }
+                None => {
+                    self.asm.store_wide(&Mem { disp: mem.disp + (size - 16) as i32, ..*mem }, ones, 16);
+                    at = size;
+                }
+            }
+        }
+    }
+
     /// Mark bytes defined without asking.
     pub fn define(&mut self, mem: &Mem, size: u32) {
+        if self.t.options.private_vectors && size >= 16 && size % 8 == 0 {
+            return self.fill_wide(&mem.shadow(0), size, false);
+        }
         for (at, n) in pieces(size) {
             self.asm.store_imm(&mem.shadow(at), n, 0);
         }

@@ -26,7 +26,7 @@ pub struct Item {
     pub released: u32,
     /// For `ret`: the flags were last written by plain stack arithmetic, so nobody waits for them.
     pub noise: bool,
-    /// For `pop`: how many pops from here on its check covers; 0 if an earlier one does.
+    /// For `pop` and `push`: how many of them from here on are checked (made defined) by this one; 0 = done by an earlier one.
     pub batch: u8,
     /// A client request preamble (19 bytes) starts here.
     pub client_request: bool,

@@ -274,6 +274,50 @@ impl Asm {
         self.offset() - 1
     }
 
+    /// ModRM, SIB and a displacement of always 32 bits (8-bit ones are scaled in EVEX encodings).
+    fn modrm_mem32(&mut self, reg: u8, m: &Mem) {
+        let field = (reg & 7) << 3;
+        let index = m.index.map_or(0x20, |(r, s)| s << 6 | (r & 7) << 3);
+        match m.base {
+            None => self.bytes(&[field | 4, index | 5]),
+            Some(b) => self.bytes(&[0x80 | field | 4, index | b & 7]),
+        }
+        self.u32(m.disp as u32);
+    }
+
+    /// EVEX prefix bytes X and B for a memory operand, inverted and in place.
+    fn evex_xb(m: &Mem) -> u8 {
+        let x = m.index.is_some_and(|(r, _)| r >= 8);
+        let b = m.base.is_some_and(|r| r >= 8);
+        u8::from(!x) << 6 | u8::from(!b) << 5
+    }
+
+    /// Store the low 16, 32 or 64 bytes of zmm31 (all ones) or zmm30 (zeros): vmovdqu64 [m], reg.
+    pub fn store_wide(&mut self, m: &Mem, ones: bool, size: u32) {
+        self.seg_prefix(m);
+        let reg: u8 = if ones { 31 } else { 30 };
+        let length = match size {
+            16 => 0x00,
+            32 => 0x20,
+            _ => 0x40,
+        };
+        self.bytes(&[0x62, Self::evex_xb(m) | u8::from(reg & 8 == 0) << 7 | 0x01, 0xfe, length | 0x08, 0x7f]);
+        self.modrm_mem32(reg, m);
+    }
+
+    /// ZF = the 16, 32 or 64 bytes at `m` are all zero: vptestmq k7, reg31, [m]; kortestb k7, k7.
+    pub fn test_wide(&mut self, m: &Mem, size: u32) {
+        self.seg_prefix(m);
+        let length = match size {
+            16 => 0x00,
+            32 => 0x20,
+            _ => 0x40,
+        };
+        self.bytes(&[0x62, Self::evex_xb(m) | 0x92, 0x85, length, 0x27]);
+        self.modrm_mem32(7, m);
+        self.bytes(&[0xc5, 0xf9, 0x98, 0xff]);
+    }
+
     /// Let the rel32 at `at` point here.
     pub fn patch_here(&mut self, at: usize) {
         self.patch_to(at, self.offset());

@@ -77,6 +77,8 @@ pub mod slot {
     pub const CONTINUE: i32 = 3;
     pub const ARGUMENT: i32 = 4;
     pub const FLAGS: i32 = 5;
+    /// The program's alignment check flag, at its place in EFLAGS; the processor's own is always clear.
+    pub const ALIGNMENT_CHECK: i32 = 15;
 }
 
 /// Kinds of a checked access.
@@ -109,6 +111,17 @@ pub const LINK_DATA_SIZE: usize = 16;
 pub struct Options {
     /// Check definedness of loads (V), not only heap addressability.
     pub undef: bool,
+    /// zmm31 (all ones), zmm30 (zeros) and k7 are ours: the processor has AVX-512 and the program, which is told that it has not,
+    /// does not use it. See [`uses_private_registers`].
+    pub private_vectors: bool,
+}
+
+/// Does the program use registers that `Options::private_vectors` takes for its own?
+pub fn uses_private_registers(insn: &iced_x86::Instruction) -> bool {
+    (0..insn.op_count()).any(|i| {
+        let r = insn.op_register(i);
+        r.is_k() || r.is_vector_register() && r.number() >= 16
+    }) || insn.op_mask() != iced_x86::Register::None
 }
 
 /// What the translator asks about the program.
@@ -120,6 +133,8 @@ pub trait Program {
     fn redirect(&self, pc: u64) -> Option<(u32, bool)>;
     /// Host address of the body of the translation of `pc`.
     fn translated(&self, pc: u64) -> Option<u64>;
+    /// Data at `addr` cannot be written by the program: its V bytes stay zero.
+    fn is_constant(&self, addr: u64) -> bool;
     /// The page of `pc` is writable, through this or another mapping: the code may change under us. Regions there end behind every
     /// store and begin with a comparison.
     fn is_writable(&self, pc: u64) -> bool;
@@ -174,6 +189,8 @@ pub struct Region {
 
 /// Translates regions; keeps its working memory between calls.
 pub struct Translator {
+    /// The last region uses registers that `Options::private_vectors` counts on.
+    pub conflict: bool,
     pub(crate) items: Vec<decode::Item>,
     pub(crate) factory: InstructionInfoFactory,
     pub stubs: Stubs,
@@ -182,7 +199,7 @@ pub struct Translator {
 
 impl Translator {
     pub fn new(stubs: Stubs, options: Options) -> Translator {
-        Translator { items: Vec::with_capacity(64), factory: InstructionInfoFactory::new(), stubs, options }
+        Translator { conflict: false, items: Vec::with_capacity(64), factory: InstructionInfoFactory::new(), stubs, options }
     }
 
     /// Translate the region at `pc`, to be placed at `at`. None if there is no executable code at `pc`.
@@ -192,6 +209,7 @@ impl Translator {
         }
         let mut items = core::mem::take(&mut self.items);
         let tail = decode::region(program, pc, &mut items);
+        self.conflict = self.options.private_vectors && items.iter().any(|i| uses_private_registers(&i.insn));
         let region = tail.map(|tail| {
             plan::plan(program, &mut items, &mut self.factory, tail);
             clean::emit_region(self, program, &items, tail, at, None)

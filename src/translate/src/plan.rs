@@ -142,12 +142,14 @@ fn releases(items: &mut [Item]) {
     last.noise = total > 8;
 }
 
-/// Runs of pops are checked at once, by the first.
+/// Runs of pops are checked, and runs of pushes made defined, at once, by the first. Prologues save a register between moves: what
+/// does not touch the stack may stand between pushes.
 fn batches(items: &mut [Item]) {
-    let is_pop = |i: &Item| i.insn.mnemonic() == Mnemonic::Pop && i.insn.op0_kind() == OpKind::Register && i.insn.op0_register().is_gpr64() && i.insn.op0_register() != Register::RSP;
+    let plain = |i: &Item, m| i.insn.mnemonic() == m && i.insn.op0_kind() == OpKind::Register && i.insn.op0_register().is_gpr64() && i.insn.op0_register() != Register::RSP;
+    push_runs(items);
     let mut at = 0;
     while at < items.len() {
-        let run = items[at..].iter().take(MAX_BATCH).take_while(|i| is_pop(i)).count();
+        let run = items[at..].iter().take(MAX_BATCH).take_while(|i| plain(i, Mnemonic::Pop)).count();
         if run > 1 {
             items[at].batch = run as u8;
             for i in &mut items[at + 1..at + run] {
@@ -155,6 +157,31 @@ fn batches(items: &mut [Item]) {
             }
         }
         at += run.max(1);
+    }
+}
+
+fn push_runs(items: &mut [Item]) {
+    let is_push = |i: &Item| i.insn.mnemonic() == Mnemonic::Push && i.insn.op0_kind() == OpKind::Register && i.insn.op0_register().is_gpr64();
+    let between = |i: &Item| harmless(&i.insn) && (0..i.insn.op_count()).all(|k| i.insn.op_kind(k) != OpKind::Memory);
+    let mut at = 0;
+    while at < items.len() {
+        if !is_push(&items[at]) {
+            at += 1;
+            continue;
+        }
+        let (first, mut last, mut count) = (at, at, 1);
+        for next in at + 1..items.len() {
+            if is_push(&items[next]) && count < MAX_BATCH {
+                (last, count) = (next, count + 1);
+            } else if !between(&items[next]) {
+                break;
+            }
+        }
+        for i in items[first..=last].iter_mut().filter(|i| is_push(i)) {
+            i.batch = 0;
+        }
+        items[first].batch = count as u8;
+        at = last + 1;
     }
 }
 

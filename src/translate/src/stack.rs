@@ -11,7 +11,7 @@
 //! ```
 
 use crate::clean::{Emitter, spill};
-use crate::emit::{Mem, RCX, RSP, Seg};
+use crate::emit::{CC_NE, Mem, RAX, RCX, RSP, Seg};
 use crate::{LOAD, STORE, slot};
 use iced_x86::{Instruction, Mnemonic, OpKind, Register};
 use memcheck_abi::context::offset;
@@ -74,9 +74,47 @@ fn push(e: &mut Emitter, insn: &Instruction) {
         e.define(&slot, bytes as u32);
         return e.ordinary();
     }
-    // In dirty mode the rule, if it runs, writes the slot's V itself: it comes back behind this.
-    e.define(&slot, bytes as u32);
+    // A run of pushes is made defined by the first. In dirty mode the rule, if it runs, writes the slot's V itself.
+    if e.shadow.is_some() || e.item.batch == 1 {
+        e.define(&slot, bytes as u32);
+    } else if e.item.batch > 1 {
+        let all = i32::from(e.item.batch) * 8;
+        e.define(&Mem::base(RSP, -all), all as u32);
+    }
     e.copy_raw();
+    if insn.mnemonic() == Mnemonic::Pushfq {
+        show_alignment_check(e, &Mem::base(RSP, 0));
+    }
+}
+
+/// The flag AC. Set in the processor, it would make the runtime's own unaligned accesses fault; but programs set it to see whether it
+/// stays (processors without it have no cpuid). So it lives in the thread context.
+const AC: u32 = 1 << 18;
+
+/// In front of popfq, where no flag lives: take the flag from the word that is about to be popped.
+fn hide_alignment_check(e: &mut Emitter, word: &Mem) {
+    e.asm.op_mem(None, false, &[0xf7], 0, word);
+    e.asm.u32(AC);
+    e.asm.store_imm(&spill(slot::ALIGNMENT_CHECK), 8, 0);
+    let skip = e.asm.jcc_forward(CC_NE ^ 1);
+    e.asm.store_imm(&spill(slot::ALIGNMENT_CHECK), 8, AC as i32);
+    e.asm.op_mem(None, false, &[0x81], 4, word);
+    e.asm.u32(!AC);
+    e.asm.patch_here(skip);
+}
+
+/// Behind pushfq: put it into the word. Keeps the flags.
+fn show_alignment_check(e: &mut Emitter, word: &Mem) {
+    e.asm.store(&spill(slot::RCX), RCX);
+    e.asm.load(RCX, &spill(slot::ALIGNMENT_CHECK));
+    let clear = e.asm.jrcxz_forward();
+    e.asm.store(&spill(slot::RAX), RAX);
+    e.asm.load(RAX, word);
+    e.asm.lea(RAX, &Mem { index: Some((RCX, 0)), ..Mem::base(RAX, 0) });
+    e.asm.store(word, RAX);
+    e.asm.load(RAX, &spill(slot::RAX));
+    e.asm.patch8_here(clear);
+    e.asm.load(RCX, &spill(slot::RCX));
 }
 
 fn pop(e: &mut Emitter, insn: &Instruction) {
@@ -92,6 +130,9 @@ fn pop(e: &mut Emitter, insn: &Instruction) {
     if insn.op_count() > 0 && insn.op0_kind() == OpKind::Memory {
         pop_to_memory(e, bytes);
     } else {
+        if insn.mnemonic() == Mnemonic::Popfq {
+            hide_alignment_check(e, &Mem::base(RSP, 0));
+        }
         e.copy_raw();
     }
     if !e.item.deferred {
@@ -152,6 +193,9 @@ fn spill_old_sp(e: &mut Emitter, disp: i32) {
 /// Paint `bytes` bytes from rsp + `from` on as released.
 fn paint(e: &mut Emitter, from: i32, bytes: u32) {
     let mut at = 0;
+    if e.t.options.private_vectors && bytes >= 16 {
+        return e.fill_wide(&Mem { seg: Seg::Gs, ..Mem::base(RSP, from) }, bytes, true);
+    }
     if bytes >= WIDE_PAINT {
         // xmm15 = all ones, 16 bytes at a time; its own contents wait in the context.
         e.asm.op_mem(None, false, &[0x0f, 0x11], 15, &Mem::ctx(offset::XSAVE));
