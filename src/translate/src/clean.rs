@@ -180,6 +180,7 @@ impl Emitter<'_> {
         let moves_stack = stack::writes_rsp(&insn);
         let Some(access) = memory_access(&mut self.t.factory, &insn) else {
             if moves_stack {
+                self.place_step();
                 self.asm.store(&spill(slot::ADDRESS), RSP);
             }
             return self.copy_raw();
@@ -190,6 +191,7 @@ impl Emitter<'_> {
                 e.check(&mem, size, kind);
             }
             if moves_stack {
+                e.place_step();
                 e.asm.store(&spill(slot::ADDRESS), RSP);
             }
             e.mark_own();

@@ -177,6 +177,7 @@ fn load_target(e: &mut Emitter) {
     let size = insn.memory_size().size() as u32;
     e.with_operand(|e, mem, _| {
         e.check(&mem, size, LOAD);
+        e.place_step();
         e.asm.store(&spill(slot::RCX), RCX);
         e.mark_own();
         e.asm.load(RCX, &mem);
@@ -210,6 +211,7 @@ fn push_return(e: &mut Emitter, address: u64) {
 
 fn call_direct(e: &mut Emitter, target: u64) {
     let next = e.item.pc + u64::from(e.item.len);
+    e.place_step();
     push_return(e, next);
     e.exit_jmp(target);
 }
@@ -226,6 +228,7 @@ fn call_indirect(e: &mut Emitter) {
 fn ret(e: &mut Emitter) {
     let insn = e.item.insn;
     let released = e.item.released.max(8);
+    e.place_step();
     stack::before_ret(e, released);
     e.asm.store(&spill(slot::RCX), RCX);
     spilled_from_here(e);

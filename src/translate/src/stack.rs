@@ -120,6 +120,7 @@ fn show_alignment_check(e: &mut Emitter, word: &Mem) {
 fn pop(e: &mut Emitter, insn: &Instruction) {
     let bytes = insn.stack_pointer_increment() as u32;
     if insn.op_count() > 0 && insn.op0_kind() == OpKind::Register && insn.op0_register().full_register() == Register::RSP {
+        e.place_step();
         e.asm.store(&spill(slot::ADDRESS), RSP);
         e.copy_raw();
         return after_move(e);
