@@ -11,7 +11,7 @@
 
 use crate::layout::{GROW_UNITS, SPANS, TRIAL, TRIAL_END, UNIT, UNITS, address_of};
 use core::sync::atomic::{AtomicU32, AtomicU64, Ordering::Relaxed};
-use memcheck_rt::sys;
+use memcheck_rt::{limit, sys};
 
 const FREE: u32 = 1;
 const PAINTED: u32 = 2;
@@ -78,10 +78,17 @@ impl Spans {
         if units >= crate::map::MAX_RUN {
             return None;
         }
-        match self.find(units) {
+        if limit::refuses(units * UNIT) {
+            return None;
+        }
+        let run = match self.find(units) {
             Some(first) => Some(self.split(first, units)),
             None => self.extend(units),
+        };
+        if run.is_some() {
+            limit::heap_grew(units * UNIT);
         }
+        run
     }
 
     fn find(&self, units: u64) -> Option<u64> {
@@ -132,6 +139,7 @@ impl Spans {
 
     /// Take a run back. Its map entries are cleared already.
     pub fn give(&mut self, mut run: Run) {
+        limit::heap_shrank(run.units * UNIT);
         if !run.zero && self.dirty + run.units * UNIT > KEEP_BYTES {
             // SAFETY: a free run belongs to the heap and nobody needs its contents.
             unsafe { sys::discard(address_of(run.first), run.units * UNIT) };

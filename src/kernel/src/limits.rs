@@ -1,8 +1,8 @@
 //! RLIMIT_AS and RLIMIT_DATA, which the program may set and read but which never reach the kernel.
 //!
 //! The tool reserves terabytes of address space inside the process; a real limit would refuse its next mapping, and with it the
-//! program's next malloc. So the two limits are remembered here. All other limits are the kernel's business. A program that wants
-//! to see its own allocation fail at the limit does not see that.
+//! program's next malloc. So the two limits are remembered here; the limit of the address space is kept by those who hand out memory
+//! (`rt::limit`), the other one by nobody. All other limits are the kernel's business.
 #![allow(unsafe_code, reason = "asks for the process id")]
 
 use crate::action::Action;
@@ -92,6 +92,10 @@ fn exchange(c: &mut Call, resource: u64, new: u64, old: u64) -> Action {
         let result = limit.set(wanted);
         if result != 0 {
             return Action::Done(result);
+        }
+        if core::ptr::eq(limit, &ADDRESS_SPACE) {
+            memcheck_rt::limit::set(wanted[0]);
+            crate::space::account();
         }
     }
     if old != 0 {

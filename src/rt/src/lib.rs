@@ -10,6 +10,7 @@
 //! - [`access`]    may the program touch this range, and if not, what is wrong with it
 //! - [`callstack`] the current stack, from the shadow call stack
 //! - [`depot`]     stacks stored once, known by a small number
+//! - [`limit`]     how much memory the program allows itself
 //! - [`report`]    errors: counted if seen before, else told to the tracer
 //! - [`arena`]     the global allocator of the runtime
 #![no_std]
@@ -20,6 +21,7 @@ pub mod arena;
 pub mod callstack;
 pub mod context;
 pub mod depot;
+pub mod limit;
 pub mod report;
 pub mod shadow;
 pub mod sync;

@@ -11,6 +11,7 @@ use crate::action::Action;
 use crate::call::Call;
 use core::sync::atomic::{AtomicU64, Ordering};
 use memcheck_abi::layout::{BRK_END, BRK_START};
+use memcheck_rt::limit;
 use memcheck_rt::sys::{self, nr};
 
 /// The program break. Changed with ORDER held.
@@ -32,6 +33,7 @@ pub(crate) fn brk(c: &mut Call) -> Action {
     if done {
         END.store(new, Ordering::Relaxed);
     }
+    super::account();
     drop(order);
     Action::Done(END.load(Ordering::Relaxed) as i64)
 }
@@ -42,7 +44,7 @@ fn grow(old: u64, new: u64) -> bool {
         return true;
     }
     let mut map = MAP.lock();
-    if !map.is_free(start, end) || !sys::map_fixed(start, end - start, sys::PROT_READ | sys::PROT_WRITE) {
+    if limit::refuses(end - start) || !map.is_free(start, end) || !sys::map_fixed(start, end - start, sys::PROT_READ | sys::PROT_WRITE) {
         return false;
     }
     // Origin 0: all pieces of the break are one.

@@ -8,6 +8,7 @@ use super::{Effects, MAP, ORDER, real_prot, round_up, shadow};
 use crate::action::Action;
 use crate::call::Call;
 use crate::{EEXIST, EINVAL, ENOMEM};
+use memcheck_rt::limit;
 use memcheck_rt::sys::{self, MAP_ANONYMOUS, MAP_FIXED, MAP_FIXED_NOREPLACE, MAP_SHARED, nr};
 
 /// Places tried when something unknown is in the way.
@@ -21,6 +22,7 @@ pub(crate) fn mmap(c: &mut Call) -> Action {
         // The kernel knows best which error that is.
         Some(0) => run(&Request { addr, len, prot, flags, fd, offset }, addr, flags),
         None => ENOMEM,
+        Some(len) if limit::refuses(len) => ENOMEM,
         Some(len) => map_request(&Request { addr, len, prot, flags, fd, offset }, &mut effects),
     };
     effects.tell();

@@ -39,7 +39,7 @@ use map::Map;
 use memcheck_abi::config::{Config, mapping};
 use memcheck_abi::layout::{HEAP_END, HEAP_START};
 use memcheck_rt::sync::{Guard, Lock};
-use memcheck_rt::sys;
+use memcheck_rt::{limit, sys};
 
 static ORDER: Lock<()> = Lock::new(());
 pub(crate) static MAP: Lock<Map> = Lock::new(Map::empty());
@@ -203,6 +203,7 @@ impl Effects {
     }
 
     fn tell(self) {
+        account();
         let hooks = hooks::get();
         for (start, end) in self.changed {
             (hooks.code_changed)(start, end - start);
@@ -210,6 +211,13 @@ impl Effects {
         for (start, end, flags) in self.appeared {
             (hooks.exec_mapped)(start, end, flags);
         }
+    }
+}
+
+/// While the program limits itself, the sum of its mappings is kept.
+pub(crate) fn account() {
+    if limit::is_set() {
+        limit::mapped(MAP.lock().overlapping(0, u64::MAX).map(|p| p.end - p.start).sum());
     }
 }
 

@@ -12,6 +12,7 @@ use crate::action::Action;
 use crate::call::Call;
 use crate::{EEXIST, EFAULT, EINVAL, ENOMEM};
 use alloc::vec::Vec;
+use memcheck_rt::limit;
 use memcheck_rt::sys::{self, MAP_ANONYMOUS, MAP_FIXED_NOREPLACE, MAP_NORESERVE, MAP_PRIVATE, nr};
 
 const MAYMOVE: u64 = 1;
@@ -39,7 +40,9 @@ pub(crate) fn mremap(c: &mut Call) -> Action {
     }
     let order = ORDER.lock();
     let mut effects = Effects::default();
-    let result = if flags & FIXED != 0 {
+    let result = if limit::refuses(new_len.saturating_sub(old_len)) && new_len > old_len {
+        ENOMEM
+    } else if flags & FIXED != 0 {
         fixed(&m, target, &mut effects)
     } else if flags & DONTUNMAP == 0 && new_len <= old_len && old_len != 0 {
         shrink(&m, &mut effects)

@@ -5,6 +5,7 @@ use crate::action::clone;
 use crate::{Action, CloneArgs, Special, before};
 use memcheck_abi::context::RAX;
 use memcheck_rt::context;
+use std::vec::Vec;
 
 /// What `before` says, without executing anything.
 fn ask(number: u64, args: [u64; 6]) -> Action {
@@ -95,9 +96,14 @@ fn limits_of_memory_never_reach_the_kernel() {
     let reversed = p.words(&[2, 1]);
     assert_eq!(p.call(160, &[AS, reversed]), -22);
     assert_eq!(crate::limits::pending().collect::<std::vec::Vec<_>>(), [(AS, 1 << 20, 1 << 30)]);
-    let mapped = p.call(9, &[0, 1 << 31, 0, 0x22, u64::MAX, 0]);
-    assert!(mapped > 0, "the process can still map");
-    p.call(11, &[mapped as u64, 1 << 31]);
+    assert_eq!(p.call(9, &[0, 1 << 31, 0, 0x22, u64::MAX, 0]), -12, "the program sees its own limit");
+    assert!(Vec::<u8>::new().try_reserve(1 << 31).is_ok(), "the process can still map");
+    let none = p.words(&[1 << 29, 1 << 30]);
+    assert_eq!(p.call(160, &[AS, none]), 0);
+    let mapped = p.call(9, &[0, 1 << 20, 0, 0x22, u64::MAX, 0]);
+    assert!(mapped > 0, "below the limit");
+    p.call(11, &[mapped as u64, 1 << 20]);
+    memcheck_rt::limit::set(u64::MAX);
     assert_eq!(p.call(151, &[3]), 0, "mlockall does nothing");
 }
 
