@@ -132,6 +132,7 @@ fn pop(e: &mut Emitter, insn: &Instruction) {
         pop_to_memory(e, bytes);
     } else {
         if insn.mnemonic() == Mnemonic::Popfq {
+            e.place_step();
             hide_alignment_check(e, &Mem::base(RSP, 0));
         }
         e.copy_raw();
