@@ -96,14 +96,14 @@ impl Modules {
         let module_end = elf.end.wrapping_add(bias).max(end);
         self.add(name, file, first.start, module_end, bias);
         let is_executable = fs::read_link(format!("/proc/{}/exe", process.pid())).is_ok_and(|exe| exe.as_os_str() == map.path);
-        let symbols = symbolize::find_functions(file, &|name| wanted.has(name) || requests::is_called_at_exit(name)).unwrap_or_default();
+        let symbols = symbolize::find_functions(file, &|name| wanted.has(name) || requests::is_needed(name)).unwrap_or_default();
         let role = Role::of(name, &elf, is_executable);
         let entries = wanted.choose(role, &symbols);
         let here = |entry: &Entry| (start..end).contains(&entry.value.wrapping_add(bias));
         let entries: Vec<Entry> = entries.into_iter().filter(here).collect();
         self.name_replaced(&entries, name, bias);
-        let at_exit = requests::called_at_exit(role, &symbols, bias).into_iter().filter(|found| (start..end).contains(&found.addr));
-        entries.iter().map(|entry| redirect(entry, bias)).chain(at_exit).collect()
+        let needed = requests::needed_of(role, &symbols, bias).into_iter().filter(|found| (start..end).contains(&found.addr));
+        entries.iter().map(|entry| redirect(entry, bias)).chain(needed).collect()
     }
 
     fn add(&mut self, name: &Path, file: &Path, start: u64, end: u64, bias: u64) {

@@ -1,34 +1,35 @@
-//! What the program asks of memcheck, answered from what the session knows; and the functions that it is made to call at its end.
+//! What the program asks of memcheck, answered from what the session knows; and the functions of its libraries that it is made to call.
 
-use memcheck_abi::event::{Redirect, at_exit};
+use memcheck_abi::event::{Redirect, needed};
 use memcheck_report::options::Options;
 use memcheck_symbolize::FoundSymbol;
 
 use super::wanted::Role;
 use super::watched::Watched;
 
-/// Functions by which libraries give back memory that they keep until the end, and the objects that have them.
-const AT_EXIT: [(&str, Role, u32); 2] = [
-    ("__libc_freeres", Role::Libc, at_exit::LIBC_FREERES),
-    ("_ZN9__gnu_cxx9__freeresEv", Role::Library, at_exit::CXX_FREERES),
+/// The functions, and the kinds of objects in which they are looked for.
+const NEEDED: [(&str, &[Role], u32); 3] = [
+    ("__libc_freeres", &[Role::Libc], needed::LIBC_FREERES),
+    ("_ZN9__gnu_cxx9__freeresEv", &[Role::Library], needed::CXX_FREERES),
+    ("__chk_fail", &[Role::Libc, Role::StaticExecutable], needed::CHK_FAIL),
 ];
 
-pub fn is_called_at_exit(name: &str) -> bool {
-    AT_EXIT.iter().any(|row| row.0 == name)
+pub fn is_needed(name: &str) -> bool {
+    NEEDED.iter().any(|row| row.0 == name)
 }
 
 /// Those of an object.
-pub fn called_at_exit(role: Role, symbols: &[FoundSymbol], bias: u64) -> Vec<Redirect> {
-    let named = |row: &(&str, Role, u32)| symbols.iter().find(|symbol| symbol.name == row.0 && symbol.value != 0);
-    let rows = AT_EXIT.iter().filter(|row| row.1 == role);
-    rows.filter_map(|row| Some(Redirect { addr: named(row)?.value.wrapping_add(bias), func: row.2, resolver: 0 })).collect()
+pub fn needed_of(role: Role, symbols: &[FoundSymbol], bias: u64) -> Vec<Redirect> {
+    let rows = NEEDED.iter().filter(|row| row.1.contains(&role));
+    let found = rows.filter_map(|row| Some((symbols.iter().find(|symbol| symbol.name == row.0 && symbol.value != 0)?, row.2)));
+    found.map(|(symbol, func)| Redirect { addr: symbol.value.wrapping_add(bias), func, resolver: 0 }).collect()
 }
 
 /// Does the user want this one to be called?
 pub fn is_wanted(redirect: &Redirect, options: &Options) -> bool {
     match redirect.func {
-        at_exit::LIBC_FREERES => options.run_libc_freeres,
-        at_exit::CXX_FREERES => options.run_cxx_freeres,
+        needed::LIBC_FREERES => options.run_libc_freeres,
+        needed::CXX_FREERES => options.run_cxx_freeres,
         _ => true,
     }
 }
@@ -54,7 +55,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn libraries_that_clean_up() {
+    fn functions_of_libraries() {
         let symbol = FoundSymbol {
             name: "__libc_freeres".into(),
             version: Some("GLIBC_PRIVATE".into()),
@@ -64,9 +65,9 @@ mod tests {
             is_ifunc: false,
             is_global_dynamic: true,
         };
-        let found = called_at_exit(Role::Libc, std::slice::from_ref(&symbol), 0x7000);
-        assert_eq!(found.iter().map(|r| (r.addr, r.func)).collect::<Vec<_>>(), [(0x7100, at_exit::LIBC_FREERES)]);
-        assert!(called_at_exit(Role::Executable, &[symbol], 0).is_empty());
+        let found = needed_of(Role::Libc, std::slice::from_ref(&symbol), 0x7000);
+        assert_eq!(found.iter().map(|r| (r.addr, r.func)).collect::<Vec<_>>(), [(0x7100, needed::LIBC_FREERES)]);
+        assert!(needed_of(Role::Executable, &[symbol], 0).is_empty());
         assert!(is_wanted(&found[0], &Options::default()));
         assert!(!is_wanted(&found[0], &Options { run_libc_freeres: false, ..Options::default() }));
     }

@@ -89,6 +89,8 @@ pub mod local {
     pub const SYSCALL: usize = 2;
     /// heap: the fishy size that an operator new was just asked for
     pub const FISHY: usize = 7;
+    /// runtime: the memset with an undefined value that is going on (5 words)
+    pub const MEMSET: usize = 16;
     /// runtime: clear_child_tid, robust list and so on
     pub const THREAD: usize = 8;
 }

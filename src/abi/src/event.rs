@@ -231,12 +231,14 @@ pub struct Redirect {
     pub resolver: u32,
 }
 
-/// Values of [`Redirect::func`] that are no replacements: functions that the runtime calls when the process ends.
-pub mod at_exit {
+/// Values of [`Redirect::func`] that are no replacements: functions of the program's libraries that the runtime calls.
+pub mod needed {
     /// `__libc_freeres`
     pub const LIBC_FREERES: u32 = 0xfff0;
     /// `__gnu_cxx::__freeres`
     pub const CXX_FREERES: u32 = 0xfff1;
+    /// `__chk_fail`: where fortified functions end that have no room
+    pub const CHK_FAIL: u32 = 0xfff2;
 }
 
 /// Header of a stack in the depot: at DEPOT_START + 8 * id.

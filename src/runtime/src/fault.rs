@@ -3,7 +3,7 @@
 
 use crate::cache::CACHE;
 use crate::safepoint::deliver;
-use memcheck_abi::context::{R8, R9, RCX, RDI, RDX, RSI, RSP, ThreadContext};
+use memcheck_abi::context::{RCX, RSP, ThreadContext};
 use memcheck_abi::event::Kind;
 use memcheck_abi::layout::{CACHE_END, CACHE_START, IMAGE_BASE, PROGRAM_END};
 use memcheck_abi::replace::Func;
@@ -48,17 +48,19 @@ pub extern "C" fn handle(fault: *const Fault) -> u64 {
     let fault = unsafe { &*fault };
     let host = fault.regs[RIP];
     let in_image = host >= IMAGE_BASE && host < CACHE_START;
-    if in_image {
+    let in_cache = (CACHE_START..CACHE_END).contains(&host);
+    let at_lookup = fault.signo == SIGSEGV && (in_image || in_cache) && is_lookup(host);
+    if in_image && !at_lookup {
         return in_runtime(ctx, fault);
     }
     for (i, &k) in ORDER.iter().enumerate() {
         ctx.regs.gpr[i] = fault.regs[k];
     }
     ctx.regs.rflags = fault.regs[FLAGS];
-    if !(CACHE_START..CACHE_END).contains(&host) {
-        // A branch through a garbage table entry: the program's target is in ctx.target.
+    if at_lookup || !in_cache {
+        // The target is too high for the branch table, or its entry is garbage. The branch itself is done, but for rcx.
         ctx.regs.gpr[RCX] = ctx.scratch[0];
-        bad_jump(ctx.target);
+        return crate::dispatch::body_of(ctx.target);
     }
     let position = CACHE.lock().position(host);
     let Some(p) = position else { report::internal("a fault in the code cache at an unknown place") };
@@ -68,23 +70,16 @@ pub extern "C" fn handle(fault: *const Fault) -> u64 {
     if let Some((reg, slot)) = p.spilled {
         ctx.regs.gpr[reg as usize] = ctx.scratch[slot];
     }
-    if !p.before_own && is_branch(p.pc) {
-        bad_jump(ctx.target);
-    }
     ctx.regs.rip = if fault.signo == SIGTRAP { p.pc + u64::from(p.len) } else { p.pc };
     program_fault(ctx, fault, p.pc)
 }
 
-/// Is the instruction at `pc` an indirect branch, which can fault in the lookup of its target?
-fn is_branch(pc: u64) -> bool {
-    let mut code = [0u8; 15];
-    let mut n = code.len();
-    while n > 0 && !memcheck_rt::sys::read_guarded(pc, &mut code[..n]) {
-        n -= 1;
-    }
-    let insn = iced_x86::Decoder::with_ip(64, &code[..n], pc, iced_x86::DecoderOptions::NONE).decode();
-    use iced_x86::FlowControl;
-    matches!(insn.flow_control(), FlowControl::IndirectBranch | FlowControl::IndirectCall | FlowControl::Return)
+/// Is the instruction at `host` the lookup of a branch target, `mov rcx, gs:[rcx*8+table]`? For a high target that has no address.
+fn is_lookup(host: u64) -> bool {
+    const LOOKUP: [u8; 5] = [0x65, 0x48, 0x8b, 0x0c, 0xcd];
+    // SAFETY: code of the image or of the cache, both far from the end of their mappings.
+    let code = unsafe { *(host as *const [u8; 5]) };
+    code == LOOKUP
 }
 
 /// Stop request of the tracer in translated code: at a boundary the state is exact, elsewhere one more step is needed.
@@ -166,7 +161,7 @@ fn is_access(fault: &Fault) -> bool {
 fn in_replaced(ctx: &mut ThreadContext, fault: &Fault, func: Func) -> ! {
     let (pc, sp) = (ctx.regs.rip, ctx.regs.gpr[RSP]);
     ctx.regs.rflags = 0x202;
-    let args = [RDI, RSI, RDX, RCX, R8, R9].map(|r| ctx.regs.gpr[r]);
+    let args = crate::replaced::ARGUMENTS.map(|r| ctx.regs.gpr[r]);
     let access = memcheck_replace::fault::blame(func, &args, fault.addr);
     if !is_present(access.addr, sp) {
         report::raise(access.kind, pc, sp, |e| (e.addr, e.has_addr, e.size) = (access.addr, 1, access.size));

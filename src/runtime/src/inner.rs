@@ -8,11 +8,12 @@
 #![allow(unsafe_code, reason = "pushes on the program's stack, saves vector state")]
 
 use crate::cache::CACHE;
+use crate::replaced::ARGUMENTS;
 use crate::{asm, dirty};
 use core::arch::asm;
 use core::sync::atomic::{AtomicBool, AtomicU64, Ordering};
-use memcheck_abi::context::{R8, R9, RAX, RCX, RDI, RDX, RSI, RSP, ThreadContext, VectorState};
-use memcheck_abi::event::{Trap, at_exit};
+use memcheck_abi::context::{RAX, RDX, RSP, ThreadContext, VectorState};
+use memcheck_abi::event::{Trap, needed};
 use memcheck_abi::layout::{MAGIC_BASE, RED_ZONE, RETURN_MARK, V_DISTANCE};
 use memcheck_abi::replace::ALL;
 use memcheck_rt::{report, sys};
@@ -22,8 +23,6 @@ use memcheck_translate::slot;
 pub const RETURN: usize = ALL.len();
 /// Its address.
 pub const RETURN_ADDRESS: u64 = MAGIC_BASE + 16 * RETURN as u64;
-
-const ARGUMENTS: [usize; 6] = [RDI, RSI, RDX, RCX, R8, R9];
 
 /// Call `function` with up to six arguments; its result. The program's registers are changed as by a call.
 fn call(ctx: &mut ThreadContext, function: u64, arguments: &[u64]) -> u64 {
@@ -96,23 +95,30 @@ pub fn call_original(ctx: &mut ThreadContext, back: u64) {
     ctx.scratch[slot::CONTINUE as usize] = body.unwrap_or_else(|| crate::fault::bad_jump(function));
 }
 
-/// Functions that give the C library's and libstdc++'s own memory back; 0 = not there.
+/// Functions that give the C library's and libstdc++'s own memory back, and that with which fortified functions end; 0 = not there.
 static LIBC_FREERES: AtomicU64 = AtomicU64::new(0);
 static CXX_FREERES: AtomicU64 = AtomicU64::new(0);
+static CHK_FAIL: AtomicU64 = AtomicU64::new(0);
 
 /// The session's answer about a new object: is this one of those functions? Then remember it.
 pub fn remember(function: u32, addr: u64) -> bool {
     match function {
-        at_exit::LIBC_FREERES => LIBC_FREERES.store(addr, Ordering::Relaxed),
-        at_exit::CXX_FREERES => CXX_FREERES.store(addr, Ordering::Relaxed),
+        needed::LIBC_FREERES => LIBC_FREERES.store(addr, Ordering::Relaxed),
+        needed::CXX_FREERES => CXX_FREERES.store(addr, Ordering::Relaxed),
+        needed::CHK_FAIL => CHK_FAIL.store(addr, Ordering::Relaxed),
         _ => return false,
     }
     true
 }
 
+/// Address of `__chk_fail`, or 0.
+pub fn chk_fail() -> u64 {
+    CHK_FAIL.load(Ordering::Relaxed)
+}
+
 /// Code in `[start, end)` is gone.
 pub fn forget(start: u64, end: u64) {
-    for place in [&LIBC_FREERES, &CXX_FREERES] {
+    for place in [&LIBC_FREERES, &CXX_FREERES, &CHK_FAIL] {
         if (start..end).contains(&place.load(Ordering::Relaxed)) {
             place.store(0, Ordering::Relaxed);
         }

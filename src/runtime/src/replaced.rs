@@ -1,11 +1,16 @@
-//! The table of replacement functions, indexed by `abi::replace::Func`; read by `asm::replace`.
+//! The replacement functions: their table, indexed by `abi::replace::Func` and read by `asm::replace`; what happens when one declines; and
+//! calls of them with undefined arguments.
 #![allow(unsafe_code, reason = "a static table written once at start-up")]
 
-use core::sync::atomic::{AtomicU64, Ordering};
 use crate::cache::CACHE;
-use crate::{asm, inner};
+use crate::{asm, dirty, inner, origin};
+use core::sync::atomic::{AtomicU64, Ordering};
+use memcheck_abi::context::{R8, R9, RCX, RDI, RDX, RSI, RSP, ThreadContext, local};
+use memcheck_abi::event::Kind;
+use memcheck_abi::layout::PROGRAM_END;
 use memcheck_abi::replace::{ALL, Func};
-use memcheck_rt::context;
+use memcheck_rt::{access, context, report, shadow};
+use memcheck_semantics::ShadowRegs;
 use memcheck_translate::slot;
 
 #[repr(transparent)]
@@ -49,13 +54,88 @@ const FAIL_AS_ORIGINAL: &[Func] = &[
     Func::_ZnamSt11align_val_t,
 ];
 
-/// A replaced function returned 0. Host address of the program's own version if that must run now (with the arguments as they were,
+/// A replaced function returned 0. Host address of the program's own code if that must run now (with the arguments as they were,
 /// ctx.regs), else 0.
 pub extern "C" fn null_result() -> u64 {
     let ctx = context::current();
-    let func = ctx.scratch[slot::ARGUMENT as usize] as u32;
-    if !Func::from_number(func).is_some_and(|f| FAIL_AS_ORIGINAL.contains(&f)) {
-        return 0;
+    let Some(func) = Func::from_number(ctx.scratch[slot::ARGUMENT as usize] as u32) else { return 0 };
+    let original = |pc: u64| CACHE.lock().find_original(pc).unwrap_or(0);
+    if memcheck_replace::FORTIFIED.contains(&func) && ctx.regs.gpr[RDI] != 0 {
+        // No room. The library's own function is behind a resolver that was never asked, but all of them end in the same one.
+        return match inner::chk_fail() {
+            0 => original(ctx.regs.rip),
+            end => crate::dispatch::body_of(end),
+        };
     }
-    CACHE.lock().find_original(ctx.regs.rip).unwrap_or(0)
+    if FAIL_AS_ORIGINAL.contains(&func) { original(ctx.regs.rip) } else { 0 }
+}
+
+/// Registers of the integer arguments.
+pub const ARGUMENTS: [usize; 6] = [RDI, RSI, RDX, RCX, R8, R9];
+
+/// Letters as in `memcheck_replace::Entry::arguments`, for the functions of the heap.
+fn arguments(func: Func) -> &'static str {
+    match func {
+        Func::mallinfo | Func::mallinfo2 | Func::malloc_stats | Func::malloc_info => "",
+        Func::calloc | Func::realloc | Func::memalign | Func::aligned_alloc => "nn",
+        Func::reallocarray => "nnn",
+        Func::posix_memalign => "wnn",
+        f if f.is_allocator() => "n",
+        f => memcheck_replace::find(f).map_or("", |e| e.arguments),
+    }
+}
+
+/// In the mask of dirty registers, where no register is: the memset that is called has an undefined value.
+const UNFINISHED: u64 = 1 << 63;
+
+/// A thread with undefined registers calls `func` at `target`. Undefined arguments are reported and count as defined then; only the registers
+/// that the callee saves, and the value of a memset, stay as they are.
+pub fn enter_dirty(ctx: &mut ThreadContext, regs: &mut ShadowRegs, func: u32, target: u64) {
+    let func = Func::from_number(func).unwrap_or(Func::None);
+    let mut unfinished = 0;
+    for (letter, register) in arguments(func).bytes().zip(ARGUMENTS) {
+        let v = regs.gpr(register);
+        match letter {
+            _ if v == 0 || matches!(letter, b'c' | b'v') && v as u32 == 0 => {}
+            b'v' => {
+                ctx.locals[local::MEMSET] = u64::from(func == Func::wmemset);
+                ctx.locals[local::MEMSET + 1..][..4].copy_from_slice(&[
+                    ctx.regs.gpr[RDI],
+                    ctx.regs.gpr[RDX],
+                    v,
+                    u64::from(regs.origin[register]),
+                ]);
+                unfinished = UNFINISHED;
+            }
+            b'r' | b'w' | b'a' | b'l' => complain(ctx, target, Kind::Value, 8, regs.origin[register]),
+            _ => complain(ctx, target, Kind::Cond, 0, regs.origin[register]),
+        }
+    }
+    regs.dirty = regs.dirty & dirty::REPLACED_KEEPS | unfinished;
+}
+
+fn complain(ctx: &ThreadContext, pc: u64, kind: Kind, size: u64, tag: u32) {
+    report::raise(kind, pc, ctx.regs.gpr[RSP], |e| {
+        e.size = size;
+        origin::fill(e, tag);
+    });
+}
+
+/// A thread with undefined registers goes on. If a memset with an undefined value has just returned: so is what it wrote.
+pub fn leave_dirty(ctx: &ThreadContext, regs: &mut ShadowRegs) {
+    if regs.dirty & UNFINISHED == 0 {
+        return;
+    }
+    regs.dirty &= !UNFINISHED;
+    let [wide, start, count, v, tag] = core::array::from_fn(|i| ctx.locals[local::MEMSET + i]);
+    let (unit, len) = if wide != 0 { (4, count.saturating_mul(4)) } else { (1, count) };
+    let bytes = (v as u32).to_le_bytes();
+    for i in 0..len.min(PROGRAM_END) {
+        let at = start.wrapping_add(i);
+        if access::addressable(ctx, ctx.regs.gpr[RSP], at) {
+            let v = bytes[(i % unit) as usize];
+            shadow::set_v(at, v);
+            origin::store(at, &[v], tag as u32);
+        }
+    }
 }
