@@ -9,10 +9,10 @@ use memcheck_abi::event::Trap;
 use memcheck_abi::layout::{
     SLOT_RUNTIME_STACK_TOP, THREADS_END, THREADS_START, THREAD_SLOT, V_DISTANCE,
 };
-use memcheck_kernel::CloneArgs;
+use memcheck_kernel::{CloneArgs, space};
 use memcheck_kernel::action::clone;
 use memcheck_rt::sync::Lock;
-use memcheck_rt::{context, report, sys};
+use memcheck_rt::{context, report, shadow, sys};
 
 static NEXT_SLOT: AtomicU64 = AtomicU64::new(THREADS_START);
 static NEXT_NUMBER: AtomicU32 = AtomicU32::new(1);
@@ -96,6 +96,7 @@ pub fn create(parent: &mut ThreadContext, args: &CloneArgs) -> i64 {
     child.first_sp = child.regs.gpr[RSP];
     if args.is_thread {
         stackmove::settle(child, child.regs.gpr[RSP]);
+        paint_stack(child);
     } else {
         copy_calls(parent, child);
     }
@@ -109,6 +110,20 @@ pub fn create(parent: &mut ThreadContext, args: &CloneArgs) -> i64 {
         LEAVING.lock().push((child.self_ptr, 0));
     }
     r
+}
+
+/// Bytes below the first stack pointer that are undefined from the start. Frames beyond, in memory never touched before, read as defined.
+const PAINTED: u64 = 64 << 10;
+
+/// What the first frames of a thread hold is undefined, though the memory is fresh, or the stack of a thread that has ended. Only
+/// memory that is surely nothing but a stack: guarded from below by a page without access, as thread libraries make it.
+fn paint_stack(child: &ThreadContext) {
+    let (low, sp) = (child.stack_low, child.regs.gpr[RSP]);
+    let guarded = low < sp && sp <= child.stack_high && space::mapping_of(low - 1).is_some_and(|(_, _, prot, _)| prot == 0);
+    if guarded {
+        let from = low.max(sp.saturating_sub(PAINTED));
+        shadow::fill_v(from, sp - from, shadow::UNDEFINED);
+    }
 }
 
 /// A child on its parent's stack returns through its parent's frames.
