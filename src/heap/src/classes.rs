@@ -49,11 +49,11 @@ pub static CLASSES: [Class; COUNT] = {
     let mut i = 0;
     while i < COUNT {
         let slot = slot_len(i);
-        let batch = (16 << 10) / slot;
+        let batch = (32 << 10) / slot;
         table[i] = Class {
             slot,
             reciprocal: (1u64 << 32).div_ceil(slot / 16),
-            batch: if batch > TRAY as u64 { TRAY as u32 } else if batch == 0 { 1 } else { batch as u32 },
+            batch: if batch > TRAY as u64 { TRAY as u32 } else if batch < 4 { 4 } else { batch as u32 },
         };
         i += 1;
     }

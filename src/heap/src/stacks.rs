@@ -10,7 +10,7 @@ use memcheck_rt::{callstack, depot, report};
 
 /// Frames of the usual case; clearing a longer array would cost more than walking the stack.
 const USUAL: usize = 16;
-const BITS: u32 = 13;
+const BITS: u32 = 16;
 
 #[repr(C)]
 #[derive(Clone, Copy)]
