@@ -5,7 +5,7 @@
 //! | MAP_FIXED | where it says, outside [`forbidden`] |
 //! | a hint that is free and usable | there, except code that would come to lie high |
 //! | PROT_EXEC, MAP_32BIT, an ELF file from offset 0 | low: code must be below 2 GiB |
-//! | PROT_NONE of some hundred MiB at most | low while there is plenty: JITs reserve their code space so |
+//! | PROT_NONE of half a GiB at most | low while there is plenty: JITs reserve their code space so |
 //! | everything else | high |
 //!
 //! The dynamic linkers reserve a whole object by one read-only mapping of the file and put the segments over it, so the first
@@ -32,10 +32,10 @@ const PREAD64: u64 = 17;
 
 /// The kernel does not map below this for unprivileged programs; hints there are no hints.
 const LOWEST_HINT: u64 = 0x1_0000;
-/// Reservations between these sizes may become code.
-const RESERVATION: core::ops::RangeInclusive<u64> = (256 << 10)..=(256 << 20);
+/// Reservations between these sizes may become code: Java's code cache has 240 MiB, V8's code range 512 MiB and a little.
+const RESERVATION: core::ops::RangeInclusive<u64> = (256 << 10)..=(520 << 20);
 /// ... as long as this much of the low area stays free.
-const KEEP_LOW: u64 = 1 << 30;
+const KEEP_LOW: u64 = 640 << 20;
 /// Objects are smaller than this, where nothing better is known.
 const OBJECT_MAX: u64 = 512 << 20;
 
