@@ -18,7 +18,7 @@ use memcheck_rt::sync::Lock;
 use memcheck_rt::{report, sys};
 use memcheck_translate::{InsnInfo, Options, Place, Program, Region, Stubs, Translator};
 
-use crate::dirty::Plans;
+use crate::dirty::{Found, Plans};
 use crate::program::View;
 
 /// Parts of the cache: clean regions are dense, so that they share cache lines and pages with each other only.
@@ -56,8 +56,8 @@ pub struct Cache {
     high: BTreeMap<u64, u64>,
     /// Translations of replaced functions' own code: program address to body.
     originals: BTreeMap<u64, u64>,
-    /// Dirty translations: program address to body.
-    dirty: BTreeMap<u64, u64>,
+    /// Dirty translations by program address.
+    dirty: BTreeMap<u64, Found>,
     plans: Option<Plans>,
     translator: Option<Translator>,
 }
@@ -156,10 +156,10 @@ impl Cache {
         Some(body)
     }
 
-    /// The dirty translation of `pc`, made now if need be.
-    pub fn find_dirty(&mut self, pc: u64) -> Option<u64> {
-        if let Some(&body) = self.dirty.get(&pc) {
-            return Some(body);
+    /// The dirty translation of `pc`, made now if need be, and the registers that are dead there.
+    pub fn find_dirty(&mut self, pc: u64) -> Option<Found> {
+        if let Some(&found) = self.dirty.get(&pc) {
+            return Some(found);
         }
         let mut translator = self.translator.take()?;
         let mut plans = self.plans.take().unwrap_or_default();
@@ -169,8 +169,9 @@ impl Cache {
         let region = region?;
         let body = at.hot + u64::from(region.body);
         self.place(&region, pc, at, false, true);
-        self.dirty.insert(pc, body);
-        Some(body)
+        let (dead, stale) = crate::dirty::dead_at(pc);
+        self.dirty.insert(pc, (body, dead, stale));
+        Some((body, dead, stale))
     }
 
     /// Put a region into the cache and make it the translation of `pc`.
@@ -292,7 +293,9 @@ impl Cache {
             write_rel32(patch, stub);
         }
         self.originals.remove(&pc);
-        self.dirty.remove(&pc);
+        if self.dirty.remove(&pc).is_some() {
+            crate::dirty::forget();
+        }
         if pc < CODE_END {
             let _ = table_entry(pc).compare_exchange(host, 0, Ordering::AcqRel, Ordering::Relaxed);
         } else if self.high.get(&pc) == Some(&host) {

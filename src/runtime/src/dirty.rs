@@ -10,12 +10,12 @@
 #![allow(unsafe_code, reason = "shadow registers and plans are reached by address; reads the processor's vector state")]
 
 use crate::cache::CACHE;
-use crate::{fault, origin, program};
+use crate::{deadness, fault, origin, program, replaced};
 use alloc::boxed::Box;
 use alloc::vec::Vec;
 use core::mem::MaybeUninit;
 use core::sync::atomic::{AtomicU64, Ordering};
-use iced_x86::{Decoder, DecoderOptions, Instruction};
+use iced_x86::{Decoder, DecoderOptions, Instruction, InstructionInfoFactory};
 use memcheck_abi::context::{RSP, ThreadContext};
 use memcheck_abi::event::Kind;
 use memcheck_abi::layout::{PROGRAM_END, RED_ZONE};
@@ -86,21 +86,102 @@ impl memcheck_translate::Shadow for Plans {
     }
 }
 
+/// Lookups that need no lock: key -> (body, dead registers). Direct-mapped; a writer takes the key out first.
+struct Known {
+    keys: [AtomicU64; KNOWN],
+    bodies: [AtomicU64; KNOWN],
+    dead: [AtomicU64; KNOWN],
+    stale: [AtomicU64; KNOWN],
+}
+
+/// A dirty translation: host address, registers dead there, vector registers that only an argument or result would keep alive.
+pub type Found = (u64, u64, u64);
+
+const KNOWN: usize = 1 << 12;
+
+impl Known {
+    const fn new() -> Known {
+        Known { keys: [const { AtomicU64::new(0) }; KNOWN], bodies: [const { AtomicU64::new(0) }; KNOWN], dead: [const { AtomicU64::new(0) }; KNOWN], stale: [const { AtomicU64::new(0) }; KNOWN] }
+    }
+
+    fn slot(key: u64) -> usize {
+        (key.wrapping_mul(0x9e37_79b9_7f4a_7c15) >> 52) as usize
+    }
+
+    fn get(&self, key: u64) -> Option<Found> {
+        let i = Self::slot(key);
+        if self.keys[i].load(Ordering::Acquire) != key {
+            return None;
+        }
+        let found = (self.bodies[i].load(Ordering::Acquire), self.dead[i].load(Ordering::Acquire), self.stale[i].load(Ordering::Acquire));
+        (self.keys[i].load(Ordering::Acquire) == key).then_some(found)
+    }
+
+    fn put(&self, key: u64, (body, dead, stale): Found) {
+        let i = Self::slot(key);
+        self.keys[i].store(0, Ordering::Release);
+        self.bodies[i].store(body, Ordering::Release);
+        self.dead[i].store(dead, Ordering::Release);
+        self.stale[i].store(stale, Ordering::Release);
+        self.keys[i].store(key, Ordering::Release);
+    }
+
+    fn clear(&self) {
+        for key in &self.keys {
+            key.store(0, Ordering::Release);
+        }
+    }
+}
+
+/// By program address, for `leave`; by host address of the check, for `enter`.
+static TARGETS: Known = Known::new();
+static ENTRIES: Known = Known::new();
+
+/// Dirty translations were dropped.
+pub fn forget() {
+    TARGETS.clear();
+    ENTRIES.clear();
+}
+
+/// Registers that are surely dead at `pc`.
+pub fn dead_at(pc: u64) -> (u64, u64) {
+    deadness::dead_at(&Ahead, &mut InstructionInfoFactory::new(), pc)
+}
+
+/// Dirty vector registers that do not look like an undefined number (4 or 8 bytes undefined, nothing else): what copies of structures
+/// leave behind. As arguments and results such values are not passed on purpose.
+fn stale(regs: &ShadowRegs) -> u64 {
+    let mut found = 0;
+    let mut left = regs.dirty & deadness::VECTORS;
+    while left != 0 {
+        let bit = left.trailing_zeros() as usize;
+        let v = regs.vec[bit - regs::VEC0].0;
+        let number = matches!(v[0], 0xffff_ffff | u64::MAX) && v[1..].iter().all(|&w| w == 0);
+        found |= u64::from(!number) << bit;
+        left &= left - 1;
+    }
+    found
+}
+
 /// A clean check met undefined bytes: go on at the same instruction in dirty code. Returns its host address.
 pub extern "C" fn enter() -> u64 {
     let ctx = context::current();
     ENTERED.fetch_add(1, Ordering::Relaxed);
     let host = ctx.scratch[slot::CONTINUE as usize];
+    shadow_regs(ctx).dirty = 0;
+    if let Some((body, ..)) = ENTRIES.get(host) {
+        return body;
+    }
     let mut cache = CACHE.lock();
     let Some(p) = cache.position(host) else { report::internal("a check outside any region") };
     if let Some((reg, slot)) = p.spilled {
         ctx.regs.gpr[reg as usize] = ctx.scratch[slot];
     }
-    shadow_regs(ctx).dirty = 0;
-    match cache.find_dirty(p.pc) {
-        Some(body) => body,
-        None => host,
+    let Some(found) = cache.find_dirty(p.pc) else { return host };
+    if p.spilled.is_none() {
+        ENTRIES.put(host, found);
     }
+    found.0
 }
 
 /// End of a dirty region with dirty registers: host address to go on at, for ctx.target.
@@ -108,21 +189,35 @@ pub extern "C" fn leave() -> u64 {
     let ctx = context::current();
     let target = ctx.target;
     let regs = shadow_regs(ctx);
-    match ctx.scratch[slot::ARGUMENT as usize] as u32 {
-        LEAVE_CALL => regs.dirty &= CALL_KEEPS,
-        LEAVE_RETURN => regs.dirty &= RETURN_KEEPS,
+    replaced::leave_dirty(ctx, regs);
+    let argument = ctx.scratch[slot::ARGUMENT as usize] as u32;
+    let written = u64::from(argument >> 8 & 0xffff) << regs::VEC0;
+    match argument & 0xff {
+        LEAVE_CALL => regs.dirty &= CALL_KEEPS & !(stale(regs) & !written),
+        LEAVE_RETURN => regs.dirty &= RETURN_KEEPS & !(stale(regs) & !written),
         _ => {}
     }
-    if program::redirect(target).is_some() {
+    let known = TARGETS.get(target);
+    if known.is_none()
+        && let Some((func, resolver)) = program::redirect(target)
+    {
         // The replacement checks memory itself and returns through `asm::replace`, which looks at the mask again.
-        regs.dirty &= REPLACED_KEEPS;
+        replaced::enter_dirty(ctx, regs, if resolver { 0 } else { func }, target);
         return crate::dispatch::body_of(target);
     }
     if regs.dirty == 0 {
         return crate::dispatch::body_of(target);
     }
-    let found = CACHE.lock().find_dirty(target);
-    found.unwrap_or_else(|| fault::bad_jump(target))
+    let found = known.or_else(|| CACHE.lock().find_dirty(target));
+    let Some((body, dead, unless)) = found else { fault::bad_jump(target) };
+    if known.is_none() {
+        TARGETS.put(target, (body, dead, unless));
+    }
+    regs.dirty &= !dead;
+    if regs.dirty & unless != 0 {
+        regs.dirty &= !(unless & stale(regs));
+    }
+    if regs.dirty == 0 { crate::dispatch::body_of(target) } else { body }
 }
 
 /// Helper STEP: apply the rule of the plan at slot 2.

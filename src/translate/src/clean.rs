@@ -2,7 +2,7 @@
 
 use crate::decode::{Flow, Item, Tail, flow};
 use crate::emit::{Asm, CC_NE, Mem, RAX, RCX, RSI, RSP, Seg};
-use crate::{Exit, InsnInfo, LOAD, MODIFY, Place, Program, Region, STORE, Shadow, Translator, check_descriptor, control, gpr, helper, relocate, slot, stack};
+use crate::{Exit, InsnInfo, LEAVE_CALL, LEAVE_JUMP, LOAD, MODIFY, Place, Program, Region, STORE, Shadow, Translator, check_descriptor, control, gpr, helper, relocate, slot, stack};
 use alloc::vec::Vec;
 use iced_x86::{Code, Instruction, InstructionInfoFactory, Mnemonic, OpAccess, OpKind, Register};
 use memcheck_abi::context::offset;
@@ -25,7 +25,7 @@ pub enum Cold {
     /// Dirty mode: something that the instruction touches is undefined; apply its rule.
     Step { patches: Vec<usize>, restore_rcx: bool, pc: u64, plan: u64, back: usize },
     /// Dirty mode: leave for an address, clean or dirty as the registers are then.
-    DirtyExit { patch: usize, target: u64 },
+    DirtyExit { patch: usize, target: u64, argument: u32 },
 }
 
 /// State of the instruction being emitted in dirty mode; see `dirty`.
@@ -52,6 +52,8 @@ pub struct Emitter<'a> {
     /// Dirty mode: how to make plans, and the current instruction's state.
     pub shadow: Option<&'a mut dyn Shadow>,
     pub pending: Option<Pending>,
+    /// Dirty mode: vector registers 0..16 that the region has written so far.
+    pub vectors_written: u32,
 }
 
 pub fn emit_region<'a>(t: &'a mut Translator, program: &'a dyn Program, items: &[Item], tail: Tail, at: Place, shadow: Option<&'a mut dyn Shadow>) -> Region {
@@ -61,7 +63,7 @@ pub fn emit_region<'a>(t: &'a mut Translator, program: &'a dyn Program, items: &
         _ => first,
     };
     let placeholder = Item { insn: Instruction::default(), raw: [0; 15], pc: start, len: 0, flags_live: true, deferred: false, released: 0, noise: false, batch: 1, client_request: false };
-    let mut e = Emitter { asm: Asm::new(at.hot), hot: at.hot, t, program, cold: Vec::new(), exits: Vec::new(), info: Vec::with_capacity(items.len() + 1), item: placeholder, shadow, pending: None };
+    let mut e = Emitter { asm: Asm::new(at.hot), hot: at.hot, t, program, cold: Vec::new(), exits: Vec::new(), info: Vec::with_capacity(items.len() + 1), item: placeholder, shadow, pending: None, vectors_written: 0 };
     e.asm.load(RCX, &spill(slot::RCX));
     let body = e.asm.offset();
     if program.is_writable(start) {
@@ -528,7 +530,8 @@ impl Emitter<'_> {
 
     fn push_exit(&mut self, patch: usize, target: u64) {
         let dirty = self.shadow.is_some();
-        self.cold.push(if dirty { Cold::DirtyExit { patch, target } } else { Cold::Exit { patch, target } });
+        let argument = self.leave_argument(if self.item.insn.mnemonic() == Mnemonic::Call { LEAVE_CALL } else { LEAVE_JUMP });
+        self.cold.push(if dirty { Cold::DirtyExit { patch, target, argument } } else { Cold::Exit { patch, target } });
     }
 }
 

@@ -189,7 +189,8 @@ fn load_target(e: &mut Emitter) {
 /// Go to the translation of the program address in rcx and ctx.target; the program's rcx is in its spill slot.
 fn branch_to_target(e: &mut Emitter, leave: u32) {
     if e.shadow.is_some() {
-        e.asm.store_imm(&spill(slot::ARGUMENT), 8, leave as i32);
+        let argument = e.leave_argument(leave);
+        e.asm.store_imm(&spill(slot::ARGUMENT), 8, argument as i32);
         return e.asm.jmp(e.t.stubs.dirty_branch);
     }
     e.asm.load(RCX, &table(RCX));

@@ -17,9 +17,9 @@
 
 use crate::clean::{Cold, Emitter, Pending, pieces, rip_slot, spill};
 use crate::emit::{Asm, CC_NE, Mem, RAX, RCX};
-use crate::{LEAVE_CALL, LEAVE_JUMP, SHADOW_REGS, helper, slot};
+use crate::{SHADOW_REGS, helper, slot};
 use alloc::vec::Vec;
-use iced_x86::Mnemonic;
+use iced_x86::OpAccess;
 use memcheck_abi::context::offset;
 
 /// Longest region of dirty mode.
@@ -36,12 +36,23 @@ impl Emitter<'_> {
         let insn = self.item.insn;
         let Some(shadow) = &mut self.shadow else { return };
         let (mask, plan) = shadow.plan(&insn);
+        for used in self.t.factory.info(&insn).used_registers() {
+            let r = used.register();
+            if r.is_vector_register() && r.number() < 16 && !matches!(used.access(), OpAccess::Read | OpAccess::CondRead) {
+                self.vectors_written |= 1 << r.number();
+            }
+        }
         self.pending = Some(Pending { plan, patches: Vec::new(), live_patches: Vec::new(), open: true });
         if self.item.flags_live {
             self.test_mask_keeping_flags(mask);
         } else {
             self.test_mask(mask);
         }
+    }
+
+    /// Slot 4 for `Stubs::dirty_branch`: how the region is left, and from bit 8 on the vector registers that it wrote.
+    pub fn leave_argument(&self, leave: u32) -> u32 {
+        leave | self.vectors_written << 8
     }
 
     fn test_mask(&mut self, mask: u64) {
@@ -153,12 +164,11 @@ impl Emitter<'_> {
                 self.asm.store(&spill(slot::CONTINUE), RAX);
                 self.asm.jmp(self.t.stubs.helper);
             }
-            Cold::DirtyExit { patch, target } => {
+            Cold::DirtyExit { patch, target, argument } => {
                 hot.patch_to_address(patch, here);
                 self.asm.store(&spill(slot::RCX), RCX);
                 self.asm.store_const(&Mem::ctx(offset::TARGET), target);
-                let leave = if self.item.insn.mnemonic() == Mnemonic::Call { LEAVE_CALL } else { LEAVE_JUMP };
-                self.asm.store_imm(&spill(slot::ARGUMENT), 8, leave as i32);
+                self.asm.store_imm(&spill(slot::ARGUMENT), 8, argument as i32);
                 self.asm.jmp(self.t.stubs.dirty_branch);
             }
             _ => {}

@@ -91,7 +91,7 @@ pub const fn check_descriptor(size: u32, kind: u32) -> u32 {
     size | kind << 16
 }
 
-/// How dirty mode leaves a region (slot 4): the ABI says which registers are dead then.
+/// How dirty mode leaves a region (slot 4, low 8 bits): the ABI says which registers are dead then.
 pub const LEAVE_JUMP: u32 = 0;
 pub const LEAVE_CALL: u32 = 1;
 pub const LEAVE_RETURN: u32 = 2;

@@ -1,0 +1,96 @@
+//! Which registers are surely dead at an address: dirty mode must not wait for them.
+//!
+//! A register that was used for copying keeps its undefined bits until it is overwritten, often for thousands of instructions. So
+//! before a thread goes on in dirty code, the code ahead is read: what it overwrites before it reads is dead.
+//!
+//! ```text
+//! dead(pc) = overwritten on the straight way, or on both ways of a branch        (a few branches deep)
+//! at a call: what is neither argument nor callee-saved; at a return: what is neither result nor callee-saved
+//! ```
+//! Source: the psABI for calls. What cannot be decoded or decided counts as live.
+
+use crate::program;
+use iced_x86::{FlowControl, Instruction, InstructionInfoFactory, Mnemonic, OpAccess, OpKind};
+use memcheck_semantics::lookahead::Code;
+use memcheck_semantics::regs::{FLAGS, VEC0};
+
+/// Instructions read on one way, and branches followed.
+const INSTRUCTIONS: usize = 32;
+const DEPTH: u32 = 3;
+
+/// Bits as in `ShadowRegs::dirty`.
+pub const VECTORS: u64 = 0xffff_ffff << VEC0;
+/// Neither argument (rdi rsi rdx rcx r8 r9, rax for varargs, r10 static chain, xmm0-7) nor callee-saved.
+const DEAD_AT_CALL: u64 = 1 << 11 | 1 << FLAGS | VECTORS & !(0xff << VEC0);
+/// Neither result (rax rdx xmm0 xmm1) nor callee-saved.
+const DEAD_AT_RETURN: u64 = 1 << 1 | 1 << 6 | 1 << 7 | 0xf << 8 | 1 << FLAGS | VECTORS & !(3 << VEC0);
+
+/// Registers whose contents do not matter at `pc`; and vector registers that matter only if they hold an argument or a result which
+/// was put there before `pc`.
+pub fn dead_at(code: &impl Code, factory: &mut InstructionInfoFactory, pc: u64) -> (u64, u64) {
+    walk(code, factory, pc, DEPTH)
+}
+
+fn walk(code: &impl Code, factory: &mut InstructionInfoFactory, mut pc: u64, depth: u32) -> (u64, u64) {
+    let (mut read, mut written) = (0u64, 0u64);
+    for _ in 0..INSTRUCTIONS {
+        if program::redirect(pc).is_some() {
+            return (written | !read & DEAD_AT_CALL, VECTORS & !read);
+        }
+        let Some(insn) = code.instruction(pc) else { break };
+        let (reads, writes) = uses(factory, &insn);
+        read |= reads & !written;
+        written |= writes & !read;
+        match insn.flow_control() {
+            FlowControl::Next => pc = insn.next_ip(),
+            FlowControl::UnconditionalBranch if insn.op0_kind() == OpKind::NearBranch64 => pc = insn.near_branch_target(),
+            FlowControl::ConditionalBranch if depth > 0 => {
+                let taken = walk(code, factory, insn.near_branch_target(), depth - 1);
+                let through = walk(code, factory, insn.next_ip(), depth - 1);
+                return (written | taken.0 & through.0 & !read, (written | taken.1 & through.1 & !read) & VECTORS);
+            }
+            FlowControl::Call | FlowControl::IndirectCall if !insn.is_call_near() && !insn.is_call_near_indirect() => break,
+            FlowControl::Call | FlowControl::IndirectCall => return (written | DEAD_AT_CALL & !read, VECTORS & !read),
+            FlowControl::Return => return (written | DEAD_AT_RETURN & !read, VECTORS & !read),
+            _ => break,
+        }
+    }
+    (written, written & VECTORS)
+}
+
+/// Registers read and registers overwritten whole.
+fn uses(factory: &mut InstructionInfoFactory, insn: &Instruction) -> (u64, u64) {
+    let (mut reads, mut writes) = (0, 0);
+    for used in factory.info(insn).used_registers() {
+        let register = used.register();
+        let full = register.full_register();
+        let bit = if full.is_gpr64() {
+            1u64 << full.number()
+        } else if full.is_vector_register() {
+            1u64 << (VEC0 + full.number())
+        } else {
+            continue;
+        };
+        let whole = register.is_gpr64() || register.is_gpr32() || register.is_vector_register();
+        match used.access() {
+            OpAccess::Write if whole => writes |= bit,
+            OpAccess::NoMemAccess | OpAccess::None => {}
+            _ => reads |= bit,
+        }
+    }
+    if insn.op_count() == 2 && insn.op1_kind() == OpKind::Register && insn.op0_register() == insn.op1_register() && is_zero_idiom(insn) {
+        let bit = 1u64 << insn.op0_register().full_register().number();
+        (reads, writes) = (reads & !bit, writes | bit);
+    }
+    if insn.rflags_modified() & memcheck_translate::plan::ARITHMETIC == memcheck_translate::plan::ARITHMETIC {
+        writes |= 1 << FLAGS;
+    }
+    if insn.rflags_read() & memcheck_translate::plan::ARITHMETIC != 0 {
+        reads |= 1 << FLAGS;
+    }
+    (reads, writes & !reads)
+}
+
+fn is_zero_idiom(insn: &Instruction) -> bool {
+    matches!(insn.mnemonic(), Mnemonic::Xor | Mnemonic::Sub) && (insn.op0_register().is_gpr32() || insn.op0_register().is_gpr64())
+}
