@@ -68,7 +68,9 @@ mod tests {
         let found = needed_of(Role::Libc, std::slice::from_ref(&symbol), 0x7000);
         assert_eq!(found.iter().map(|r| (r.addr, r.func)).collect::<Vec<_>>(), [(0x7100, needed::LIBC_FREERES)]);
         assert!(needed_of(Role::Executable, &[symbol], 0).is_empty());
-        assert!(is_wanted(&found[0], &Options::default()));
-        assert!(!is_wanted(&found[0], &Options { run_libc_freeres: false, ..Options::default() }));
+        let mut options = Options::default();
+        assert!(is_wanted(&found[0], &options));
+        options.run_libc_freeres = false;
+        assert!(!is_wanted(&found[0], &options));
     }
 }
