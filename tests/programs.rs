@@ -49,7 +49,8 @@ fn long_runs() -> bool {
 
 fn prepare(case: &Case, which: &str) -> PathBuf {
     // Both directories have names of one length, so that nothing that prints its path can differ in layout.
-    let dir = common::scratch(&format!("programs/{}/{which}/work", case.name));
+    let dir = common::scratch(&format!("programs/{}/{which}", case.name)).join("work");
+    std::fs::create_dir(&dir).expect("an empty directory");
     let outcome = Run::new("sh", &dir).args(["-ec", case.setup]).finish("setup");
     assert_eq!(outcome.ended, Ended::Code(0), "setup of {}: {}", case.name, outcome.err());
     let _ = std::fs::remove_file(dir.join("setup.stdout"));
