@@ -150,7 +150,7 @@ routine!(signal_entry, "mov fs:[{s1}], rax\n", crate::safepoint::handler_begins,
 // Program registers all in place, ctx.target set: go on there, the stack may have changed.
 routine!(resume, "mov fs:[{s1}], rax\n", crate::safepoint::resumed, "mov fs:[{s3}], rax\n");
 
-/// The check's slow side, first part: accesses that are fine by A bits or stack pointer need no more than this.
+/// The check's slow side, first part (16 bytes at most; A bits of 16 addresses fit the 4 bytes that are read): accesses that are fine by A bits or stack pointer need no more than this.
 /// A store makes its bytes defined; a load of undefined bytes goes on.
 #[unsafe(naked)]
 pub extern "C" fn check() {
@@ -171,14 +171,14 @@ pub extern "C" fn check() {
          cmp rcx, fs:[{stack_high}]
          jb 5f
          2: movzx eax, dx
-         cmp eax, 8
+         cmp eax, 16
          ja 90f
          mov fs:[{s10}], rax
          mov rax, rcx
          shr rax, 3
          bts rax, 45
          bts rax, 46
-         movzx eax, word ptr [rax]
+         mov eax, dword ptr [rax]
          and ecx, 7
          shr eax, cl
          mov rcx, fs:[{s10}]
@@ -200,10 +200,14 @@ pub extern "C" fn check() {
          je 24f
          cmp eax, 1
          je 21f
+         cmp eax, 16
+         je 26f
          cmp eax, 2
          jne 90f
          mov word ptr gs:[rcx], 0
          jmp 80f
+         26: mov qword ptr gs:[rcx+8], 0
+         jmp 28f
          21: mov byte ptr gs:[rcx], 0
          jmp 80f
          24: mov dword ptr gs:[rcx], 0
@@ -232,11 +236,29 @@ pub extern "C" fn check() {
          mov rdx, fs:[{s9}]
          cmp dword ptr [rip+{undef}], 0
          je 80b
+         mov rax, fs:[{s3}]
+         movabs rcx, 0x9e3779b97f4a7c15
+         imul rcx, rax
+         shr rcx, 52
+         lea rdx, [rip+{entries}]
+         cmp [rdx+rcx*8], rax
+         jne 75f
+         mov rdx, [rdx+rcx*8+{bodies}]
+         lea rax, [rip+{entries}]
+         mov rax, [rax+rcx*8]
+         cmp rax, fs:[{s3}]
+         jne 75f
+         mov fs:[{s3}], rdx
+         mov qword ptr fs:[{dirty}], 0
+         jmp 80b
+         75: mov rcx, fs:[{s8}]
+         mov rdx, fs:[{s9}]
          mov rax, fs:[{s5}]
          add al, 0x7f
          sahf
          jmp {enter}
         ",
+        entries = sym crate::dirty::ENTRIES, bodies = const crate::dirty::KNOWN * 8, dirty = const memcheck_translate::SHADOW_REGS,
         undef = sym crate::startup::UNDEF, mark = const memcheck_abi::layout::RETURN_MARK, enter = sym enter_dirty,
         s1 = const S1, s2 = const S2, s3 = const S3, s4 = const S4, s5 = const S5, s8 = const S8, s9 = const S9, s10 = const S10,
         stack_high = const offset::STACK_HIGH, store = const memcheck_translate::STORE, slow = sym check_slow,

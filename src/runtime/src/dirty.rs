@@ -86,8 +86,9 @@ impl memcheck_translate::Shadow for Plans {
     }
 }
 
-/// Lookups that need no lock: key -> (body, dead registers). Direct-mapped; a writer takes the key out first.
-struct Known {
+/// Lookups that need no lock (`asm::check` makes the same one in `ENTRIES`): key -> (body, dead registers). Direct-mapped; a writer takes the key out first.
+#[repr(C)]
+pub struct Known {
     keys: [AtomicU64; KNOWN],
     bodies: [AtomicU64; KNOWN],
     dead: [AtomicU64; KNOWN],
@@ -97,7 +98,7 @@ struct Known {
 /// A dirty translation: host address, registers dead there, vector registers that only an argument or result would keep alive.
 pub type Found = (u64, u64, u64);
 
-const KNOWN: usize = 1 << 12;
+pub const KNOWN: usize = 1 << 12;
 
 impl Known {
     const fn new() -> Known {
@@ -135,7 +136,7 @@ impl Known {
 
 /// By program address, for `leave`; by host address of the check, for `enter`.
 static TARGETS: Known = Known::new();
-static ENTRIES: Known = Known::new();
+pub static ENTRIES: Known = Known::new();
 
 /// Dirty translations were dropped.
 pub fn forget() {
