@@ -91,6 +91,8 @@ pub mod local {
     pub const FISHY: usize = 7;
     /// runtime: the memset with an undefined value that is going on (5 words)
     pub const MEMSET: usize = 16;
+    /// kernel: does the program believe that it blocks SIGTRAP?
+    pub const TRAP_BLOCKED: usize = 24;
     /// runtime: clear_child_tid, robust list and so on
     pub const THREAD: usize = 8;
 }

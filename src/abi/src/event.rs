@@ -34,7 +34,7 @@ pub enum Trap {
     LeakCheck = 12,
     /// The runtime cannot go on (address of text, length).
     Internal = 13,
-    /// The program set a signal's action (signal, handler, flags).
+    /// The program set the action of SIGTRAP, which the kernel does not know (signal, handler; 1 = ignored).
     Action = 14,
     /// Diagnostic text for -v (address, length).
     Note = 15,

@@ -40,7 +40,7 @@ pub enum Special {
         flags: u32,
     },
     RtSigreturn,
-    /// Execute natively, then tell the tracer. `new` is the address of the kernel's struct sigaction, 0 for a query.
+    /// SIGTRAP: call `sigtrap::action`, then tell the tracer. `new` is the address of the kernel's struct sigaction, 0 for a query.
     RtSigaction {
         signal: u32,
         new: u64,
@@ -123,10 +123,6 @@ pub(crate) fn execveat(c: &mut Call) -> Action {
 
 pub(crate) fn rt_sigreturn(_: &mut Call) -> Action {
     Action::Special(Special::RtSigreturn)
-}
-
-pub(crate) fn rt_sigaction(c: &mut Call) -> Action {
-    Action::Special(Special::RtSigaction { signal: c.args[0] as u32, new: c.args[1], old: c.args[2] })
 }
 
 /// The call is refused with ENOSYS: libc then uses the older call, which is understood here.

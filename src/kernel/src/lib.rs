@@ -32,6 +32,7 @@ pub mod hooks;
 pub mod limits;
 pub mod row;
 pub mod signals;
+pub mod sigtrap;
 pub mod space;
 pub mod table;
 mod virtualise;

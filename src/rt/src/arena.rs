@@ -4,30 +4,29 @@
 //! per power of two. Never returns memory to the kernel; never touches the program's heap.
 #![allow(unsafe_code, reason = "implements GlobalAlloc over raw memory")]
 
-use crate::sync::Lock;
+use crate::sync::{Guard, Lock};
 use crate::sys;
 use core::alloc::{GlobalAlloc, Layout};
 use memcheck_abi::layout::{ARENA_END, ARENA_START};
 
 /// Free lists by power of two (index = log2 of the size).
-struct State {
+pub struct State {
     next: u64,
     mapped: u64,
     free: [u64; 48],
 }
 
-pub struct Arena(Lock<State>);
+static STATE: Lock<State> = Lock::new(State { next: ARENA_START, mapped: ARENA_START, free: [0; 48] });
 
-impl Arena {
-    pub const fn new() -> Self {
-        Arena(Lock::new(State { next: ARENA_START, mapped: ARENA_START, free: [0; 48] }))
-    }
-}
+/// The allocator; there is one arena, whoever names it.
+pub struct Arena;
 
-impl Default for Arena {
-    fn default() -> Self {
-        Self::new()
-    }
+/// For fork: nobody is inside while this lives.
+pub struct Held(#[expect(dead_code, reason = "held, not read")] Guard<'static, State>);
+
+/// Wait until nobody is inside. The holder must not allocate.
+pub fn hold() -> Held {
+    Held(STATE.lock())
 }
 
 fn class_of(layout: Layout) -> u32 {
@@ -39,7 +38,7 @@ unsafe impl GlobalAlloc for Arena {
     unsafe fn alloc(&self, layout: Layout) -> *mut u8 {
         let class = class_of(layout);
         let size = 1u64 << class;
-        let mut state = self.0.lock();
+        let mut state = STATE.lock();
         let head = state.free[class as usize];
         if head != 0 {
             // SAFETY: a free block's first word links to the next.
@@ -65,7 +64,7 @@ unsafe impl GlobalAlloc for Arena {
     // SAFETY: the caller gives back what `alloc` gave out, by the contract of the trait.
     unsafe fn dealloc(&self, p: *mut u8, layout: Layout) {
         let class = class_of(layout) as usize;
-        let mut state = self.0.lock();
+        let mut state = STATE.lock();
         // SAFETY: the block is at least 16 bytes and no longer used.
         unsafe { *(p as *mut u64) = state.free[class] };
         state.free[class] = p as u64;

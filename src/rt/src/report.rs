@@ -4,7 +4,7 @@
 //! last word, this table only saves the stop.
 #![allow(unsafe_code, reason = "the trap, and the describe hook as a function pointer")]
 
-use crate::sync::Lock;
+use crate::sync::{Guard, Lock};
 use crate::{callstack, context};
 use core::sync::atomic::{AtomicU32, AtomicU64, AtomicUsize, Ordering};
 use memcheck_abi::event::{ErrorEvent, Kind, Repeat, Trap};
@@ -12,7 +12,7 @@ use memcheck_abi::event::{ErrorEvent, Kind, Repeat, Trap};
 const TABLE: usize = 2048;
 
 #[derive(Clone, Copy)]
-struct Seen {
+pub struct Seen {
     key: u64,
     serial: u64,
     count: u64,
@@ -90,6 +90,15 @@ pub fn raise(kind: Kind, pc: u64, sp: u64, fill: impl FnOnce(&mut ErrorEvent)) {
     }
     let serial = trap(Trap::Error, core::ptr::from_ref(e) as u64, 0, 0, 0);
     remember(key, serial);
+}
+
+/// For fork: no report is going on while this lives.
+pub struct Held(#[expect(dead_code, reason = "held, not read")] (Guard<'static, ErrorEvent>, Guard<'static, [Seen; TABLE]>));
+
+/// Wait until nobody is reporting.
+pub fn hold() -> Held {
+    let event = SCRATCH.lock();
+    Held((event, SEEN.lock()))
 }
 
 fn reset(e: &mut ErrorEvent, kind: Kind) {

@@ -9,7 +9,7 @@ use memcheck_rt::report::trap_stub;
 use memcheck_runtime::asm;
 
 #[global_allocator]
-static ARENA: Arena = Arena::new();
+static ARENA: Arena = Arena;
 
 /// First thing in the image; see the linker script.
 #[unsafe(no_mangle)]

@@ -10,7 +10,7 @@
 //! place, which stays mapped, unused, out of the program's way.
 #![allow(unsafe_code, reason = "moves mappings and edits the initial stack")]
 
-use crate::{asm, cache, inner, program, replaced, stackmove, threads};
+use crate::{asm, cache, inner, program, replaced, stackmove, syscalls, threads};
 use core::sync::atomic::{AtomicPtr, AtomicU32, Ordering};
 use memcheck_abi::config::{Config, Mapping, mapping};
 use memcheck_abi::event::{Redirect, Trap};
@@ -71,7 +71,11 @@ pub extern "C" fn start(rsp: u64) -> ! {
     shadow::fill_v(rsp - STACK_MARGIN, STACK_MARGIN - 128, shadow::UNDEFINED);
     // SAFETY: restores what the tracer changed.
     unsafe { sys::syscall3(sys::nr::PERSONALITY, u64::from(config.personality), 0, 0) };
+    memcheck_kernel::sigtrap::inherit(ctx);
     report::trap(Trap::Ready, 0, 0, 0, 0);
+    if memcheck_kernel::sigtrap::is_ignored() {
+        syscalls::tell_about_sigtrap();
+    }
     for m in &config.mappings[..config.mapping_count as usize] {
         if m.prot & sys::PROT_EXEC as u32 != 0 && (m.kind == mapping::PROGRAM || m.kind == mapping::INTERPRETER) {
             announce(m.start, m.end);

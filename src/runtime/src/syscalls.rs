@@ -1,14 +1,15 @@
 //! The program's system calls: the kernel crate says how, this module does what touches threads and processes.
 #![allow(unsafe_code, reason = "system calls on the program's behalf")]
 
+use alloc::vec::Vec;
+
 use crate::cache::CACHE;
 use crate::{inner, threads};
 use memcheck_abi::context::{RAX, RSP, ThreadContext};
 use memcheck_abi::event::{ExitReport, Repeat, Trap};
-use memcheck_kernel::{Action, CloneArgs, Special};
-use memcheck_rt::{context, report, sys};
+use memcheck_kernel::{Action, CloneArgs, Special, sigtrap};
+use memcheck_rt::{arena, context, report, sys};
 
-const RT_SIGACTION: u64 = 13;
 const EXECVE: u64 = 59;
 const EXECVEAT: u64 = 322;
 
@@ -64,21 +65,17 @@ fn special(ctx: &mut ThreadContext, s: Special) -> i64 {
                 unsafe { sys::syscall3(sys::nr::EXIT_GROUP, status as u64, 0, 0) };
             }
         }
-        Special::Execve { path, argv, envp } => exec(path, argv, EXECVE, [path, argv, envp, 0, 0]),
-        Special::Execveat { dirfd, path, argv, envp, flags } => exec(path, argv, EXECVEAT, [dirfd as u64, path, argv, envp, u64::from(flags)]),
+        Special::Execve { path, argv, envp } => exec(ctx, path, argv, EXECVE, [path, argv, envp, 0, 0]),
+        Special::Execveat { dirfd, path, argv, envp, flags } => {
+            exec(ctx, path, argv, EXECVEAT, [dirfd as u64, path, argv, envp, u64::from(flags)])
+        }
         Special::RtSigreturn => {
             report::trap(Trap::SigReturn, 0, 0, 0, 0);
             report::internal("a signal return came back")
         }
-        Special::RtSigaction { signal, new, old } => {
-            // SAFETY: the program's own call.
-            let r = unsafe { sys::syscall6(RT_SIGACTION, u64::from(signal), new, old, ctx.regs.gpr[memcheck_abi::context::R10], 0, 0) };
-            if r == 0 && new != 0 {
-                // SAFETY: the kernel has just read the structure there: handler, flags.
-                let (handler, flags) = unsafe { (*(new as *const u64), *((new + 8) as *const u64)) };
-                report::trap(Trap::Action, u64::from(signal), handler, flags, 0);
-            }
-            memcheck_kernel::after(ctx, r);
+        Special::RtSigaction { .. } => {
+            let r = sigtrap::action(ctx);
+            tell_about_sigtrap();
             r
         }
     }
@@ -97,15 +94,21 @@ fn clone(ctx: &mut ThreadContext, args: &CloneArgs) -> i64 {
     if args.flags & memcheck_kernel::action::clone::VM != 0 {
         return threads::create(ctx, args);
     }
+    // From the outermost lock to the innermost (a report describes heap blocks, everybody allocates); the child must not inherit one that
+    // another thread holds.
     memcheck_kernel::before_fork();
+    let reports = report::hold();
     memcheck_heap::before_fork();
     let cache = CACHE.lock();
+    let memory = arena::hold();
     // SAFETY: a plain copy of the process; the child goes on here with the same context.
     let r = unsafe {
         sys::syscall6(56, args.flags & !memcheck_kernel::action::clone::SETTLS, 0, args.parent_tid, args.child_tid, 0, 0)
     };
+    drop(memory);
     drop(cache);
     memcheck_heap::after_fork();
+    drop(reports);
     memcheck_kernel::after_fork();
     if r == 0 {
         // SAFETY: no arguments.
@@ -121,12 +124,44 @@ fn clone(ctx: &mut ThreadContext, args: &CloneArgs) -> i64 {
     r
 }
 
-fn exec(path: u64, argv: u64, nr: u64, a: [u64; 5]) -> i64 {
-    report::trap(Trap::Exec, path, argv, 0, 0);
+/// The tracer drops SIGTRAP if the program ignores it.
+pub fn tell_about_sigtrap() {
+    let handler = if sigtrap::is_ignored() { sigtrap::SIG_IGN } else { 0 };
+    report::trap(Trap::Action, sigtrap::SIGTRAP, handler, 0, 0);
+}
+
+fn exec(ctx: &mut ThreadContext, path: u64, argv: u64, nr: u64, a: [u64; 5]) -> i64 {
+    let followed = report::trap(Trap::Exec, path, argv, 0, 0) != 0;
+    let limits = if followed { Vec::new() } else { Vec::from_iter(memcheck_kernel::limits::pending()) };
+    // A program that is not followed gets what this one believes to have.
+    if !followed {
+        sigtrap::reveal(ctx);
+    }
+    let before = Vec::from_iter(limits.iter().map(|&(resource, soft, _)| (resource, soft_limit(resource, soft))));
     // SAFETY: the program's own call; returns only on failure.
     let r = unsafe { sys::syscall6(nr, a[0], a[1], a[2], a[3], a[4], 0) };
+    for (resource, soft) in before {
+        soft_limit(resource, soft);
+    }
+    if !followed {
+        sigtrap::hide(ctx);
+    }
     report::trap(Trap::ExecFailed, 0, 0, 0, 0);
+    memcheck_kernel::after(ctx, r);
     r
+}
+
+/// Set the soft limit of a resource; the old one. Hard limits stay: they could not be raised again if the exec fails.
+fn soft_limit(resource: u64, soft: u64) -> u64 {
+    const PRLIMIT64: u64 = 302;
+    let mut limit = [0u64; 2];
+    // SAFETY: reads and sets limits through structures of ours.
+    unsafe {
+        sys::syscall6(PRLIMIT64, 0, resource, 0, limit.as_mut_ptr() as u64, 0, 0);
+        let wanted = [soft.min(limit[1]), limit[1]];
+        sys::syscall6(PRLIMIT64, 0, resource, wanted.as_ptr() as u64, 0, 0, 0);
+    }
+    limit[0]
 }
 
 /// The process ends by itself. `alone`: there is no other thread.

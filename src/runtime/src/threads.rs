@@ -2,9 +2,10 @@
 #![allow(unsafe_code, reason = "sets up contexts in fresh memory and the segment bases")]
 
 use crate::{asm, stackmove};
+use alloc::collections::VecDeque;
 use core::arch::asm;
 use core::sync::atomic::{AtomicU32, AtomicU64, Ordering};
-use memcheck_abi::context::{RAX, RSP, ThreadContext};
+use memcheck_abi::context::{RAX, RSP, ThreadContext, local};
 use memcheck_abi::event::Trap;
 use memcheck_abi::layout::{
     SLOT_RUNTIME_STACK_TOP, THREADS_END, THREADS_START, THREAD_SLOT, V_DISTANCE,
@@ -18,20 +19,28 @@ static NEXT_SLOT: AtomicU64 = AtomicU64::new(THREADS_START);
 static NEXT_NUMBER: AtomicU32 = AtomicU32::new(1);
 
 /// Slots whose thread has said it will exit: (slot, tid). They are free once the kernel no longer knows the thread.
-static LEAVING: Lock<alloc::vec::Vec<(u64, u32)>> = Lock::new(alloc::vec::Vec::new());
+static LEAVING: Lock<VecDeque<(u64, u32)>> = Lock::new(VecDeque::new());
 
 const TGKILL: u64 = 234;
+/// How many of them to ask about: the oldest have most likely gone, but one may be kept waiting for long.
+const ASKED: usize = 4;
 
 fn reuse() -> Option<u64> {
     let mut leaving = LEAVING.lock();
-    let &(slot, tid) = leaving.first()?;
-    // SAFETY: signal 0 only asks whether the thread exists.
-    let alive = unsafe { sys::syscall3(TGKILL, sys::syscall3(sys::nr::GETPID, 0, 0, 0) as u64, u64::from(tid), 0) } == 0;
-    if alive {
-        return None;
+    for _ in 0..ASKED {
+        let (slot, tid) = leaving.pop_front()?;
+        if !is_alive(tid) {
+            return Some(slot);
+        }
+        leaving.push_back((slot, tid));
     }
-    leaving.remove(0);
-    Some(slot)
+    None
+}
+
+/// Does the kernel still know this thread of the process? (0: it was never born.)
+fn is_alive(tid: u32) -> bool {
+    // SAFETY: signal 0 only asks whether the thread exists.
+    tid != 0 && unsafe { sys::syscall3(TGKILL, sys::syscall3(sys::nr::GETPID, 0, 0, 0) as u64, u64::from(tid), 0) } == 0
 }
 
 /// A context in a fresh or reused slot.
@@ -93,6 +102,7 @@ pub fn create(parent: &mut ThreadContext, args: &CloneArgs) -> i64 {
     child.guest_gs = parent.guest_gs;
     child.xsave.0.copy_from_slice(&parent.xsave.0);
     child.vfork_child = u32::from(!args.is_thread);
+    child.locals[local::TRAP_BLOCKED] = parent.locals[local::TRAP_BLOCKED];
     child.first_sp = child.regs.gpr[RSP];
     if args.is_thread {
         stackmove::settle(child, child.regs.gpr[RSP]);
@@ -104,10 +114,10 @@ pub fn create(parent: &mut ThreadContext, args: &CloneArgs) -> i64 {
     let r = asm::clone_thread(flags, child.runtime_rsp, args.parent_tid, args.child_tid, child.self_ptr);
     if r > 0 && !args.is_thread && args.is_vfork_like {
         // The child has ended or become another program: its slot is free.
-        LEAVING.lock().push((child.self_ptr, r as u32));
+        LEAVING.lock().push_back((child.self_ptr, r as u32));
     }
     if sys::is_error(r) {
-        LEAVING.lock().push((child.self_ptr, 0));
+        LEAVING.lock().push_back((child.self_ptr, 0));
     }
     r
 }
@@ -143,7 +153,7 @@ pub extern "C" fn started(ctx: &mut ThreadContext) {
 pub fn exit(status: u64) -> ! {
     let ctx = context::current();
     memcheck_heap::thread_exit(ctx);
-    LEAVING.lock().push((ctx.self_ptr, ctx.tid));
+    LEAVING.lock().push_back((ctx.self_ptr, ctx.tid));
     loop {
         // SAFETY: ends this thread; its slot stays mapped until the kernel has forgotten it.
         unsafe { sys::syscall3(sys::nr::EXIT, status, 0, 0) };

@@ -129,6 +129,9 @@ impl Tracer<'_> {
 
     /// Somebody sent a signal.
     fn asynchronous(&mut self, pid: i32, stopped: Stopped, regs: Regs, info: SigInfo) -> Result<()> {
+        if info.signo == libc::SIGTRAP && self.processes.get(&pid).is_some_and(|process| process.ignores_sigtrap) {
+            return self.resume(pid, stopped, 0);
+        }
         let disposition = disposition(stopped.tid(), info.signo);
         let (Disposition::Handler | Disposition::Default(signals::Default::Kill)) = disposition else {
             // Nothing changes in the thread, or it is stopped as it is.

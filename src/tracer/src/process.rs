@@ -71,6 +71,8 @@ pub struct Process {
     pub(crate) ending_thread: Option<i32>,
     /// Threads that come to a safe point are held there: `ending_thread` wants to be alone.
     pub(crate) freezing: bool,
+    /// The program wants SIGTRAP to be ignored, which the kernel is not told.
+    pub(crate) ignores_sigtrap: bool,
     /// Set in children of fork.
     pub(crate) parent: Option<i32>,
 }
@@ -175,6 +177,7 @@ impl Process {
             verdict: None,
             ending_thread: None,
             freezing: false,
+            ignores_sigtrap: false,
             parent: None,
         }
     }

@@ -195,6 +195,7 @@ impl<'a> Tracer<'a> {
         } else if let Some(process) = self.processes.get(&parent) {
             let mut copy = Process::new(child, process.life);
             copy.code = process.code;
+            copy.ignores_sigtrap = process.ignores_sigtrap;
             copy.parent = Some(parent);
             copy.threads.insert(child, Thread::new(true));
             handler.forked(process, &copy, event == libc::PTRACE_EVENT_VFORK);

@@ -217,6 +217,7 @@ fn simple(process: &mut Process, tid: i32, trap: Trap, regs: &Regs, handler: &mu
         Trap::Exec => {
             let path = process.memory.c_string(rdi, MAX_TEXT);
             process.follow_exec = handler.exec_started(process, &PathBuf::from(OsString::from_vec(path)), &arguments(process, rsi));
+            return process.follow_exec.into();
         }
         Trap::ExecFailed => {
             process.follow_exec = false;
@@ -235,8 +236,8 @@ fn simple(process: &mut Process, tid: i32, trap: Trap, regs: &Regs, handler: &mu
             text.resize(SOURCE_LINE, 0);
             process.memory.write(rsi, &text);
         }
-        // The kernel has the actions and is asked for them.
-        Trap::Action => {}
+        // The kernel has all other actions and is asked for them.
+        Trap::Action => process.ignores_sigtrap = rdi == libc::SIGTRAP as u64 && rsi == libc::SIG_IGN as u64,
         Trap::SafePoint | Trap::SigReturn | Trap::Exit | Trap::LeakCheck | Trap::Internal | Trap::Freeze => {}
     }
     0

@@ -1,6 +1,6 @@
-//! Signals: the calls run natively, only their memory is looked at.
+//! Signals: the calls run natively, only their memory is looked at; except for SIGTRAP, see [`sigtrap`].
 
-use crate::action;
+use crate::{action, sigtrap};
 use crate::call::Call;
 use crate::row::Rule::{Do, In, Set};
 use crate::row::Size::{Arg, Fix};
@@ -10,9 +10,9 @@ const SIGINFO: u64 = 128;
 
 #[rustfmt::skip] // one call per line
 pub const ROWS: &[Row] = &[
-    row(13, "rt_sigaction", "signum:4 act oldact sigsetsize", &[Do(sigaction), Set(2, Fix(32), "rt_sigaction(oldact)")]).act(action::rt_sigaction),
+    row(13, "rt_sigaction", "signum:4 act oldact sigsetsize", &[Do(sigaction), Set(2, Fix(32), "rt_sigaction(oldact)")]).act(sigtrap::sigaction),
     row(14, "rt_sigprocmask", "how:4 set oldset sigsetsize", &[
-        In(1, Arg(3), "rt_sigprocmask(set)"), Set(2, Arg(3), "rt_sigprocmask(oldset)")]),
+        In(1, Arg(3), "rt_sigprocmask(set)"), Set(2, Arg(3), "rt_sigprocmask(oldset)")]).act(sigtrap::sigprocmask),
     plain(15, "rt_sigreturn", "").act(action::rt_sigreturn),
     plain(34, "pause", ""),
     row(127, "rt_sigpending", "set sigsetsize", &[Set(0, Arg(1), "rt_sigpending(set)")]),

@@ -77,9 +77,36 @@ fn life_and_death_are_the_glues() {
     assert_eq!(ask(60, [3, 0, 0, 0, 0, 0]), Action::Special(Special::Exit { status: 3 }));
     assert_eq!(ask(231, [4, 0, 0, 0, 0, 0]), Action::Special(Special::ExitGroup { status: 4 }));
     assert_eq!(ask(15, [0; 6]), Action::Special(Special::RtSigreturn));
-    assert_eq!(ask(13, [10, 0, 0, 8, 0, 0]), Action::Special(Special::RtSigaction { signal: 10, new: 0, old: 0 }));
+    assert_eq!(ask(13, [10, 0, 0, 8, 0, 0]), Action::Native);
+    assert_eq!(ask(13, [5, 0, 0, 8, 0, 0]), Action::Special(Special::RtSigaction { signal: 5, new: 0, old: 0 }));
     assert_eq!(ask(u64::MAX, [0; 6]), Action::Native);
     assert_eq!(ask(1 << 30, [0; 6]), Action::Native);
+}
+
+#[test]
+fn sigtrap_is_only_seemingly_blocked() {
+    const TRAP: u64 = 1 << 4;
+    const USR1: u64 = 1 << 9;
+    let really_blocked = || {
+        let mut set = 0u64;
+        // SAFETY: asks for the mask of this thread.
+        unsafe { memcheck_rt::sys::syscall6(14, 0, 0, core::ptr::from_mut(&mut set) as u64, 8, 0, 0) };
+        set & (TRAP | USR1)
+    };
+    // SAFETY: words of the test's program.
+    let word = |at: u64| unsafe { *(at as *const u64) } & (TRAP | USR1);
+    let p = &mut Program::new();
+    let (set, old) = (p.words(&[TRAP | USR1]), p.undefined(8));
+    assert_eq!(ask(14, [0, set, old, 8, 0, 0]), Action::Done(0));
+    assert_eq!(really_blocked(), USR1);
+    let (set, old) = (p.words(&[USR1]), p.undefined(8));
+    assert_eq!(ask(14, [1, set, old, 8, 0, 0]), Action::Done(0));
+    assert_eq!(word(old), TRAP | USR1, "what it was");
+    let (none, old) = (p.words(&[0]), p.undefined(8));
+    assert_eq!(ask(14, [2, none, old, 8, 0, 0]), Action::Done(0));
+    assert_eq!(word(old), TRAP);
+    assert_eq!(ask(14, [2, none, old, 8, 0, 0]), Action::Native, "not involved any more");
+    assert_eq!(really_blocked(), 0);
 }
 
 #[test]
