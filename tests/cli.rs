@@ -377,12 +377,8 @@ fn killing_the_tool_leaves_nothing_behind() {
     let dir = common::scratch("cli-killed");
     let exe = compile(&dir, "waits", WAITS, &[]);
     let pid_file = dir.join("pid");
-    let mut child = Command::new(common::memcheck())
-        .arg("-q")
-        .args([&exe, &pid_file])
-        .stdin(Stdio::null())
-        .spawn()
-        .expect("the tool starts");
+    let mut child =
+        Command::new(common::memcheck()).arg("-q").args([&exe, &pid_file]).stdin(Stdio::null()).spawn().expect("the tool starts");
     let pid = wait_for_text(&pid_file);
     kill("-9", &child.id().to_string());
     let _ = child.wait();

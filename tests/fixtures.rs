@@ -334,13 +334,7 @@ fn sources(family: &str) -> Vec<PathBuf> {
 fn check_family(family: &str) {
     let files = sources(family);
     let failures = common::check_all(&files, check_fixture);
-    assert!(
-        failures.is_empty(),
-        "{} of {} fixtures in '{family}' fail:\n{}",
-        failures.len(),
-        files.len(),
-        failures.join("\n")
-    );
+    assert!(failures.is_empty(), "{} of {} fixtures in '{family}' fail:\n{}", failures.len(), files.len(), failures.join("\n"));
 }
 
 macro_rules! families {
@@ -374,9 +368,7 @@ fn reads_a_report() {
     let report = Report::parse(text);
     assert_eq!(report.findings.len(), 2);
     assert_eq!((report.summaries[0].errors, report.summaries[0].contexts), (12, 2));
-    let accepts = |line, source: &str, index: usize| {
-        Annotation::parse(line, true, source).accepts(&report.findings[index], "x.c")
-    };
+    let accepts = |line, source: &str, index: usize| Annotation::parse(line, true, source).accepts(&report.findings[index], "x.c");
     assert!(accepts(3, "invalid-write 4: 0 bytes after a block of size 40", 0));
     assert!(accepts(3, "invalid-read|invalid-write 4", 0));
     assert!(!accepts(9, "invalid-write 4", 0), "only the innermost frame of the file counts");

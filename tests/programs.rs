@@ -79,10 +79,8 @@ fn compare(case: &Case) {
     let native = run(case, Run::new(case.command[0], work.parent().unwrap_or(&work)).args(&case.command[1..]), &work);
     let work = prepare(case, "traced");
     let logs = work.parent().unwrap_or(&work).to_owned();
-    let traced = Run::new(common::memcheck(), &logs)
-        .arg(format!("--log-file={}/log.%p", logs.display()))
-        .args(case.options)
-        .args(case.command);
+    let traced =
+        Run::new(common::memcheck(), &logs).arg(format!("--log-file={}/log.%p", logs.display())).args(case.options).args(case.command);
     let traced = run(case, traced, &work);
     let reports = read_logs(&logs);
     assert_eq!(traced.ended, native.ended, "{}: {}\n{}", case.name, traced.err(), first_report(&reports));

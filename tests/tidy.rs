@@ -36,7 +36,8 @@ const INSIDE_MAY_USE: &[&str] = &["iced-x86"];
 const MAX_LINES: usize = 900;
 
 /// Text that only makes sense on the machine or in the workshop where a file was written.
-const FORBIDDEN: &[&str] = &["/work/", "/tmp/t-", "/root/", "FIELD-NOTES", "ECOSYSTEM.md", "brief.md", "ChatGPT", "Copilot", "Claude", "TODO: ask"];
+const FORBIDDEN: &[&str] =
+    &["/work/", "/tmp/t-", "/root/", "FIELD-NOTES", "ECOSYSTEM.md", "brief.md", "ChatGPT", "Copilot", "Claude", "TODO: ask"];
 
 struct Source {
     name: String,
@@ -106,9 +107,7 @@ fn code(line: &str) -> String {
 
 fn has_word(code: &str, word: &str) -> bool {
     let boundary = |c: Option<char>| c.is_none_or(|c| !c.is_alphanumeric() && c != '_');
-    code.match_indices(word).any(|(at, _)| {
-        boundary(code[..at].chars().next_back()) && boundary(code[at + word.len()..].chars().next())
-    })
+    code.match_indices(word).any(|(at, _)| boundary(code[..at].chars().next_back()) && boundary(code[at + word.len()..].chars().next()))
 }
 
 /// Lines that open an unsafe block, impl or function. `unsafe extern` declarations and function pointer types open nothing.
@@ -118,8 +117,13 @@ fn opens_unsafe(line: &str) -> bool {
     if !has_word(&code, "unsafe") || text.starts_with('#') || code.contains("unsafe_code") {
         return false;
     }
-    let pointer_type = code.contains(": unsafe ") || code.contains("<unsafe ") || code.contains("(unsafe extern") || code.contains("[unsafe extern") || code.contains("as unsafe ");
-    !pointer_type && (code.contains("unsafe {") || code.contains("unsafe impl") || code.contains("unsafe fn") || code.contains("unsafe extern"))
+    let pointer_type = code.contains(": unsafe ")
+        || code.contains("<unsafe ")
+        || code.contains("(unsafe extern")
+        || code.contains("[unsafe extern")
+        || code.contains("as unsafe ");
+    !pointer_type
+        && (code.contains("unsafe {") || code.contains("unsafe impl") || code.contains("unsafe fn") || code.contains("unsafe extern"))
 }
 
 /// A note counts if it stands on the line, or above it with only attributes, comments and the same statement between.

@@ -62,7 +62,14 @@ pub const GROUPS: &[Group] = &[
             installed("perl", &["perl", "script.pl"]),
             installed("python", &["/usr/bin/python3", "script.py"]),
             installed("sqlite3", &["sqlite3", ":memory:", ".read script.sql"]),
-            installed("awk", &["awk", "{ for (i = 1; i <= NF; i++) n[$i]++; s += length($0) * 3; gsub(/words/, \"w\"); t = t + index($0, \"xyz\") } END { for (i in n) s += n[i]; print s, t }", "text"]),
+            installed(
+                "awk",
+                &[
+                    "awk",
+                    "{ for (i = 1; i <= NF; i++) n[$i]++; s += length($0) * 3; gsub(/words/, \"w\"); t = t + index($0, \"xyz\") } END { for (i in n) s += n[i]; print s, t }",
+                    "text",
+                ],
+            ),
             installed("jq", &["jq", "[.[] | select(.id % 3 == 0) | .tags | map(. * 2) | add] | add", "data.json"]),
             installed("sort", &["sort", "--parallel=1", "-k7,7", "-k1,1n", "text", "text", "text", "text"]),
             installed("cc1", &["cc1", "-quiet", "-O1", "source.c", "-o", "/dev/null"]),
@@ -81,11 +88,7 @@ pub const GROUPS: &[Group] = &[
     Group {
         name: "calls",
         goal: "2.0",
-        programs: &[
-            ours("fib", "fib.c", &[]),
-            ours("qsort", "qsort.c", &[]),
-            ours("virtual", "virtual_calls.cpp", &[]),
-        ],
+        programs: &[ours("fib", "fib.c", &[]), ours("qsort", "qsort.c", &[]), ours("virtual", "virtual_calls.cpp", &[])],
     },
     Group {
         name: "streaming",
@@ -113,19 +116,13 @@ pub const GROUPS: &[Group] = &[
     Group {
         name: "threads",
         goal: "2.0, wall shows all cores",
-        programs: &[
-            ours("one-thread", "two_threads.c", &["1"]),
-            ours("two-threads", "two_threads.c", &["2"]),
-        ],
+        programs: &[ours("one-thread", "two_threads.c", &["1"]), ours("two-threads", "two_threads.c", &["2"])],
     },
     Group { name: "exceptions", goal: "4", programs: &[ours("throw", "exceptions.cpp", &[])] },
     Group {
         name: "signals",
         goal: "3 by timer",
-        programs: &[
-            ours("timer-1khz", "signals.c", &["timer"]),
-            ours("raise", "signals.c", &["raise"]),
-        ],
+        programs: &[ours("timer-1khz", "signals.c", &["timer"]), ours("raise", "signals.c", &["raise"])],
     },
     Group {
         name: "dirty",

@@ -39,7 +39,14 @@ struct Marker<'a> {
     tables: HashMap<u64, bool>,
 }
 
-pub fn mark(memory: &dyn Memory, nodes: &[Node], index: &Index, scanned: &Scanned, registers: &[u64], options: &Options) -> Vec<BlockState> {
+pub fn mark(
+    memory: &dyn Memory,
+    nodes: &[Node],
+    index: &Index,
+    scanned: &Scanned,
+    registers: &[u64],
+    options: &Options,
+) -> Vec<BlockState> {
     let nothing = BlockState { kind: Kind::Definite, leader: 0, indirect_bytes: 0, indirect_blocks: 0, heuristic: None };
     let mut states = vec![nothing; nodes.len()];
     states.iter_mut().zip(0..).for_each(|(s, i)| s.leader = i);
@@ -184,7 +191,10 @@ impl Marker<'_> {
 
     fn has_tables(&mut self, edge: Interior) -> bool {
         let base = self.nodes[edge.target as usize].addr;
-        edge.offset.is_multiple_of(8) && edge.offset != u32::MAX && self.is_table_at(base + u64::from(edge.offset)) && self.is_table_at(base)
+        edge.offset.is_multiple_of(8)
+            && edge.offset != u32::MAX
+            && self.is_table_at(base + u64::from(edge.offset))
+            && self.is_table_at(base)
     }
 
     /// Does the word at `addr` hold the address of a vtable?

@@ -172,8 +172,16 @@ mod tests {
     #[test]
     fn worst_comes_last() {
         use Kind::{Definite, Indirect, Outer, Possible, Reachable};
-        let rows = [(Definite, 4, 8, 56), (Indirect, 0, 56, 0), (Definite, 1, 64, 0), (Possible, 2, 64, 0), (Reachable, 3, 64, 0), (Outer, 3, 9, 0)];
-        let sorted = [(Indirect, 0, 56, 1, 0), (Reachable, 3, 64, 1, 0), (Possible, 2, 64, 1, 0), (Definite, 1, 64, 1, 0), (Definite, 4, 8, 1, 56)];
+        let rows = [
+            (Definite, 4, 8, 56),
+            (Indirect, 0, 56, 0),
+            (Definite, 1, 64, 0),
+            (Possible, 2, 64, 0),
+            (Reachable, 3, 64, 0),
+            (Outer, 3, 9, 0),
+        ];
+        let sorted =
+            [(Indirect, 0, 56, 1, 0), (Reachable, 3, 64, 1, 0), (Possible, 2, 64, 1, 0), (Definite, 1, 64, 1, 0), (Definite, 4, 8, 1, 56)];
         check(&rows, Resolution::High, &sorted);
         check(&[(Definite, 0, 0, 0), (Definite, 0, 0, 0)], Resolution::High, &[(Definite, 0, 0, 2, 0)]);
     }

@@ -194,10 +194,15 @@ impl Words {
         }
         let mut holes: Vec<Range<usize>> = Vec::new();
         let base = self.bytes.as_ptr() as usize;
-        fetch(start, &mut self.bytes, |addr, out| memory.read(addr, out), |gap| {
-            let at = gap.as_ptr() as usize - base;
-            holes.push(at..at + gap.len());
-        });
+        fetch(
+            start,
+            &mut self.bytes,
+            |addr, out| memory.read(addr, out),
+            |gap| {
+                let at = gap.as_ptr() as usize - base;
+                holes.push(at..at + gap.len());
+            },
+        );
         holes.into_iter().for_each(|hole| self.v[hole].fill(0xff));
     }
 
@@ -206,7 +211,13 @@ impl Words {
         let first = (from.next_multiple_of(8) - self.start) as usize;
         let end = ((to & !7).saturating_sub(self.start) as usize).max(first);
         let (bytes, v) = (&self.bytes[first..end], &self.v[first..end]);
-        bytes.as_chunks::<8>().0.iter().zip(v.as_chunks::<8>().0).filter(|(_, v)| u64::from_ne_bytes(**v) == 0).map(|(b, _)| u64::from_ne_bytes(*b))
+        bytes
+            .as_chunks::<8>()
+            .0
+            .iter()
+            .zip(v.as_chunks::<8>().0)
+            .filter(|(_, v)| u64::from_ne_bytes(**v) == 0)
+            .map(|(b, _)| u64::from_ne_bytes(*b))
     }
 
     /// The word at `addr` if it is there and defined.

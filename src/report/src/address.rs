@@ -107,101 +107,34 @@ impl Address {
         match self {
             Address::Block(block) => block.aux(addr),
             Address::Stack { thread, frame } => stack_lines(addr, *thread, frame.as_ref()),
-            Address::BelowStackPointer {
-                thread,
-                bytes,
-                guard_page,
-            } => {
-                let guard = if *guard_page {
-                    "In stack guard protected page, "
-                } else {
-                    ""
-                };
+            Address::BelowStackPointer { thread, bytes, guard_page } => {
+                let guard = if *guard_page { "In stack guard protected page, " } else { "" };
                 vec![
                     Aux::line(format!("Address 0x{addr:x} is on thread {thread}'s stack")),
-                    Aux::line(format!(
-                        "{guard}{} bytes below stack pointer",
-                        commas(*bytes)
-                    )),
+                    Aux::line(format!("{guard}{} bytes below stack pointer", commas(*bytes))),
                 ]
             }
-            Address::JustBelowStack => one(
-                addr,
-                "just below the stack ptr.  To suppress, use: --workaround-gcc296-bugs=yes"
-                    .to_string(),
-            ),
-            Address::DataSymbol { name, offset } => one(
-                addr,
-                format!("{} bytes inside data symbol \"{name}\"", commas(*offset)),
-            ),
-            Address::GlobalVariable {
-                text,
-                offset,
-                declared,
-            } => vec![
-                Aux::line(format!(
-                    "Location 0x{addr:x} is {} bytes inside {text},",
-                    commas(*offset)
-                )),
-                declaration(
-                    format!(
-                        "a global variable declared at {}:{}",
-                        declared.file, declared.line
-                    ),
-                    declared,
-                ),
+            Address::JustBelowStack => one(addr, "just below the stack ptr.  To suppress, use: --workaround-gcc296-bugs=yes".to_string()),
+            Address::DataSymbol { name, offset } => one(addr, format!("{} bytes inside data symbol \"{name}\"", commas(*offset))),
+            Address::GlobalVariable { text, offset, declared } => vec![
+                Aux::line(format!("Location 0x{addr:x} is {} bytes inside {text},", commas(*offset))),
+                declaration(format!("a global variable declared at {}:{}", declared.file, declared.line), declared),
             ],
-            Address::LocalVariable {
-                name,
-                offset,
-                declared,
-                frame,
-                thread,
-            } => vec![
-                Aux::line(format!(
-                    "Location 0x{addr:x} is {} bytes inside local var \"{name}\"",
-                    commas(*offset)
-                )),
-                declaration(
-                    format!(
-                        "declared at {}:{}, in frame #{frame} of thread {thread}",
-                        declared.file, declared.line
-                    ),
-                    declared,
-                ),
+            Address::LocalVariable { name, offset, declared, frame, thread } => vec![
+                Aux::line(format!("Location 0x{addr:x} is {} bytes inside local var \"{name}\"", commas(*offset))),
+                declaration(format!("declared at {}:{}, in frame #{frame} of thread {thread}", declared.file, declared.line), declared),
             ],
-            Address::Section {
-                kind,
-                object,
-                frame,
-            } => {
+            Address::Section { kind, object, frame } => {
                 let text = format!("Address 0x{addr:x} is in the {kind} segment of {object}");
                 let stack = frame.as_ref().map(|frame| Stack(vec![(**frame).clone()]));
-                vec![Aux {
-                    text,
-                    stack,
-                    location: None,
-                }]
+                vec![Aux { text, stack, location: None }]
             }
-            Address::Brk { start, limit } => one(
-                addr,
-                format!("in the brk data segment 0x{start:x}-0x{limit:x}"),
-            ),
-            Address::AfterBrk { bytes, limit } => one(
-                addr,
-                format!(
-                    "{} bytes after the brk data segment limit 0x{limit:x}",
-                    commas(*bytes)
-                ),
-            ),
-            Address::Mapped {
-                permissions,
-                mapping,
-            } => one(addr, mapping.words(permissions)),
-            Address::Unknown => one(
-                addr,
-                "not stack'd, malloc'd or (recently) free'd".to_string(),
-            ),
+            Address::Brk { start, limit } => one(addr, format!("in the brk data segment 0x{start:x}-0x{limit:x}")),
+            Address::AfterBrk { bytes, limit } => {
+                one(addr, format!("{} bytes after the brk data segment limit 0x{limit:x}", commas(*bytes)))
+            }
+            Address::Mapped { permissions, mapping } => one(addr, mapping.words(permissions)),
+            Address::Unknown => one(addr, "not stack'd, malloc'd or (recently) free'd".to_string()),
         }
     }
 }
@@ -213,20 +146,12 @@ impl Address {
     /// The rule id of a finding of this kind at `addr`, where the address tells more than the kind.
     pub fn rule(&self, addr: u64, kind: &ErrorKind) -> Option<&'static str> {
         match (kind, self) {
-            (ErrorKind::InvalidFree, Address::Block(block))
-                if block.state == BlockState::Freed && addr == block.start =>
-            {
+            (ErrorKind::InvalidFree, Address::Block(block)) if block.state == BlockState::Freed && addr == block.start => {
                 Some("double-free")
             }
-            (
-                ErrorKind::Read { .. }
-                | ErrorKind::Write { .. }
-                | ErrorKind::ParamMemory {
-                    unaddressable: true,
-                    ..
-                },
-                _,
-            ) => self.access_rule(addr),
+            (ErrorKind::Read { .. } | ErrorKind::Write { .. } | ErrorKind::ParamMemory { unaddressable: true, .. }, _) => {
+                self.access_rule(addr)
+            }
             _ => None,
         }
     }
@@ -252,27 +177,16 @@ fn one(addr: u64, is: String) -> Vec<Aux> {
 }
 
 fn declaration(text: String, place: &SourcePlace) -> Aux {
-    Aux {
-        text,
-        location: Some(place.clone()),
-        stack: None,
-    }
+    Aux { text, location: Some(place.clone()), stack: None }
 }
 
 fn stack_lines(addr: u64, thread: u32, frame: Option<&(usize, Box<Frame>)>) -> Vec<Aux> {
-    let mut lines = vec![Aux::line(format!(
-        "Address 0x{addr:x} is on thread {thread}'s stack"
-    ))];
+    let mut lines = vec![Aux::line(format!("Address 0x{addr:x} is on thread {thread}'s stack"))];
     if let Some((number, frame)) = frame {
         // The line is where the function starts: its frame belongs to all of it.
-        let entry = Frame {
-            line: frame.function_line.or(frame.line),
-            ..(**frame).clone()
-        };
+        let entry = Frame { line: frame.function_line.or(frame.line), ..(**frame).clone() };
         let created = FrameStyle::default().describe(&entry);
-        lines.push(Aux::line(format!(
-            "in frame #{number}, created by {created}"
-        )));
+        lines.push(Aux::line(format!("in frame #{number}, created by {created}")));
     }
     lines
 }
@@ -307,23 +221,11 @@ impl Block {
             BlockState::Recycled => ("recently re-allocated block", "alloc'd"),
             BlockState::Client { name } => (name.as_str(), "client-defined"),
         };
-        let text = format!(
-            "Address 0x{addr:x} is {} a {name} of size {} {fate}",
-            self.place(addr),
-            commas(self.size)
-        );
+        let text = format!("Address 0x{addr:x} is {} a {name} of size {} {fate}", self.place(addr), commas(self.size));
         if self.state != BlockState::Freed {
-            return vec![Aux {
-                text,
-                stack: self.allocated.clone(),
-                location: None,
-            }];
+            return vec![Aux { text, stack: self.allocated.clone(), location: None }];
         }
-        let mut lines = vec![Aux {
-            text,
-            stack: self.freed.clone(),
-            location: None,
-        }];
+        let mut lines = vec![Aux { text, stack: self.freed.clone(), location: None }];
         if let Some(allocated) = &self.allocated {
             lines.push(Aux::with_stack("Block was alloc'd at", allocated.clone()));
         }
@@ -342,239 +244,88 @@ mod tests {
 
     fn block(state: BlockState, size: u64) -> Address {
         let stack = Some(Stack(vec![frame(1, "malloc", "m.c", 1)]));
-        Address::Block(Block {
-            start: 0x4a40040,
-            size,
-            state,
-            allocated: stack.clone(),
-            freed: stack,
-        })
+        Address::Block(Block { start: 0x4a40040, size, state, allocated: stack.clone(), freed: stack })
     }
 
     #[test]
     fn heap_blocks() {
-        assert_eq!(
-            texts(block(BlockState::Live, 10), 0x4a40041),
-            ["Address 0x4a40041 is 1 bytes inside a block of size 10 alloc'd"]
-        );
-        assert_eq!(
-            texts(block(BlockState::Live, 1000), 0x4a4003c),
-            ["Address 0x4a4003c is 4 bytes before a block of size 1,000 alloc'd"]
-        );
-        assert_eq!(
-            texts(block(BlockState::Live, 10), 0x4a4004a),
-            ["Address 0x4a4004a is 0 bytes after a block of size 10 alloc'd"]
-        );
-        assert_eq!(
-            texts(block(BlockState::Live, 0), 0x4a40040),
-            ["Address 0x4a40040 is 0 bytes after a block of size 0 alloc'd"]
-        );
+        assert_eq!(texts(block(BlockState::Live, 10), 0x4a40041), ["Address 0x4a40041 is 1 bytes inside a block of size 10 alloc'd"]);
+        assert_eq!(texts(block(BlockState::Live, 1000), 0x4a4003c), ["Address 0x4a4003c is 4 bytes before a block of size 1,000 alloc'd"]);
+        assert_eq!(texts(block(BlockState::Live, 10), 0x4a4004a), ["Address 0x4a4004a is 0 bytes after a block of size 10 alloc'd"]);
+        assert_eq!(texts(block(BlockState::Live, 0), 0x4a40040), ["Address 0x4a40040 is 0 bytes after a block of size 0 alloc'd"]);
         assert_eq!(
             texts(block(BlockState::Freed, 10), 0x4a40040),
-            [
-                "Address 0x4a40040 is 0 bytes inside a block of size 10 free'd",
-                "Block was alloc'd at"
-            ]
+            ["Address 0x4a40040 is 0 bytes inside a block of size 10 free'd", "Block was alloc'd at"]
         );
         assert_eq!(
             texts(block(BlockState::Recycled, 10), 0x4a40040),
-            [
-                "Address 0x4a40040 is 0 bytes inside a recently re-allocated block of size 10 alloc'd"
-            ]
+            ["Address 0x4a40040 is 0 bytes inside a recently re-allocated block of size 10 alloc'd"]
         );
         assert_eq!(
-            texts(
-                block(
-                    BlockState::Client {
-                        name: "MYNAME".into()
-                    },
-                    16
-                ),
-                0x4a40040
-            ),
+            texts(block(BlockState::Client { name: "MYNAME".into() }, 16), 0x4a40040),
             ["Address 0x4a40040 is 0 bytes inside a MYNAME of size 16 client-defined"]
         );
     }
 
     #[test]
     fn the_address_refines_the_rule() {
-        let read = |address: &Address, addr| {
-            crate::ErrorRecord::invalid_read(4, 1, Stack::default())
-                .about(addr, address)
-                .rule()
-        };
-        assert_eq!(
-            read(&block(BlockState::Live, 10), 0x4a4004a),
-            "heap-buffer-overflow"
-        );
-        assert_eq!(
-            read(&block(BlockState::Live, 10), 0x4a4003f),
-            "heap-buffer-underflow"
-        );
-        assert_eq!(
-            read(&block(BlockState::Freed, 10), 0x4a40040),
-            "use-after-free"
-        );
+        let read = |address: &Address, addr| crate::ErrorRecord::invalid_read(4, 1, Stack::default()).about(addr, address).rule();
+        assert_eq!(read(&block(BlockState::Live, 10), 0x4a4004a), "heap-buffer-overflow");
+        assert_eq!(read(&block(BlockState::Live, 10), 0x4a4003f), "heap-buffer-underflow");
+        assert_eq!(read(&block(BlockState::Freed, 10), 0x4a40040), "use-after-free");
         assert_eq!(read(&Address::Unknown, 8), "null-access");
         assert_eq!(read(&Address::Unknown, 1 << 40), "wild-access");
-        assert_eq!(
-            read(&Address::Brk { start: 0, limit: 1 }, 0),
-            "invalid-read"
-        );
-        let free = |addr| {
-            crate::ErrorRecord::invalid_free(1, Stack::default())
-                .about(addr, &block(BlockState::Freed, 10))
-                .rule()
-        };
-        assert_eq!(
-            (free(0x4a40040), free(0x4a40044)),
-            ("double-free", "invalid-free")
-        );
+        assert_eq!(read(&Address::Brk { start: 0, limit: 1 }, 0), "invalid-read");
+        let free = |addr| crate::ErrorRecord::invalid_free(1, Stack::default()).about(addr, &block(BlockState::Freed, 10)).rule();
+        assert_eq!((free(0x4a40040), free(0x4a40044)), ("double-free", "invalid-free"));
     }
 
     #[test]
     fn stacks() {
-        let created = Frame {
-            function_line: Some(7),
-            ..frame(1, "main", "a.c", 10)
-        };
-        let on = Address::Stack {
-            thread: 1,
-            frame: Some((1, Box::new(created))),
-        };
-        assert_eq!(
-            texts(on, 0x1fff000528),
-            [
-                "Address 0x1fff000528 is on thread 1's stack",
-                "in frame #1, created by main (a.c:7)"
-            ]
-        );
-        let below = Address::BelowStackPointer {
-            thread: 1,
-            bytes: 300,
-            guard_page: false,
-        };
-        assert_eq!(
-            texts(below, 0x1fff0003f4),
-            [
-                "Address 0x1fff0003f4 is on thread 1's stack",
-                "300 bytes below stack pointer"
-            ]
-        );
-        let guard = Address::BelowStackPointer {
-            thread: 2,
-            bytes: 4096,
-            guard_page: true,
-        };
-        assert_eq!(
-            texts(guard, 0x10)[1],
-            "In stack guard protected page, 4,096 bytes below stack pointer"
-        );
+        let created = Frame { function_line: Some(7), ..frame(1, "main", "a.c", 10) };
+        let on = Address::Stack { thread: 1, frame: Some((1, Box::new(created))) };
+        assert_eq!(texts(on, 0x1fff000528), ["Address 0x1fff000528 is on thread 1's stack", "in frame #1, created by main (a.c:7)"]);
+        let below = Address::BelowStackPointer { thread: 1, bytes: 300, guard_page: false };
+        assert_eq!(texts(below, 0x1fff0003f4), ["Address 0x1fff0003f4 is on thread 1's stack", "300 bytes below stack pointer"]);
+        let guard = Address::BelowStackPointer { thread: 2, bytes: 4096, guard_page: true };
+        assert_eq!(texts(guard, 0x10)[1], "In stack guard protected page, 4,096 bytes below stack pointer");
         assert_eq!(
             texts(Address::JustBelowStack, 0x10),
-            [
-                "Address 0x10 is just below the stack ptr.  To suppress, use: --workaround-gcc296-bugs=yes"
-            ]
+            ["Address 0x10 is just below the stack ptr.  To suppress, use: --workaround-gcc296-bugs=yes"]
         );
     }
 
     #[test]
     fn everything_else() {
-        let place = SourcePlace {
-            file: "f.c".into(),
-            line: 7,
-            dir: None,
-        };
+        let place = SourcePlace { file: "f.c".into(), line: 7, dir: None };
         assert_eq!(
-            texts(
-                Address::DataSymbol {
-                    name: "gl".into(),
-                    offset: 4
-                },
-                0xab
-            ),
+            texts(Address::DataSymbol { name: "gl".into(), offset: 4 }, 0xab),
             ["Address 0xab is 4 bytes inside data symbol \"gl\""]
         );
         assert_eq!(
-            texts(
-                Address::GlobalVariable {
-                    text: "gl[0]".into(),
-                    offset: 0,
-                    declared: place.clone()
-                },
-                0xab
-            ),
-            [
-                "Location 0xab is 0 bytes inside gl[0],",
-                "a global variable declared at f.c:7"
-            ]
+            texts(Address::GlobalVariable { text: "gl[0]".into(), offset: 0, declared: place.clone() }, 0xab),
+            ["Location 0xab is 0 bytes inside gl[0],", "a global variable declared at f.c:7"]
         );
         assert_eq!(
-            texts(
-                Address::LocalVariable {
-                    name: "x".into(),
-                    offset: 0,
-                    declared: place,
-                    frame: 1,
-                    thread: 1
-                },
-                0xab
-            ),
-            [
-                "Location 0xab is 0 bytes inside local var \"x\"",
-                "declared at f.c:7, in frame #1 of thread 1"
-            ]
+            texts(Address::LocalVariable { name: "x".into(), offset: 0, declared: place, frame: 1, thread: 1 }, 0xab),
+            ["Location 0xab is 0 bytes inside local var \"x\"", "declared at f.c:7, in frame #1 of thread 1"]
         );
         assert_eq!(
-            texts(
-                Address::Section {
-                    kind: "Text",
-                    object: "/bin/p".into(),
-                    frame: None
-                },
-                1
-            ),
+            texts(Address::Section { kind: "Text", object: "/bin/p".into(), frame: None }, 1),
             ["Address 0x1 is in the Text segment of /bin/p"]
         );
         assert_eq!(
-            texts(
-                Address::Brk {
-                    start: 0x1000,
-                    limit: 0x2000
-                },
-                0x1800
-            ),
+            texts(Address::Brk { start: 0x1000, limit: 0x2000 }, 0x1800),
             ["Address 0x1800 is in the brk data segment 0x1000-0x2000"]
         );
         assert_eq!(
-            texts(
-                Address::AfterBrk {
-                    bytes: 8,
-                    limit: 0x2000
-                },
-                0x2008
-            ),
+            texts(Address::AfterBrk { bytes: 8, limit: 0x2000 }, 0x2008),
             ["Address 0x2008 is 8 bytes after the brk data segment limit 0x2000"]
         );
-        let mapped = |mapping| Address::Mapped {
-            permissions: "r-x".into(),
-            mapping,
-        };
-        assert_eq!(
-            texts(mapped(Mapping::Anonymous), 1),
-            ["Address 0x1 is in a r-x anonymous segment"]
-        );
-        assert_eq!(
-            texts(mapped(Mapping::File("/p".into())), 1),
-            ["Address 0x1 is in a r-x mapped file /p segment"]
-        );
-        assert_eq!(
-            texts(mapped(Mapping::SharedMemory), 1),
-            ["Address 0x1 is in a r-x shared memory segment"]
-        );
-        assert_eq!(
-            texts(Address::Unknown, 0),
-            ["Address 0x0 is not stack'd, malloc'd or (recently) free'd"]
-        );
+        let mapped = |mapping| Address::Mapped { permissions: "r-x".into(), mapping };
+        assert_eq!(texts(mapped(Mapping::Anonymous), 1), ["Address 0x1 is in a r-x anonymous segment"]);
+        assert_eq!(texts(mapped(Mapping::File("/p".into())), 1), ["Address 0x1 is in a r-x mapped file /p segment"]);
+        assert_eq!(texts(mapped(Mapping::SharedMemory), 1), ["Address 0x1 is in a r-x shared memory segment"]);
+        assert_eq!(texts(Address::Unknown, 0), ["Address 0x0 is not stack'd, malloc'd or (recently) free'd"]);
     }
 }

@@ -87,25 +87,15 @@ impl Ledger {
     }
 
     /// Counts a repetition of a known finding. `limit` is `--error-limit`. A notice is due at most once each.
-    pub fn repeat(
-        &mut self,
-        kind: &ErrorKind,
-        addresses: &[u64],
-        limit: bool,
-    ) -> (Verdict, Option<Notice>) {
+    pub fn repeat(&mut self, kind: &ErrorKind, addresses: &[u64], limit: bool) -> (Verdict, Option<Notice>) {
         let counted = self.errors + self.suppressed;
         if limit && (self.shown >= STOP_AFTER_SHOWN || counted >= STOP_AFTER_COUNTED) {
-            let notice = if self.shown >= STOP_AFTER_SHOWN {
-                Notice::StopShown
-            } else {
-                Notice::StopCounted
-            };
+            let notice = if self.shown >= STOP_AFTER_SHOWN { Notice::StopShown } else { Notice::StopCounted };
             let first = !std::mem::replace(&mut self.told_stop, true);
             return (Verdict::Dropped, first.then_some(notice));
         }
         let is_coarse = self.shown >= COARSE_AFTER_SHOWN;
-        let notice = (is_coarse && !std::mem::replace(&mut self.told_coarse, true))
-            .then_some(Notice::Coarse);
+        let notice = (is_coarse && !std::mem::replace(&mut self.told_coarse, true)).then_some(Notice::Coarse);
         let found = if is_coarse {
             self.coarse.get(&key(kind, addresses, COARSE_FRAMES))
         } else {
@@ -130,25 +120,12 @@ impl Ledger {
     }
 
     /// Records a new finding under an identifier nobody else has; the number of its context.
-    pub fn insert(
-        &mut self,
-        record: ErrorRecord,
-        suppressed_by: Option<usize>,
-        unique: u64,
-    ) -> usize {
+    pub fn insert(&mut self, record: ErrorRecord, suppressed_by: Option<usize>, unique: u64) -> usize {
         let addresses: Vec<u64> = record.stack.addresses().collect();
         let index = self.contexts.len();
-        self.fine
-            .insert(key(&record.kind, &addresses, FINE_FRAMES), index);
-        self.coarse
-            .insert(key(&record.kind, &addresses, COARSE_FRAMES), index);
-        self.contexts.push(Context {
-            record,
-            count: 0,
-            suppressed_by,
-            unique,
-            recency: 0,
-        });
+        self.fine.insert(key(&record.kind, &addresses, FINE_FRAMES), index);
+        self.coarse.insert(key(&record.kind, &addresses, COARSE_FRAMES), index);
+        self.contexts.push(Context { record, count: 0, suppressed_by, unique, recency: 0 });
         match suppressed_by {
             Some(_) => self.suppressed_contexts += 1,
             None => self.shown += 1,
@@ -170,28 +147,19 @@ impl Ledger {
 
     /// Unsuppressed contexts for the list at the end: ascending by count, most recent first among equals.
     pub fn listed(&self) -> Vec<&Context> {
-        let mut contexts: Vec<&Context> = self
-            .contexts
-            .iter()
-            .filter(|context| context.suppressed_by.is_none())
-            .collect();
+        let mut contexts: Vec<&Context> = self.contexts.iter().filter(|context| context.suppressed_by.is_none()).collect();
         contexts.sort_by_key(|context| (context.count, std::cmp::Reverse(context.recency)));
         contexts
     }
 
     /// Has any shown finding to do with undefined values?
     pub fn any_definedness(&self) -> bool {
-        self.contexts
-            .iter()
-            .any(|context| context.suppressed_by.is_none() && context.record.kind.is_definedness())
+        self.contexts.iter().any(|context| context.suppressed_by.is_none() && context.record.kind.is_definedness())
     }
 }
 
 fn key(kind: &ErrorKind, addresses: &[u64], frames: usize) -> Key {
-    (
-        kind.clone(),
-        addresses[..addresses.len().min(frames)].to_vec(),
-    )
+    (kind.clone(), addresses[..addresses.len().min(frames)].to_vec())
 }
 
 #[cfg(test)]
@@ -200,11 +168,7 @@ mod tests {
     use crate::frame::{Frame, Stack};
 
     fn record(addresses: &[u64]) -> ErrorRecord {
-        ErrorRecord::invalid_read(
-            4,
-            1,
-            Stack(addresses.iter().map(|&addr| Frame::unknown(addr)).collect()),
-        )
+        ErrorRecord::invalid_read(4, 1, Stack(addresses.iter().map(|&addr| Frame::unknown(addr)).collect()))
     }
 
     fn add(ledger: &mut Ledger, addresses: &[u64]) -> (Verdict, Option<Notice>) {
@@ -223,33 +187,16 @@ mod tests {
         assert_eq!(add(&mut ledger, &[1, 2, 3, 4, 6]).0, Verdict::Repeated(0));
         assert_eq!(add(&mut ledger, &[1, 2, 3, 9, 5]).0, Verdict::New);
         assert_eq!(add(&mut ledger, &[1, 2, 3]).0, Verdict::New);
-        assert_eq!(
-            ledger.totals(),
-            ErrorTotals {
-                errors: 4,
-                contexts: 3,
-                suppressed: 0,
-                suppressed_contexts: 0
-            }
-        );
+        assert_eq!(ledger.totals(), ErrorTotals { errors: 4, contexts: 3, suppressed: 0, suppressed_contexts: 0 });
     }
 
     #[test]
     fn kind_and_size_decide() {
         let mut ledger = Ledger::default();
         add(&mut ledger, &[1]);
-        assert_eq!(
-            ledger.repeat(&ErrorKind::Read { size: 8 }, &[1], true).0,
-            Verdict::New
-        );
-        assert_eq!(
-            ledger.repeat(&ErrorKind::Write { size: 4 }, &[1], true).0,
-            Verdict::New
-        );
-        assert_eq!(
-            ledger.repeat(&ErrorKind::Read { size: 4 }, &[1], true).0,
-            Verdict::Repeated(0)
-        );
+        assert_eq!(ledger.repeat(&ErrorKind::Read { size: 8 }, &[1], true).0, Verdict::New);
+        assert_eq!(ledger.repeat(&ErrorKind::Write { size: 4 }, &[1], true).0, Verdict::New);
+        assert_eq!(ledger.repeat(&ErrorKind::Read { size: 4 }, &[1], true).0, Verdict::Repeated(0));
     }
 
     #[test]
@@ -258,10 +205,7 @@ mod tests {
         for first in 0..100 {
             assert_eq!(add(&mut ledger, &[first, 7, 1, 1]), (Verdict::New, None));
         }
-        assert_eq!(
-            add(&mut ledger, &[5, 7, 2, 2]),
-            (Verdict::Repeated(5), Some(Notice::Coarse))
-        );
+        assert_eq!(add(&mut ledger, &[5, 7, 2, 2]), (Verdict::Repeated(5), Some(Notice::Coarse)));
         assert_eq!(add(&mut ledger, &[5, 8, 1, 1]), (Verdict::New, None));
     }
 
@@ -271,14 +215,8 @@ mod tests {
         for first in 0..1000 {
             assert_eq!(add(&mut ledger, &[first]).0, Verdict::New);
         }
-        assert_eq!(
-            ledger.repeat(&ErrorKind::Read { size: 4 }, &[3], false).0,
-            Verdict::Repeated(3)
-        );
-        assert_eq!(
-            add(&mut ledger, &[5000]),
-            (Verdict::Dropped, Some(Notice::StopShown))
-        );
+        assert_eq!(ledger.repeat(&ErrorKind::Read { size: 4 }, &[3], false).0, Verdict::Repeated(3));
+        assert_eq!(add(&mut ledger, &[5000]), (Verdict::Dropped, Some(Notice::StopShown)));
         assert_eq!(add(&mut ledger, &[5001]), (Verdict::Dropped, None));
     }
 
@@ -287,15 +225,7 @@ mod tests {
         let mut ledger = Ledger::default();
         ledger.insert(record(&[1]), Some(0), 0);
         add(&mut ledger, &[1]);
-        assert_eq!(
-            ledger.totals(),
-            ErrorTotals {
-                errors: 0,
-                contexts: 0,
-                suppressed: 2,
-                suppressed_contexts: 1
-            }
-        );
+        assert_eq!(ledger.totals(), ErrorTotals { errors: 0, contexts: 0, suppressed: 2, suppressed_contexts: 1 });
         assert!(ledger.listed().is_empty());
     }
 
@@ -305,11 +235,7 @@ mod tests {
         for addresses in [[1], [2], [3], [2]] {
             add(&mut ledger, &addresses);
         }
-        let order: Vec<_> = ledger
-            .listed()
-            .iter()
-            .map(|c| (c.count, c.record.stack.0[0].addr))
-            .collect();
+        let order: Vec<_> = ledger.listed().iter().map(|c| (c.count, c.record.stack.0[0].addr)).collect();
         assert_eq!(order, [(1, 3), (1, 1), (2, 2)]);
     }
 }

@@ -31,18 +31,11 @@ pub struct SourcePlace {
 
 impl Aux {
     pub fn line(text: impl Into<String>) -> Self {
-        Aux {
-            text: text.into(),
-            ..Aux::default()
-        }
+        Aux { text: text.into(), ..Aux::default() }
     }
 
     pub fn with_stack(text: impl Into<String>, stack: Stack) -> Self {
-        Aux {
-            text: text.into(),
-            stack: Some(stack),
-            location: None,
-        }
+        Aux { text: text.into(), stack: Some(stack), location: None }
     }
 }
 
@@ -87,16 +80,7 @@ pub enum AlignmentRule {
 
 impl ErrorRecord {
     pub fn new(kind: ErrorKind, what: impl Into<String>, thread: u32, stack: Stack) -> Self {
-        ErrorRecord {
-            kind,
-            what: what.into(),
-            thread,
-            thread_name: None,
-            stack,
-            aux: Vec::new(),
-            leak: None,
-            refined_rule: None,
-        }
+        ErrorRecord { kind, what: what.into(), thread, thread_name: None, stack, aux: Vec::new(), leak: None, refined_rule: None }
     }
 
     /// Says what `addr` is, and so what kind of mistake this is.
@@ -124,10 +108,7 @@ impl ErrorRecord {
             Origin::ClientRequest => " by a client request",
             Origin::Unknown => "",
         };
-        self.with_aux([Aux::with_stack(
-            format!("Uninitialised value was created{by}"),
-            stack,
-        )])
+        self.with_aux([Aux::with_stack(format!("Uninitialised value was created{by}"), stack)])
     }
 
     pub fn with_thread_name(mut self, name: Option<String>) -> Self {
@@ -136,179 +117,85 @@ impl ErrorRecord {
     }
 
     pub fn invalid_read(size: u64, thread: u32, stack: Stack) -> Self {
-        Self::new(
-            ErrorKind::Read { size },
-            format!("Invalid read of size {size}"),
-            thread,
-            stack,
-        )
+        Self::new(ErrorKind::Read { size }, format!("Invalid read of size {size}"), thread, stack)
     }
 
     pub fn invalid_write(size: u64, thread: u32, stack: Stack) -> Self {
-        Self::new(
-            ErrorKind::Write { size },
-            format!("Invalid write of size {size}"),
-            thread,
-            stack,
-        )
+        Self::new(ErrorKind::Write { size }, format!("Invalid write of size {size}"), thread, stack)
     }
 
     pub fn invalid_jump(thread: u32, stack: Stack) -> Self {
-        Self::new(
-            ErrorKind::Jump,
-            "Jump to the invalid address stated on the next line",
-            thread,
-            stack,
-        )
+        Self::new(ErrorKind::Jump, "Jump to the invalid address stated on the next line", thread, stack)
     }
 
     pub fn condition(thread: u32, stack: Stack) -> Self {
-        Self::new(
-            ErrorKind::Cond,
-            "Conditional jump or move depends on uninitialised value(s)",
-            thread,
-            stack,
-        )
+        Self::new(ErrorKind::Cond, "Conditional jump or move depends on uninitialised value(s)", thread, stack)
     }
 
     pub fn value(size: u64, thread: u32, stack: Stack) -> Self {
-        Self::new(
-            ErrorKind::Value { size },
-            format!("Use of uninitialised value of size {size}"),
-            thread,
-            stack,
-        )
+        Self::new(ErrorKind::Value { size }, format!("Use of uninitialised value of size {size}"), thread, stack)
     }
 
     /// A system call argument that is undefined itself. `name` is `write(count)`.
     pub fn param_register(name: &str, thread: u32, stack: Stack) -> Self {
         let what = format!("Syscall param {name} contains uninitialised byte(s)");
-        Self::new(
-            ErrorKind::ParamRegister {
-                name: name.to_string(),
-            },
-            what,
-            thread,
-            stack,
-        )
+        Self::new(ErrorKind::ParamRegister { name: name.to_string() }, what, thread, stack)
     }
 
     /// Memory behind a system call argument. `name` is `write(buf)`.
     pub fn param_memory(name: &str, unaddressable: bool, thread: u32, stack: Stack) -> Self {
-        let what = format!(
-            "Syscall param {name} points to {} byte(s)",
-            definedness_word(unaddressable)
-        );
-        Self::new(
-            ErrorKind::ParamMemory {
-                name: name.to_string(),
-                unaddressable,
-            },
-            what,
-            thread,
-            stack,
-        )
+        let what = format!("Syscall param {name} points to {} byte(s)", definedness_word(unaddressable));
+        Self::new(ErrorKind::ParamMemory { name: name.to_string(), unaddressable }, what, thread, stack)
     }
 
     pub fn client_check(unaddressable: bool, thread: u32, stack: Stack) -> Self {
-        let word = if unaddressable {
-            "Unaddressable"
-        } else {
-            "Uninitialised"
-        };
+        let word = if unaddressable { "Unaddressable" } else { "Uninitialised" };
         let what = format!("{word} byte(s) found during client check request");
         Self::new(ErrorKind::User { unaddressable }, what, thread, stack)
     }
 
     pub fn invalid_free(thread: u32, stack: Stack) -> Self {
-        Self::new(
-            ErrorKind::InvalidFree,
-            "Invalid free() / delete / delete[] / realloc()",
-            thread,
-            stack,
-        )
+        Self::new(ErrorKind::InvalidFree, "Invalid free() / delete / delete[] / realloc()", thread, stack)
     }
 
     pub fn mismatched_free(thread: u32, stack: Stack) -> Self {
-        Self::new(
-            ErrorKind::MismatchedFree,
-            "Mismatched free() / delete / delete []",
-            thread,
-            stack,
-        )
+        Self::new(ErrorKind::MismatchedFree, "Mismatched free() / delete / delete []", thread, stack)
     }
 
     /// `length` is absent for the `str*` family.
-    pub fn overlap(
-        function: &str,
-        dst: u64,
-        src: u64,
-        length: Option<u64>,
-        thread: u32,
-        stack: Stack,
-    ) -> Self {
-        let length = length
-            .map(|length| format!(", {length}"))
-            .unwrap_or_default();
-        let what =
-            format!("Source and destination overlap in {function}(0x{dst:x}, 0x{src:x}{length})");
+    pub fn overlap(function: &str, dst: u64, src: u64, length: Option<u64>, thread: u32, stack: Stack) -> Self {
+        let length = length.map(|length| format!(", {length}")).unwrap_or_default();
+        let what = format!("Source and destination overlap in {function}(0x{dst:x}, 0x{src:x}{length})");
         Self::new(ErrorKind::Overlap, what, thread, stack)
     }
 
     pub fn fishy(function: &str, argument: &str, value: u64, thread: u32, stack: Stack) -> Self {
         let value = value as i64; // shown as the negative number it probably was
-        let what = format!(
-            "Argument '{argument}' of function {function} has a fishy (possibly negative) value: {value}"
-        );
-        let kind = ErrorKind::Fishy {
-            function: function.to_string(),
-            argument: argument.to_string(),
-        };
+        let what = format!("Argument '{argument}' of function {function} has a fishy (possibly negative) value: {value}");
+        let kind = ErrorKind::Fishy { function: function.to_string(), argument: argument.to_string() };
         Self::new(kind, what, thread, stack)
     }
 
     pub fn illegal_mempool(thread: u32, stack: Stack) -> Self {
-        Self::new(
-            ErrorKind::Mempool,
-            "Illegal memory pool address",
-            thread,
-            stack,
-        )
+        Self::new(ErrorKind::Mempool, "Illegal memory pool address", thread, stack)
     }
 
     /// `what` names the kernel's own access, for example `signal handler frame`.
     pub fn core_memory(what: &str, thread: u32, stack: Stack) -> Self {
-        Self::new(
-            ErrorKind::CoreMem,
-            format!("{what} contains unaddressable byte(s)"),
-            thread,
-            stack,
-        )
+        Self::new(ErrorKind::CoreMem, format!("{what} contains unaddressable byte(s)"), thread, stack)
     }
 
     pub fn realloc_zero(thread: u32, stack: Stack) -> Self {
-        Self::new(
-            ErrorKind::ReallocZero,
-            "realloc() with size 0",
-            thread,
-            stack,
-        )
+        Self::new(ErrorKind::ReallocZero, "realloc() with size 0", thread, stack)
     }
 
     pub fn bad_alignment(value: u64, rule: AlignmentRule, thread: u32, stack: Stack) -> Self {
         let should = match rule {
             AlignmentRule::PowerOfTwo => "power of 2",
             AlignmentRule::NonZeroPowerOfTwo => "non-zero and a power of 2",
-            AlignmentRule::PosixMemalign => {
-                "non-zero, a power of 2 and a multiple of sizeof(void*)"
-            }
+            AlignmentRule::PosixMemalign => "non-zero, a power of 2 and a multiple of sizeof(void*)",
         };
-        Self::new(
-            ErrorKind::BadAlign,
-            format!("Invalid alignment value: {value} (should be {should})"),
-            thread,
-            stack,
-        )
+        Self::new(ErrorKind::BadAlign, format!("Invalid alignment value: {value} (should be {should})"), thread, stack)
     }
 
     pub fn unsafe_zero_size(thread: u32, stack: Stack) -> Self {
@@ -318,40 +205,19 @@ impl ErrorRecord {
 
     /// `functions` is the pair as users write it: `new/delete`, `new[][/delete[]`, `aligned_alloc/free_sized`.
     pub fn size_mismatch(functions: &str, value: u64, thread: u32, stack: Stack) -> Self {
-        Self::new(
-            ErrorKind::SizeMismatch,
-            format!("Mismatched {functions} size value: {value}"),
-            thread,
-            stack,
-        )
+        Self::new(ErrorKind::SizeMismatch, format!("Mismatched {functions} size value: {value}"), thread, stack)
     }
 
     /// `None` stands for the default alignment.
-    pub fn align_mismatch(
-        functions: &str,
-        alloc: Option<u64>,
-        dealloc: Option<u64>,
-        thread: u32,
-        stack: Stack,
-    ) -> Self {
-        let text = |value: Option<u64>| {
-            value.map_or("default-aligned".to_string(), |value| value.to_string())
-        };
-        let what = format!(
-            "Mismatched {functions} alignment alloc value: {} dealloc value: {}",
-            text(alloc),
-            text(dealloc)
-        );
+    pub fn align_mismatch(functions: &str, alloc: Option<u64>, dealloc: Option<u64>, thread: u32, stack: Stack) -> Self {
+        let text = |value: Option<u64>| value.map_or("default-aligned".to_string(), |value| value.to_string());
+        let what = format!("Mismatched {functions} alignment alloc value: {} dealloc value: {}", text(alloc), text(dealloc));
         Self::new(ErrorKind::AlignMismatch, what, thread, stack)
     }
 }
 
 fn definedness_word(unaddressable: bool) -> &'static str {
-    if unaddressable {
-        "unaddressable"
-    } else {
-        "uninitialised"
-    }
+    if unaddressable { "unaddressable" } else { "uninitialised" }
 }
 
 #[cfg(test)]
@@ -365,108 +231,46 @@ mod tests {
     #[test]
     fn headlines_are_word_by_word() {
         let s = Stack::default;
-        assert_eq!(
-            what(ErrorRecord::invalid_read(4, 1, s())),
-            "Invalid read of size 4"
-        );
-        assert_eq!(
-            what(ErrorRecord::invalid_write(16, 1, s())),
-            "Invalid write of size 16"
-        );
-        assert_eq!(
-            what(ErrorRecord::invalid_jump(1, s())),
-            "Jump to the invalid address stated on the next line"
-        );
-        assert_eq!(
-            what(ErrorRecord::condition(1, s())),
-            "Conditional jump or move depends on uninitialised value(s)"
-        );
-        assert_eq!(
-            what(ErrorRecord::value(8, 1, s())),
-            "Use of uninitialised value of size 8"
-        );
-        assert_eq!(
-            what(ErrorRecord::param_register("exit(status)", 1, s())),
-            "Syscall param exit(status) contains uninitialised byte(s)"
-        );
+        assert_eq!(what(ErrorRecord::invalid_read(4, 1, s())), "Invalid read of size 4");
+        assert_eq!(what(ErrorRecord::invalid_write(16, 1, s())), "Invalid write of size 16");
+        assert_eq!(what(ErrorRecord::invalid_jump(1, s())), "Jump to the invalid address stated on the next line");
+        assert_eq!(what(ErrorRecord::condition(1, s())), "Conditional jump or move depends on uninitialised value(s)");
+        assert_eq!(what(ErrorRecord::value(8, 1, s())), "Use of uninitialised value of size 8");
+        assert_eq!(what(ErrorRecord::param_register("exit(status)", 1, s())), "Syscall param exit(status) contains uninitialised byte(s)");
         assert_eq!(
             what(ErrorRecord::param_memory("write(buf)", false, 1, s())),
             "Syscall param write(buf) points to uninitialised byte(s)"
         );
+        assert_eq!(what(ErrorRecord::param_memory("read(buf)", true, 1, s())), "Syscall param read(buf) points to unaddressable byte(s)");
+        assert_eq!(what(ErrorRecord::client_check(true, 1, s())), "Unaddressable byte(s) found during client check request");
+        assert_eq!(what(ErrorRecord::client_check(false, 1, s())), "Uninitialised byte(s) found during client check request");
+        assert_eq!(what(ErrorRecord::invalid_free(1, s())), "Invalid free() / delete / delete[] / realloc()");
+        assert_eq!(what(ErrorRecord::mismatched_free(1, s())), "Mismatched free() / delete / delete []");
         assert_eq!(
-            what(ErrorRecord::param_memory("read(buf)", true, 1, s())),
-            "Syscall param read(buf) points to unaddressable byte(s)"
-        );
-        assert_eq!(
-            what(ErrorRecord::client_check(true, 1, s())),
-            "Unaddressable byte(s) found during client check request"
-        );
-        assert_eq!(
-            what(ErrorRecord::client_check(false, 1, s())),
-            "Uninitialised byte(s) found during client check request"
-        );
-        assert_eq!(
-            what(ErrorRecord::invalid_free(1, s())),
-            "Invalid free() / delete / delete[] / realloc()"
-        );
-        assert_eq!(
-            what(ErrorRecord::mismatched_free(1, s())),
-            "Mismatched free() / delete / delete []"
-        );
-        assert_eq!(
-            what(ErrorRecord::overlap(
-                "memcpy",
-                0x4a40040,
-                0x4a40041,
-                Some(5),
-                1,
-                s()
-            )),
+            what(ErrorRecord::overlap("memcpy", 0x4a40040, 0x4a40041, Some(5), 1, s())),
             "Source and destination overlap in memcpy(0x4a40040, 0x4a40041, 5)"
         );
-        assert_eq!(
-            what(ErrorRecord::overlap("strcpy", 1, 0x2f, None, 1, s())),
-            "Source and destination overlap in strcpy(0x1, 0x2f)"
-        );
+        assert_eq!(what(ErrorRecord::overlap("strcpy", 1, 0x2f, None, 1, s())), "Source and destination overlap in strcpy(0x1, 0x2f)");
         assert_eq!(
             what(ErrorRecord::fishy("malloc", "size", u64::MAX, 1, s())),
             "Argument 'size' of function malloc has a fishy (possibly negative) value: -1"
         );
+        assert_eq!(what(ErrorRecord::realloc_zero(1, s())), "realloc() with size 0");
         assert_eq!(
-            what(ErrorRecord::realloc_zero(1, s())),
-            "realloc() with size 0"
-        );
-        assert_eq!(
-            what(ErrorRecord::bad_alignment(
-                3,
-                AlignmentRule::NonZeroPowerOfTwo,
-                1,
-                s()
-            )),
+            what(ErrorRecord::bad_alignment(3, AlignmentRule::NonZeroPowerOfTwo, 1, s())),
             "Invalid alignment value: 3 (should be non-zero and a power of 2)"
         );
         assert_eq!(
-            what(ErrorRecord::align_mismatch(
-                "new/delete",
-                Some(64),
-                None,
-                1,
-                s()
-            )),
+            what(ErrorRecord::align_mismatch("new/delete", Some(64), None, 1, s())),
             "Mismatched new/delete alignment alloc value: 64 dealloc value: default-aligned"
         );
     }
 
     #[test]
     fn origins_name_their_source() {
-        let record =
-            ErrorRecord::condition(1, Stack::default()).with_origin(Origin::Heap, Stack::default());
-        assert_eq!(
-            record.aux[0].text,
-            "Uninitialised value was created by a heap allocation"
-        );
-        let record = ErrorRecord::condition(1, Stack::default())
-            .with_origin(Origin::Unknown, Stack::default());
+        let record = ErrorRecord::condition(1, Stack::default()).with_origin(Origin::Heap, Stack::default());
+        assert_eq!(record.aux[0].text, "Uninitialised value was created by a heap allocation");
+        let record = ErrorRecord::condition(1, Stack::default()).with_origin(Origin::Unknown, Stack::default());
         assert_eq!(record.aux[0].text, "Uninitialised value was created");
     }
 }

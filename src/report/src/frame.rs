@@ -33,10 +33,7 @@ pub struct Frame {
 impl Frame {
     /// A frame of which only the address is known.
     pub fn unknown(addr: u64) -> Self {
-        Frame {
-            addr,
-            ..Frame::default()
-        }
+        Frame { addr, ..Frame::default() }
     }
 
     /// The name that suppressions compare: raw if there is one, `None` if the frame has no name.
@@ -54,16 +51,12 @@ impl Frame {
     }
 
     pub fn object_text(&self) -> Option<String> {
-        self.object
-            .as_ref()
-            .map(|path| path.to_string_lossy().into_owned())
+        self.object.as_ref().map(|path| path.to_string_lossy().into_owned())
     }
 
     /// The last component of `file`.
     pub fn file_name(&self) -> Option<&str> {
-        self.file
-            .as_deref()
-            .map(|file| file.rsplit('/').next().unwrap_or(file))
+        self.file.as_deref().map(|file| file.rsplit('/').next().unwrap_or(file))
     }
 
     /// Directory and file joined; just the file if it is absolute already or no directory is known.
@@ -85,10 +78,7 @@ pub struct Stack(pub Vec<Frame>);
 impl Stack {
     /// The code addresses, innermost first, one per real frame.
     pub fn addresses(&self) -> impl Iterator<Item = u64> + '_ {
-        self.0
-            .iter()
-            .filter(|frame| !frame.inlined)
-            .map(|frame| frame.addr)
+        self.0.iter().filter(|frame| !frame.inlined).map(|frame| frame.addr)
     }
 
     /// Keeps the frames of the first `callers` addresses.
@@ -127,11 +117,7 @@ impl Stack {
         if show_below_main {
             return &self.0;
         }
-        match self
-            .0
-            .iter()
-            .position(|frame| frame.suppression_name() == Some("main") || frame.is_below_main())
-        {
+        match self.0.iter().position(|frame| frame.suppression_name() == Some("main") || frame.is_below_main()) {
             Some(last) => &self.0[..=last],
             None => &self.0,
         }
@@ -149,10 +135,7 @@ pub fn without_recursion(addresses: &[u64], reach: usize) -> Vec<usize> {
     let mut kept: Vec<usize> = Vec::with_capacity(addresses.len());
     for (position, address) in addresses.iter().enumerate() {
         let near = kept.len().saturating_sub(reach);
-        match kept[near..]
-            .iter()
-            .rposition(|&earlier| addresses[earlier] == *address)
-        {
+        match kept[near..].iter().rposition(|&earlier| addresses[earlier] == *address) {
             Some(back) => kept.truncate(near + back + 1),
             None => kept.push(position),
         }
@@ -161,12 +144,7 @@ pub fn without_recursion(addresses: &[u64], reach: usize) -> Vec<usize> {
 }
 
 /// Start-up code that called `main`; printed as `(below main)`.
-const BELOW_MAIN: [&str; 4] = [
-    "__libc_start_main",
-    "__libc_start_call_main",
-    "generic_start_main",
-    "_start",
-];
+const BELOW_MAIN: [&str; 4] = ["__libc_start_main", "__libc_start_call_main", "generic_start_main", "_start"];
 
 /// How frames are written: the part of the options that `describe` needs.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -179,11 +157,7 @@ pub struct FrameStyle {
 
 impl Default for FrameStyle {
     fn default() -> Self {
-        FrameStyle {
-            demangle: true,
-            show_below_main: false,
-            fullpath_after: Vec::new(),
-        }
+        FrameStyle { demangle: true, show_below_main: false, fullpath_after: Vec::new() }
     }
 }
 
@@ -193,11 +167,7 @@ impl FrameStyle {
         if !self.show_below_main && frame.is_below_main() {
             return Some("(below main)");
         }
-        let (first, second) = if self.demangle {
-            (&frame.function, &frame.raw_name)
-        } else {
-            (&frame.raw_name, &frame.function)
-        };
+        let (first, second) = if self.demangle { (&frame.function, &frame.raw_name) } else { (&frame.raw_name, &frame.function) };
         first.as_deref().or(second.as_deref())
     }
 
@@ -232,12 +202,7 @@ impl FrameStyle {
     pub fn lines(&self, stack: &Stack) -> Vec<String> {
         let frames = stack.shown(self.show_below_main);
         let line = |(index, frame): (usize, &Frame)| {
-            format!(
-                "   {} 0x{:X}: {}",
-                if index == 0 { "at" } else { "by" },
-                frame.addr,
-                self.describe(frame)
-            )
+            format!("   {} 0x{:X}: {}", if index == 0 { "at" } else { "by" }, frame.addr, self.describe(frame))
         };
         frames.iter().enumerate().map(line).collect()
     }
@@ -262,13 +227,7 @@ pub(crate) mod testing {
     }
 
     pub fn library_frame(addr: u64, name: &str, object: &str) -> Frame {
-        Frame {
-            addr,
-            function: Some(name.into()),
-            raw_name: Some(name.into()),
-            object: Some(object.into()),
-            ..Frame::default()
-        }
+        Frame { addr, function: Some(name.into()), raw_name: Some(name.into()), object: Some(object.into()), ..Frame::default() }
     }
 }
 
@@ -282,98 +241,38 @@ mod tests {
         let style = FrameStyle::default();
         let full = frame(0x1091BD, "fill", "table.c", 14);
         assert_eq!(style.describe(&full), "fill (table.c:14)");
-        assert_eq!(
-            style.describe(&library_frame(1, "write", "/lib/libc.so.6")),
-            "write (in /lib/libc.so.6)"
-        );
-        assert_eq!(
-            style.describe(&Frame {
-                object: None,
-                file: None,
-                ..full.clone()
-            }),
-            "fill (in ???)"
-        );
-        assert_eq!(
-            style.describe(&Frame {
-                function: None,
-                raw_name: None,
-                ..full.clone()
-            }),
-            "??? (table.c:14)"
-        );
-        assert_eq!(
-            style.describe(&Frame {
-                function: None,
-                raw_name: None,
-                file: None,
-                ..full
-            }),
-            "??? (in /bin/prog)"
-        );
+        assert_eq!(style.describe(&library_frame(1, "write", "/lib/libc.so.6")), "write (in /lib/libc.so.6)");
+        assert_eq!(style.describe(&Frame { object: None, file: None, ..full.clone() }), "fill (in ???)");
+        assert_eq!(style.describe(&Frame { function: None, raw_name: None, ..full.clone() }), "??? (table.c:14)");
+        assert_eq!(style.describe(&Frame { function: None, raw_name: None, file: None, ..full }), "??? (in /bin/prog)");
         assert_eq!(style.describe(&Frame::unknown(16)), "???");
     }
 
     #[test]
     fn addresses_are_upper_case_and_the_list_stops_at_main() {
-        let stack = Stack(vec![
-            frame(0x10ab, "f", "a.c", 1),
-            frame(0x20cd, "main", "a.c", 9),
-            frame(0x30, "_start", "s.S", 1),
-        ]);
-        assert_eq!(
-            FrameStyle::default().lines(&stack),
-            ["   at 0x10AB: f (a.c:1)", "   by 0x20CD: main (a.c:9)"]
-        );
-        let below = FrameStyle {
-            show_below_main: true,
-            ..FrameStyle::default()
-        };
+        let stack = Stack(vec![frame(0x10ab, "f", "a.c", 1), frame(0x20cd, "main", "a.c", 9), frame(0x30, "_start", "s.S", 1)]);
+        assert_eq!(FrameStyle::default().lines(&stack), ["   at 0x10AB: f (a.c:1)", "   by 0x20CD: main (a.c:9)"]);
+        let below = FrameStyle { show_below_main: true, ..FrameStyle::default() };
         assert_eq!(below.lines(&stack)[2], "   by 0x30: _start (s.S:1)");
-        let early = Stack(vec![
-            frame(1, "init", "a.c", 1),
-            library_frame(2, "__libc_start_main@@GLIBC_2.34", "/lib/libc.so.6"),
-        ]);
-        assert_eq!(
-            FrameStyle::default().lines(&early)[1],
-            "   by 0x2: (below main) (in /lib/libc.so.6)"
-        );
+        let early = Stack(vec![frame(1, "init", "a.c", 1), library_frame(2, "__libc_start_main@@GLIBC_2.34", "/lib/libc.so.6")]);
+        assert_eq!(FrameStyle::default().lines(&early)[1], "   by 0x2: (below main) (in /lib/libc.so.6)");
     }
 
     #[test]
     fn raw_names_on_request() {
-        let cxx = Frame {
-            function: Some("S::f(int)".into()),
-            raw_name: Some("_ZN1S1fEi".into()),
-            ..frame(1, "", "s.cc", 3)
-        };
-        let raw = FrameStyle {
-            demangle: false,
-            ..FrameStyle::default()
-        };
+        let cxx = Frame { function: Some("S::f(int)".into()), raw_name: Some("_ZN1S1fEi".into()), ..frame(1, "", "s.cc", 3) };
+        let raw = FrameStyle { demangle: false, ..FrameStyle::default() };
         assert_eq!(FrameStyle::default().describe(&cxx), "S::f(int) (s.cc:3)");
         assert_eq!(raw.describe(&cxx), "_ZN1S1fEi (s.cc:3)");
     }
 
     #[test]
     fn full_paths_are_cut_after_the_first_matching_prefix() {
-        let one = Frame {
-            dir: Some("/home/u/proj/src".into()),
-            ..frame(1, "f", "a.c", 2)
-        };
-        let style = |after: &[&str]| FrameStyle {
-            fullpath_after: after.iter().map(|s| s.to_string()).collect(),
-            ..FrameStyle::default()
-        };
+        let one = Frame { dir: Some("/home/u/proj/src".into()), ..frame(1, "f", "a.c", 2) };
+        let style = |after: &[&str]| FrameStyle { fullpath_after: after.iter().map(|s| s.to_string()).collect(), ..FrameStyle::default() };
         assert_eq!(style(&[""]).describe(&one), "f (/home/u/proj/src/a.c:2)");
-        assert_eq!(
-            style(&["nowhere/", "proj/"]).describe(&one),
-            "f (src/a.c:2)"
-        );
-        assert_eq!(
-            style(&["nowhere/"]).describe(&one),
-            "f (/home/u/proj/src/a.c:2)"
-        );
+        assert_eq!(style(&["nowhere/", "proj/"]).describe(&one), "f (src/a.c:2)");
+        assert_eq!(style(&["nowhere/"]).describe(&one), "f (/home/u/proj/src/a.c:2)");
     }
 
     #[test]
@@ -382,31 +281,17 @@ mod tests {
         assert_eq!(without_recursion(&[1, 1, 1, 2], 1), [0, 3]);
         assert_eq!(without_recursion(&[1, 2, 1, 2, 3], 1), [0, 1, 2, 3, 4]);
         assert_eq!(without_recursion(&[1, 2, 1, 2, 3], 2), [0, 3, 4]);
-        let inlined = Frame {
-            inlined: true,
-            ..frame(1, "tiny", "a.c", 1)
-        };
+        let inlined = Frame { inlined: true, ..frame(1, "tiny", "a.c", 1) };
         let round = || vec![inlined.clone(), frame(1, "f", "a.c", 2)];
         let mut stack = Stack([round(), round(), vec![frame(9, "main", "a.c", 3)]].concat());
         stack.merge_recursion(1);
-        assert_eq!(
-            stack.0.iter().map(|frame| frame.addr).collect::<Vec<_>>(),
-            [1, 1, 9]
-        );
+        assert_eq!(stack.0.iter().map(|frame| frame.addr).collect::<Vec<_>>(), [1, 1, 9]);
     }
 
     #[test]
     fn callers_are_counted_in_addresses() {
-        let inlined = Frame {
-            inlined: true,
-            ..frame(1, "tiny", "a.c", 1)
-        };
-        let mut stack = Stack(vec![
-            inlined.clone(),
-            frame(1, "f", "a.c", 2),
-            Frame { addr: 2, ..inlined },
-            frame(2, "g", "a.c", 3),
-        ]);
+        let inlined = Frame { inlined: true, ..frame(1, "tiny", "a.c", 1) };
+        let mut stack = Stack(vec![inlined.clone(), frame(1, "f", "a.c", 2), Frame { addr: 2, ..inlined }, frame(2, "g", "a.c", 3)]);
         assert_eq!(stack.addresses().collect::<Vec<_>>(), [1, 2]);
         stack.truncate(1);
         assert_eq!(stack.0.len(), 2);

@@ -16,12 +16,7 @@ pub enum LeakKind {
 }
 
 impl LeakKind {
-    pub const ALL: [LeakKind; 4] = [
-        LeakKind::Definite,
-        LeakKind::Indirect,
-        LeakKind::Possible,
-        LeakKind::Reachable,
-    ];
+    pub const ALL: [LeakKind; 4] = [LeakKind::Definite, LeakKind::Indirect, LeakKind::Possible, LeakKind::Reachable];
 
     /// The words of a loss record.
     pub fn words(self) -> &'static str {
@@ -109,18 +104,8 @@ pub struct KindFacts {
     pub rule: &'static str,
 }
 
-const fn facts(
-    suppression: &'static str,
-    xml4: &'static str,
-    xml6: &'static str,
-    rule: &'static str,
-) -> KindFacts {
-    KindFacts {
-        suppression,
-        xml4,
-        xml6,
-        rule,
-    }
+const fn facts(suppression: &'static str, xml4: &'static str, xml6: &'static str, rule: &'static str) -> KindFacts {
+    KindFacts { suppression, xml4, xml6, rule }
 }
 
 impl ErrorKind {
@@ -181,9 +166,7 @@ impl ErrorKind {
     /// The extra line between kind and frames: a parameter name, `malloc(size)`, or `match-leak-kinds: definite`.
     pub fn suppression_extra(&self) -> Option<String> {
         match self {
-            ErrorKind::ParamRegister { name } | ErrorKind::ParamMemory { name, .. } => {
-                Some(name.clone())
-            }
+            ErrorKind::ParamRegister { name } | ErrorKind::ParamMemory { name, .. } => Some(name.clone()),
             ErrorKind::Fishy { function, argument } => Some(format!("{function}({argument})")),
             ErrorKind::Leak(kind) => Some(format!("match-leak-kinds: {}", kind.word())),
             _ => None,
@@ -197,13 +180,8 @@ impl ErrorKind {
             ErrorKind::Cond
                 | ErrorKind::Value { .. }
                 | ErrorKind::ParamRegister { .. }
-                | ErrorKind::ParamMemory {
-                    unaddressable: false,
-                    ..
-                }
-                | ErrorKind::User {
-                    unaddressable: false
-                }
+                | ErrorKind::ParamMemory { unaddressable: false, .. }
+                | ErrorKind::User { unaddressable: false }
         )
     }
 }
@@ -224,22 +202,10 @@ mod tests {
 
     #[test]
     fn suppression_sizes_are_those_of_the_file_format() {
-        for (size, name) in [
-            (1, "Addr1"),
-            (8, "Addr8"),
-            (10, "Addr16"),
-            (28, "Addr32"),
-            (64, "Addr32"),
-            (0, "Addr1"),
-        ] {
+        for (size, name) in [(1, "Addr1"), (8, "Addr8"), (10, "Addr16"), (28, "Addr32"), (64, "Addr32"), (0, "Addr1")] {
             assert_eq!(ErrorKind::Read { size }.suppression_kind(), name);
         }
         assert_eq!(ErrorKind::Value { size: 8 }.suppression_kind(), "Value8");
-        assert_eq!(
-            ErrorKind::Leak(LeakKind::Possible)
-                .suppression_extra()
-                .as_deref(),
-            Some("match-leak-kinds: possible")
-        );
+        assert_eq!(ErrorKind::Leak(LeakKind::Possible).suppression_extra().as_deref(), Some("match-leak-kinds: possible"));
     }
 }

@@ -97,9 +97,7 @@ impl LeakTotals {
 
     /// Is anything lost or reachable (suppressed memory aside)?
     pub fn any(&self) -> bool {
-        [self.definite, self.indirect, self.possible, self.reachable]
-            .iter()
-            .any(|tally| tally.blocks > 0)
+        [self.definite, self.indirect, self.possible, self.reachable].iter().any(|tally| tally.blocks > 0)
     }
 }
 
@@ -119,9 +117,7 @@ impl LossRecord {
             None => self.direct.blocks > 0,
             Some(DeltaMode::Increased) => change.bytes > 0 || change.indirect_bytes > 0,
             Some(DeltaMode::Changed) => change != Change::default(),
-            Some(DeltaMode::New) => {
-                self.direct.blocks > 0 && change.blocks == self.direct.blocks as i64
-            }
+            Some(DeltaMode::New) => self.direct.blocks > 0 && change.blocks == self.direct.blocks as i64,
         }
     }
 
@@ -134,40 +130,21 @@ impl LossRecord {
         let blocks = with(self.direct.blocks, self.change.map(|c| c.blocks));
         let direct = with(self.direct.bytes, self.change.map(|c| c.bytes));
         let bytes = if self.indirect_bytes > 0 && self.kind != LeakKind::Indirect {
-            let total = with(
-                self.total_bytes(),
-                self.change.map(|c| c.bytes + c.indirect_bytes),
-            );
+            let total = with(self.total_bytes(), self.change.map(|c| c.bytes + c.indirect_bytes));
             let indirect = with(self.indirect_bytes, self.change.map(|c| c.indirect_bytes));
             format!("{total} ({direct} direct, {indirect} indirect)")
         } else {
             direct
         };
         let words = self.kind.words();
-        format!(
-            "{bytes} bytes in {blocks} blocks are {words} in loss record {} of {}",
-            commas(index as u64),
-            commas(count as u64)
-        )
+        format!("{bytes} bytes in {blocks} blocks are {words} in loss record {} of {}", commas(index as u64), commas(count as u64))
     }
 
     /// The record as a finding.
     pub fn finding(&self, index: usize, count: usize) -> ErrorRecord {
-        let mut record = ErrorRecord::new(
-            ErrorKind::Leak(self.kind),
-            self.headline(index, count),
-            1,
-            self.stack.clone(),
-        );
-        let bytes = if self.kind == LeakKind::Indirect {
-            self.direct.bytes
-        } else {
-            self.total_bytes()
-        };
-        record.leak = Some(LeakInfo {
-            bytes,
-            blocks: self.direct.blocks,
-        });
+        let mut record = ErrorRecord::new(ErrorKind::Leak(self.kind), self.headline(index, count), 1, self.stack.clone());
+        let bytes = if self.kind == LeakKind::Indirect { self.direct.bytes } else { self.total_bytes() };
+        record.leak = Some(LeakInfo { bytes, blocks: self.direct.blocks });
         record
     }
 }
@@ -182,13 +159,7 @@ mod tests {
     use super::*;
 
     fn record(kind: LeakKind, bytes: u64, indirect_bytes: u64, blocks: u64) -> LossRecord {
-        LossRecord {
-            kind,
-            direct: Tally::new(bytes, blocks),
-            indirect_bytes,
-            change: None,
-            stack: Stack::default(),
-        }
+        LossRecord { kind, direct: Tally::new(bytes, blocks), indirect_bytes, change: None, stack: Stack::default() }
     }
 
     #[test]
@@ -202,15 +173,8 @@ mod tests {
             "1,234 bytes in 3 blocks are indirectly lost in loss record 1 of 2"
         );
         let mut delta = record(LeakKind::Definite, 7, 0, 1);
-        delta.change = Some(Change {
-            bytes: 7,
-            indirect_bytes: 0,
-            blocks: 1,
-        });
-        assert_eq!(
-            delta.headline(2, 3),
-            "7 (+7) bytes in 1 (+1) blocks are definitely lost in loss record 2 of 3"
-        );
+        delta.change = Some(Change { bytes: 7, indirect_bytes: 0, blocks: 1 });
+        assert_eq!(delta.headline(2, 3), "7 (+7) bytes in 1 (+1) blocks are definitely lost in loss record 2 of 3");
         delta.indirect_bytes = 8;
         assert_eq!(
             delta.headline(2, 3),
@@ -228,14 +192,6 @@ mod tests {
         ];
         sort(&mut records);
         let order: Vec<_> = records.iter().map(|r| (r.total_bytes(), r.kind)).collect();
-        assert_eq!(
-            order,
-            [
-                (5, LeakKind::Possible),
-                (8, LeakKind::Reachable),
-                (8, LeakKind::Definite),
-                (104, LeakKind::Definite)
-            ]
-        );
+        assert_eq!(order, [(5, LeakKind::Possible), (8, LeakKind::Reachable), (8, LeakKind::Definite), (104, LeakKind::Definite)]);
     }
 }

@@ -25,25 +25,14 @@ mod tests {
 
     #[test]
     fn commas_stand_before_every_third_digit_from_the_right() {
-        for (value, text) in [
-            (0, "0"),
-            (999, "999"),
-            (1000, "1,000"),
-            (100_000, "100,000"),
-            (u64::MAX, "18,446,744,073,709,551,615"),
-        ] {
+        for (value, text) in [(0, "0"), (999, "999"), (1000, "1,000"), (100_000, "100,000"), (u64::MAX, "18,446,744,073,709,551,615")] {
             assert_eq!(commas(value), text);
         }
     }
 
     #[test]
     fn deltas_always_carry_a_sign() {
-        for (value, text) in [
-            (0, "+0"),
-            (-20, "-20"),
-            (1234, "+1,234"),
-            (i64::MIN, "-9,223,372,036,854,775,808"),
-        ] {
+        for (value, text) in [(0, "+0"), (-20, "-20"), (1234, "+1,234"), (i64::MIN, "-9,223,372,036,854,775,808")] {
             assert_eq!(signed_commas(value), text);
         }
     }

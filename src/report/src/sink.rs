@@ -50,14 +50,8 @@ pub struct DestinationName {
     pub noun: &'static str,
 }
 
-pub const LOG: DestinationName = DestinationName {
-    option: "--log-file",
-    noun: "log",
-};
-pub const XML: DestinationName = DestinationName {
-    option: "--xml-file",
-    noun: "XML",
-};
+pub const LOG: DestinationName = DestinationName { option: "--log-file", noun: "log" };
+pub const XML: DestinationName = DestinationName { option: "--xml-file", noun: "XML" };
 
 const DEFAULT_PORT: u16 = 1500;
 /// A log server that has not answered by then is not there.
@@ -86,14 +80,7 @@ pub struct Sink {
 
 impl Sink {
     fn new(target: Target, noun: &'static str, detached: bool) -> Self {
-        Sink {
-            inner: Arc::new(Mutex::new(Inner {
-                target,
-                noun,
-                complained: false,
-            })),
-            detached,
-        }
+        Sink { inner: Arc::new(Mutex::new(Inner { target, noun, complained: false })), detached }
     }
 
     /// Swallows everything.
@@ -104,10 +91,7 @@ impl Sink {
     /// Collects everything in memory; for tests and for documents that are assembled at the end.
     pub fn memory() -> (Self, Arc<Mutex<Vec<u8>>>) {
         let bytes = Arc::new(Mutex::new(Vec::new()));
-        (
-            Sink::new(Target::Memory(bytes.clone()), "log", false),
-            bytes,
-        )
+        (Sink::new(Target::Memory(bytes.clone()), "log", false), bytes)
     }
 
     /// Writes a burst of complete lines at once. Never fails: see the module's essay.
@@ -121,10 +105,7 @@ impl Sink {
             && !std::mem::replace(&mut inner.complained, true)
         {
             // Nobody is left to tell if stderr fails too.
-            let _ = writeln!(
-                io::stderr(),
-                "memcheck: cannot write to the {noun} destination: {failure}; going on without it"
-            );
+            let _ = writeln!(io::stderr(), "memcheck: cannot write to the {noun} destination: {failure}; going on without it");
         }
     }
 
@@ -136,9 +117,7 @@ impl Sink {
 
 /// A panic elsewhere while holding the lock leaves at worst half a line: go on.
 fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
-    mutex
-        .lock()
-        .unwrap_or_else(|poisoned| poisoned.into_inner())
+    mutex.lock().unwrap_or_else(|poisoned| poisoned.into_inner())
 }
 
 impl Target {
@@ -172,10 +151,7 @@ struct Opened {
 impl Opener {
     /// Relative file names are relative to `start_dir`.
     pub fn at(start_dir: PathBuf) -> Self {
-        Opener {
-            start_dir,
-            ..Opener::default()
-        }
+        Opener { start_dir, ..Opener::default() }
     }
 
     /// Opens `destination` for process `pid`. A socket nobody listens at falls back to stderr; `notes` then says so, in lines
@@ -193,9 +169,7 @@ impl Opener {
             Destination::Descriptor(number) if *number < 0 => Ok(Sink::nowhere()),
             Destination::Descriptor(number) => Ok(self.descriptor(*number, name, notes)),
             Destination::File(pattern) => self.file(pattern, name, pid, env),
-            Destination::Socket(spec) => socket(spec, name, notes, &|address| {
-                TcpStream::connect_timeout(&address, CONNECT_PATIENCE)
-            }),
+            Destination::Socket(spec) => socket(spec, name, notes, &|address| TcpStream::connect_timeout(&address, CONNECT_PATIENCE)),
         }
     }
 
@@ -206,22 +180,13 @@ impl Opener {
         match borrowed.try_clone_to_owned() {
             Ok(owned) => Sink::new(Target::File(File::from(owned)), name.noun, false),
             Err(_) => {
-                notes.push(format!(
-                    "File descriptor {number} cannot be used for the {}, using stderr.",
-                    name.noun
-                ));
+                notes.push(format!("File descriptor {number} cannot be used for the {}, using stderr.", name.noun));
                 Sink::new(duplicate(io::stderr().as_fd()), name.noun, false)
             }
         }
     }
 
-    fn file(
-        &self,
-        pattern: &str,
-        name: DestinationName,
-        pid: u32,
-        env: &dyn Env,
-    ) -> Result<Sink, UsageError> {
+    fn file(&self, pattern: &str, name: DestinationName, pid: u32, env: &dyn Env) -> Result<Sink, UsageError> {
         let mut opened = lock(&self.opened);
         let expanded = expand(pattern, name.option, pid, opened.running_number + 1, env)?;
         if expanded.numbered {
@@ -229,21 +194,10 @@ impl Opener {
         }
         let path = self.start_dir.join(&expanded.path);
         let again = opened.written.contains(&path);
-        let file = OpenOptions::new()
-            .create(true)
-            .write(true)
-            .truncate(!again)
-            .append(again)
-            .open(&path);
+        let file = OpenOptions::new().create(true).write(true).truncate(!again).append(again).open(&path);
         let file = file.map_err(|failure| {
             let reason = io_reason(&failure);
-            UsageError::new(
-                1,
-                vec![format!(
-                    "valgrind: Cannot create {} file '{}': {reason}",
-                    name.noun, expanded.path
-                )],
-            )
+            UsageError::new(1, vec![format!("valgrind: Cannot create {} file '{}': {reason}", name.noun, expanded.path)])
         })?;
         opened.written.insert(path);
         Ok(Sink::new(Target::File(file), name.noun, true))
@@ -274,34 +228,19 @@ pub fn io_reason(failure: &io::Error) -> String {
 
 fn duplicate(fd: BorrowedFd<'_>) -> Target {
     // Stderr may be closed: then there is nobody to tell anything.
-    fd.try_clone_to_owned()
-        .map_or(Target::Nowhere, |owned| Target::File(File::from(owned)))
+    fd.try_clone_to_owned().map_or(Target::Nowhere, |owned| Target::File(File::from(owned)))
 }
 
 type Connect<'a> = &'a dyn Fn(SocketAddr) -> io::Result<TcpStream>;
 
-fn socket(
-    spec: &str,
-    name: DestinationName,
-    notes: &mut Vec<String>,
-    connect: Connect<'_>,
-) -> Result<Sink, UsageError> {
+fn socket(spec: &str, name: DestinationName, notes: &mut Vec<String>, connect: Connect<'_>) -> Result<Sink, UsageError> {
     let option = name.option.replace("-file", "-socket");
-    let invalid = || {
-        UsageError::new(
-            1,
-            vec![format!("valgrind: Invalid {option} spec of '{spec}'")],
-        )
-    };
+    let invalid = || UsageError::new(1, vec![format!("valgrind: Invalid {option} spec of '{spec}'")]);
     let (host, port) = match spec.rsplit_once(':') {
         Some((host, port)) => (host, port.parse::<u16>().map_err(|_| invalid())?),
         None => (spec, DEFAULT_PORT),
     };
-    let address = (host, port)
-        .to_socket_addrs()
-        .ok()
-        .and_then(|mut all| all.next())
-        .ok_or_else(invalid)?;
+    let address = (host, port).to_socket_addrs().ok().and_then(|mut all| all.next()).ok_or_else(invalid)?;
     Ok(match connect(address) {
         Ok(stream) => Sink::new(Target::Socket(stream), name.noun, true),
         Err(_) => {
@@ -319,16 +258,8 @@ struct Expanded {
 }
 
 /// A file name pattern with everything filled in.
-fn expand(
-    pattern: &str,
-    option: &str,
-    pid: u32,
-    number: u64,
-    env: &dyn Env,
-) -> Result<Expanded, UsageError> {
-    let bad = |why: &[&str]| {
-        UsageError::bad_option(Voice::Process(pid), &format!("{option}={pattern}"), why)
-    };
+fn expand(pattern: &str, option: &str, pid: u32, number: u64, env: &dyn Env) -> Result<Expanded, UsageError> {
+    let bad = |why: &[&str]| UsageError::bad_option(Voice::Process(pid), &format!("{option}={pattern}"), why);
     if pattern.is_empty() {
         return Err(bad(&["Filename is empty"]));
     }
@@ -340,10 +271,7 @@ fn expand(
             "You might have more luck using $HOME instead.",
         ]));
     }
-    let mut out = Expanded {
-        path: String::new(),
-        numbered: false,
-    };
+    let mut out = Expanded { path: String::new(), numbered: false };
     let mut rest = pattern;
     while let Some((plain, special)) = rest.split_once('%') {
         out.path.push_str(plain);
@@ -370,9 +298,7 @@ fn expand(
                     return Err(bad(&["Missing '}' after '%q{'"]));
                 };
                 let Some(value) = env.var(variable) else {
-                    return Err(bad(&[&format!(
-                        "Environment variable '{variable}' is not set"
-                    )]));
+                    return Err(bad(&[&format!("Environment variable '{variable}' is not set")]));
                 };
                 out.path.push_str(&value.to_string_lossy());
                 after
@@ -392,10 +318,7 @@ pub fn qualifiers(pattern: &str, env: &dyn Env) -> Vec<(String, String)> {
         let Some((variable, next)) = after.split_once('}') else {
             break;
         };
-        let value = env
-            .var(variable)
-            .map(|value| value.to_string_lossy().into_owned())
-            .unwrap_or_default();
+        let value = env.var(variable).map(|value| value.to_string_lossy().into_owned()).unwrap_or_default();
         found.push((variable.to_string(), value));
         rest = next;
     }
@@ -409,9 +332,7 @@ mod tests {
 
     fn expanded(pattern: &str) -> Result<String, Vec<String>> {
         let env = FakeEnv::default().with("WHO", "me");
-        expand(pattern, "--log-file", 42, 7, &env)
-            .map(|e| e.path)
-            .map_err(|e| e.lines)
+        expand(pattern, "--log-file", 42, 7, &env).map(|e| e.path).map_err(|e| e.lines)
     }
 
     #[test]
@@ -425,10 +346,7 @@ mod tests {
                 "==42== Use --help for more information or consult the user manual.".to_string(),
             ])
         );
-        assert_eq!(
-            expanded("%q{FOO}").unwrap_err()[1],
-            "==42== Environment variable 'FOO' is not set"
-        );
+        assert_eq!(expanded("%q{FOO}").unwrap_err()[1], "==42== Environment variable 'FOO' is not set");
         assert_eq!(expanded("~/x").unwrap_err().len(), 6);
         assert!(expanded("a%").is_err());
     }
@@ -453,48 +371,20 @@ mod tests {
     fn a_file_of_this_run_is_continued_and_an_older_one_replaced() {
         let dir = scratch("append");
         std::fs::write(dir.join("log"), "old\n").expect("write");
-        let opener = Opener {
-            start_dir: dir.clone(),
-            ..Opener::default()
-        };
-        let open = || {
-            opener
-                .open(
-                    &Destination::File("log".into()),
-                    LOG,
-                    1,
-                    &FakeEnv::default(),
-                    &mut Vec::new(),
-                )
-                .expect("opens")
-        };
+        let opener = Opener { start_dir: dir.clone(), ..Opener::default() };
+        let open = || opener.open(&Destination::File("log".into()), LOG, 1, &FakeEnv::default(), &mut Vec::new()).expect("opens");
         open().write("before exec\n");
         open().write("after exec\n");
-        assert_eq!(
-            std::fs::read_to_string(dir.join("log")).expect("read"),
-            "before exec\nafter exec\n"
-        );
+        assert_eq!(std::fs::read_to_string(dir.join("log")).expect("read"), "before exec\nafter exec\n");
         std::fs::remove_dir_all(dir).expect("clean up");
     }
 
     #[test]
     fn a_missing_directory_is_a_usage_error() {
-        let opener = Opener {
-            start_dir: scratch("missing"),
-            ..Opener::default()
-        };
-        let result = opener.open(
-            &Destination::File("nodir/x".into()),
-            LOG,
-            1,
-            &FakeEnv::default(),
-            &mut Vec::new(),
-        );
+        let opener = Opener { start_dir: scratch("missing"), ..Opener::default() };
+        let result = opener.open(&Destination::File("nodir/x".into()), LOG, 1, &FakeEnv::default(), &mut Vec::new());
         let error = result.err().expect("no such directory");
-        assert_eq!(
-            error.lines,
-            ["valgrind: Cannot create log file 'nodir/x': No such file or directory"]
-        );
+        assert_eq!(error.lines, ["valgrind: Cannot create log file 'nodir/x': No such file or directory"]);
         assert_eq!(error.exit_code, 1);
         std::fs::remove_dir_all(&opener.start_dir).expect("clean up");
     }
@@ -502,13 +392,7 @@ mod tests {
     #[test]
     fn a_full_disk_does_not_stop_anything() {
         let opener = Opener::default();
-        let full = opener.open(
-            &Destination::File("/dev/full".into()),
-            LOG,
-            1,
-            &FakeEnv::default(),
-            &mut Vec::new(),
-        );
+        let full = opener.open(&Destination::File("/dev/full".into()), LOG, 1, &FakeEnv::default(), &mut Vec::new());
         let Ok(sink) = full else { return }; // no such device here
         sink.write("x\n");
         sink.write("y\n");
@@ -525,22 +409,11 @@ mod tests {
         let mut notes = Vec::new();
         let sink = socket("127.0.0.1:1501", LOG, &mut notes, &refuse).expect("falls back");
         assert!(!sink.detached);
-        assert_eq!(
-            notes[0],
-            "Failed to connect to logging server '127.0.0.1:1501'."
-        );
-        assert_eq!(
-            asked.take().map(|address| address.to_string()).as_deref(),
-            Some("127.0.0.1:1501")
-        );
+        assert_eq!(notes[0], "Failed to connect to logging server '127.0.0.1:1501'.");
+        assert_eq!(asked.take().map(|address| address.to_string()).as_deref(), Some("127.0.0.1:1501"));
         socket("127.0.0.1", LOG, &mut notes, &refuse).expect("falls back");
         assert_eq!(asked.take().map(|address| address.port()), Some(1500));
-        let bad = socket("127.0.0.1:x", LOG, &mut notes, &refuse)
-            .err()
-            .expect("no port");
-        assert_eq!(
-            bad.lines,
-            ["valgrind: Invalid --log-socket spec of '127.0.0.1:x'"]
-        );
+        let bad = socket("127.0.0.1:x", LOG, &mut notes, &refuse).err().expect("no port");
+        assert_eq!(bad.lines, ["valgrind: Invalid --log-socket spec of '127.0.0.1:x'"]);
     }
 }

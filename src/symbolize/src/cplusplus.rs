@@ -35,8 +35,7 @@ pub(crate) fn demangle(raw: &str) -> Option<String> {
 /// which it then does not print.
 fn with_return_type(name: &str) -> Cow<'_, str> {
     let bytes = name.as_bytes();
-    let is_constructor =
-        |at: usize| matches!(bytes.get(at..at + 3), Some([b'C', b'1'..=b'3', b'I']));
+    let is_constructor = |at: usize| matches!(bytes.get(at..at + 3), Some([b'C', b'1'..=b'3', b'I']));
     let Some(constructor) = (0..bytes.len()).find(|&at| is_constructor(at)) else {
         return name.into();
     };
@@ -45,14 +44,8 @@ fn with_return_type(name: &str) -> Cow<'_, str> {
     }
     // The nested name ends at the first `E` up to which the text is a whole name. Names have few.
     const MOST_TRIES: usize = 64;
-    let ends = (constructor..bytes.len())
-        .filter(|&at| bytes[at] == b'E')
-        .map(|at| at + 1)
-        .take(MOST_TRIES);
-    let is_name = |end: usize| {
-        name.get(..end)
-            .is_some_and(|part| Symbol::new(part).is_ok())
-    };
+    let ends = (constructor..bytes.len()).filter(|&at| bytes[at] == b'E').map(|at| at + 1).take(MOST_TRIES);
+    let is_name = |end: usize| name.get(..end).is_some_and(|part| Symbol::new(part).is_ok());
     match ends.into_iter().find(|&end| is_name(end)) {
         Some(end) if end < name.len() => format!("{}v{}", &name[..end], &name[end..]).into(),
         _ => name.into(),
@@ -62,16 +55,8 @@ fn with_return_type(name: &str) -> Cow<'_, str> {
 /// `{kind(…)}` around a whole name into words in front of it.
 fn unwrap_special(readable: String) -> String {
     const KINDS: [(&str, &str, &str); 7] = [
-        (
-            "{virtual override thunk({offset(",
-            ")}, ",
-            "non-virtual thunk to ",
-        ),
-        (
-            "{virtual override thunk({virtual offset(",
-            ")}, ",
-            "virtual thunk to ",
-        ),
+        ("{virtual override thunk({offset(", ")}, ", "non-virtual thunk to "),
+        ("{virtual override thunk({virtual offset(", ")}, ", "virtual thunk to "),
         ("{vtable(", "", "vtable for "),
         ("{vtt(", "", "VTT for "),
         ("{typeinfo(", "", "typeinfo for "),
@@ -79,12 +64,8 @@ fn unwrap_special(readable: String) -> String {
         ("{static initialization guard(", "", "guard variable for "),
     ];
     for (open, separator, words) in KINDS {
-        let inner = readable
-            .strip_prefix(open)
-            .and_then(|rest| rest.strip_suffix(")}"));
-        if let Some(name) =
-            inner.and_then(|inner| Some(&inner[inner.find(separator)? + separator.len()..]))
-        {
+        let inner = readable.strip_prefix(open).and_then(|rest| rest.strip_suffix(")}"));
+        if let Some(name) = inner.and_then(|inner| Some(&inner[inner.find(separator)? + separator.len()..])) {
             return format!("{words}{name}");
         }
     }
@@ -106,10 +87,7 @@ fn shorten_literals(mut readable: String) -> String {
         while let Some(found) = readable[from..].find(cast) {
             let at = from + found;
             let number = at + cast.len();
-            let digits = readable[number..]
-                .bytes()
-                .take_while(|b| b.is_ascii_digit() || *b == b'-')
-                .count();
+            let digits = readable[number..].bytes().take_while(|b| b.is_ascii_digit() || *b == b'-').count();
             from = number;
             // `operator()(int)` and function types end in the same characters, but no digit follows those.
             if digits > 0 {
@@ -130,15 +108,9 @@ mod tests {
     fn names_are_spelled_the_gnu_way() {
         for (raw, readable) in [
             ("_ZN3FooC1IiEET_i", "Foo::Foo<int>(int, int)"),
-            (
-                "_ZN3FooC2IPKcEET_i",
-                "Foo::Foo<char const*>(char const*, int)",
-            ),
+            ("_ZN3FooC2IPKcEET_i", "Foo::Foo<char const*>(char const*, int)"),
             ("_ZN3FooC1Ei", "Foo::Foo(int)"),
-            (
-                "_ZNSsC1IPKcEET_S2_RKSaIcE",
-                "std::string::string<char const*>(char const*, char const*, std::allocator<char> const&)",
-            ),
+            ("_ZNSsC1IPKcEET_S2_RKSaIcE", "std::string::string<char const*>(char const*, char const*, std::allocator<char> const&)"),
             ("_ZThn16_N1A1fEv", "non-virtual thunk to A::f()"),
             ("_ZTv0_n24_N1A1fEv", "virtual thunk to A::f()"),
             ("_ZTV1A", "vtable for A"),
@@ -148,10 +120,7 @@ mod tests {
             ("_ZGVZ1fvE1x", "guard variable for f()::x"),
             ("_Z1fILm12ELl3ELi5ELj6EEvv", "void f<12ul, 3l, 5, 6u>()"),
             ("_ZN1AclEi", "A::operator()(int)"),
-            (
-                "_ZZ4mainENKUlvE_clEv",
-                "main::{lambda()#1}::operator()() const",
-            ),
+            ("_ZZ4mainENKUlvE_clEv", "main::{lambda()#1}::operator()() const"),
         ] {
             assert_eq!(demangle(raw).as_deref(), Some(readable), "{raw}");
         }

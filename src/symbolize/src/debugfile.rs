@@ -24,24 +24,14 @@ use crate::image;
 const SYSTEM_DEBUG_DIR: &str = "/usr/lib/debug";
 
 /// The separate debug file of `object` (which was loaded from `path`), with the path it was found at.
-pub(crate) fn find(
-    object: &Elf<'_>,
-    path: &Path,
-    extra: Option<&Path>,
-) -> Option<(PathBuf, Elf<'static>)> {
+pub(crate) fn find(object: &Elf<'_>, path: &Path, extra: Option<&Path>) -> Option<(PathBuf, Elf<'static>)> {
     let id = object.build_id();
-    let by_id = id_paths(id, extra)
-        .into_iter()
-        .find_map(|candidate| open_with_id(&candidate, id));
+    let by_id = id_paths(id, extra).into_iter().find_map(|candidate| open_with_id(&candidate, id));
     by_id.or_else(|| find_by_link(object, path, extra))
 }
 
 /// The file that dwz moved the common parts of `debug` to.
-pub(crate) fn find_alt(
-    debug: &Elf<'_>,
-    path: &Path,
-    extra: Option<&Path>,
-) -> Option<(PathBuf, Elf<'static>)> {
+pub(crate) fn find_alt(debug: &Elf<'_>, path: &Path, extra: Option<&Path>) -> Option<(PathBuf, Elf<'static>)> {
     let link = debug.inflated(".gnu_debugaltlink")?;
     let name = c_string(&link, 0);
     let id = link.get(name.len() + 1..)?;
@@ -52,16 +42,10 @@ pub(crate) fn find_alt(
         places.push(Path::new(SYSTEM_DEBUG_DIR).join(".dwz").join(file));
     }
     places.extend(id_paths(id, extra));
-    places
-        .into_iter()
-        .find_map(|candidate| open_with_id(&candidate, id))
+    places.into_iter().find_map(|candidate| open_with_id(&candidate, id))
 }
 
-fn find_by_link(
-    object: &Elf<'_>,
-    path: &Path,
-    extra: Option<&Path>,
-) -> Option<(PathBuf, Elf<'static>)> {
+fn find_by_link(object: &Elf<'_>, path: &Path, extra: Option<&Path>) -> Option<(PathBuf, Elf<'static>)> {
     let link = object.inflated(".gnu_debuglink")?;
     let name = c_string(&link, 0);
     // The checksum follows the name at the next multiple of 4.
@@ -78,9 +62,7 @@ fn find_by_link(
         places.push(extra.join(name));
     }
     places.push(Path::new(SYSTEM_DEBUG_DIR).join(below).join(name));
-    places
-        .into_iter()
-        .find_map(|candidate| open_linked(&candidate, object, checksum))
+    places.into_iter().find_map(|candidate| open_linked(&candidate, object, checksum))
 }
 
 /// Directory of the file itself: links to libraries are common (`libfoo.so.1`), links to debug files are not.
@@ -95,33 +77,16 @@ fn id_paths(id: &[u8], extra: Option<&Path>) -> Vec<PathBuf> {
     let Some((first, rest)) = id.split_first().filter(|(_, rest)| !rest.is_empty()) else {
         return Vec::new();
     };
-    let hex = |bytes: &[u8]| {
-        bytes
-            .iter()
-            .map(|byte| format!("{byte:02x}"))
-            .collect::<String>()
-    };
+    let hex = |bytes: &[u8]| bytes.iter().map(|byte| format!("{byte:02x}")).collect::<String>();
     let file = format!(".build-id/{first:02x}/{}.debug", hex(rest));
     let system = Path::new(SYSTEM_DEBUG_DIR);
-    let mut places: Vec<PathBuf> = extra
-        .into_iter()
-        .chain([system])
-        .map(|dir| dir.join(&file))
-        .collect();
-    places.extend(
-        debuginfod_caches()
-            .into_iter()
-            .map(|cache| cache.join(hex(id)).join("debuginfo")),
-    );
+    let mut places: Vec<PathBuf> = extra.into_iter().chain([system]).map(|dir| dir.join(&file)).collect();
+    places.extend(debuginfod_caches().into_iter().map(|cache| cache.join(hex(id)).join("debuginfo")));
     places
 }
 
 fn debuginfod_caches() -> Vec<PathBuf> {
-    let variable = |name| {
-        std::env::var_os(name)
-            .filter(|value| !value.is_empty())
-            .map(PathBuf::from)
-    };
+    let variable = |name| std::env::var_os(name).filter(|value| !value.is_empty()).map(PathBuf::from);
     let client = Path::new("debuginfod_client");
     let explicit = variable("DEBUGINFOD_CACHE_PATH");
     let shared = variable("XDG_CACHE_HOME").map(|cache| cache.join(client));
@@ -157,15 +122,8 @@ mod tests {
     fn build_ids_become_paths() {
         let places = id_paths(&[0xab, 0x01, 0xff], Some(Path::new("/extra")));
         assert_eq!(places[0], Path::new("/extra/.build-id/ab/01ff.debug"));
-        assert_eq!(
-            places[1],
-            Path::new("/usr/lib/debug/.build-id/ab/01ff.debug")
-        );
-        assert!(
-            places[2..]
-                .iter()
-                .all(|place| place.ends_with("ab01ff/debuginfo"))
-        );
+        assert_eq!(places[1], Path::new("/usr/lib/debug/.build-id/ab/01ff.debug"));
+        assert!(places[2..].iter().all(|place| place.ends_with("ab01ff/debuginfo")));
         assert!(id_paths(&[], None).is_empty());
         assert!(id_paths(&[1], None).is_empty());
     }

@@ -13,9 +13,7 @@ const MAX_NAME_BYTES: usize = 64 << 10;
 
 /// The readable form of a mangled name, escaped for printing; the escaped name itself if it is not mangled.
 pub(crate) fn demangle(raw: &str) -> String {
-    let readable = (raw.len() <= MAX_NAME_BYTES)
-        .then(|| rust(raw).or_else(|| cplusplus::demangle(raw)))
-        .flatten();
+    let readable = (raw.len() <= MAX_NAME_BYTES).then(|| rust(raw).or_else(|| cplusplus::demangle(raw))).flatten();
     match readable {
         Some(name) => escape(&name).into_owned(),
         None => escape(raw).into_owned(),
@@ -25,10 +23,7 @@ pub(crate) fn demangle(raw: &str) -> String {
 /// Make a name or path from the program safe to print: control characters (C0, DEL, C1) and the characters that
 /// reorder text become `\u{..}`.
 pub(crate) fn escape(text: &str) -> Cow<'_, str> {
-    let is_unsafe = |c: char| {
-        c.is_control()
-            || matches!(c, '\u{200e}' | '\u{200f}' | '\u{2028}'..='\u{202e}' | '\u{2066}'..='\u{2069}')
-    };
+    let is_unsafe = |c: char| c.is_control() || matches!(c, '\u{200e}' | '\u{200f}' | '\u{2028}'..='\u{202e}' | '\u{2066}'..='\u{2069}');
     if !text.chars().any(is_unsafe) {
         return Cow::Borrowed(text);
     }
@@ -68,8 +63,7 @@ fn is_legacy_rust(raw: &str) -> bool {
         return false;
     };
     // What follows is a suffix of the compiler's (`.llvm.123`).
-    matches!(hash.get(HASH_DIGITS + 1), None | Some(b'.'))
-        && digits.iter().all(u8::is_ascii_hexdigit)
+    matches!(hash.get(HASH_DIGITS + 1), None | Some(b'.')) && digits.iter().all(u8::is_ascii_hexdigit)
 }
 
 /// A string that refuses to grow beyond the limit: substitutions let a short name double with every byte.
@@ -103,28 +97,16 @@ mod tests {
             ("main", "main"),
             ("_ZN2ns1S1fEPi", "ns::S::f(int*)"),
             ("_Znwm", "operator new(unsigned long)"),
-            (
-                "_ZdlPvmSt11align_val_t",
-                "operator delete(void*, unsigned long, std::align_val_t)",
-            ),
+            ("_ZdlPvmSt11align_val_t", "operator delete(void*, unsigned long, std::align_val_t)"),
             ("_ZN2ns1S1fEPi.part.0", "ns::S::f(int*) [clone .part.0]"),
-            (
-                "_ZNSs4swapERSs@@GLIBCXX_3.4",
-                "std::string::swap(std::string&)",
-            ),
-            (
-                "_ZN4core3fmt9Formatter3pad17h0123456789abcdefE",
-                "core::fmt::Formatter::pad",
-            ),
+            ("_ZNSs4swapERSs@@GLIBCXX_3.4", "std::string::swap(std::string&)"),
+            ("_ZN4core3fmt9Formatter3pad17h0123456789abcdefE", "core::fmt::Formatter::pad"),
             (
                 "_ZN4core3ptr48drop_in_place$LT$alloc..vec..Vec$LT$bool$GT$$GT$17h19186832f7d658e6E",
                 "core::ptr::drop_in_place<alloc::vec::Vec<bool>>",
             ),
             ("_ZN4test17h0123456789abcdefE.llvm.77", "test"),
-            (
-                "_ZN3a17h0123456789abcdef3fooEv",
-                "_ZN3a17h0123456789abcdef3fooEv",
-            ),
+            ("_ZN3a17h0123456789abcdef3fooEv", "_ZN3a17h0123456789abcdef3fooEv"),
             ("_RNvCs1234_7mycrate3foo", "mycrate::foo"),
             ("_Znonsense", "_Znonsense"),
             ("_Z", "_Z"),
@@ -142,10 +124,7 @@ mod tests {
         // Each St6vectorI..E level mentions the previous one twice.
         let mut bomb = String::from("_Z1f");
         bomb.push_str("St4pairIii");
-        for level in [
-            "S_", "S0_", "S1_", "S2_", "S3_", "S4_", "S5_", "S6_", "S7_", "S8_", "S9_", "SA_",
-            "SB_",
-        ] {
+        for level in ["S_", "S0_", "S1_", "S2_", "S3_", "S4_", "S5_", "S6_", "S7_", "S8_", "S9_", "SA_", "SB_"] {
             bomb.push_str(&format!("ES_I{level}{level}"));
         }
         bomb.push('E');

@@ -16,9 +16,8 @@ use std::sync::Arc;
 
 use addr2line::{Context, Location, LookupContinuation, LookupResult, SplitDwarfLoad};
 use gimli::{
-    AbbreviationsCacheStrategy, AttributeValue, DebugInfoOffset, DebuggingInformationEntry,
-    DwarfPackage, DwoId, EndianSlice, LittleEndian, LocListIter, LocationLists, SectionId,
-    UnitOffset, UnitRef,
+    AbbreviationsCacheStrategy, AttributeValue, DebugInfoOffset, DebuggingInformationEntry, DwarfPackage, DwoId, EndianSlice, LittleEndian,
+    LocListIter, LocationLists, SectionId, UnitOffset, UnitRef,
 };
 
 use crate::demangle::text;
@@ -92,9 +91,7 @@ impl Dwarf {
                 self.describe_function(vaddr, offset, &mut place);
             }
             if place.name.is_none() && place.linkage_name.is_none() {
-                place.linkage_name = frame
-                    .function
-                    .map(|function| text(function.name.slice()).into_owned());
+                place.linkage_name = frame.function.map(|function| text(function.name.slice()).into_owned());
             }
             places.push(place);
             if places.len() > DEEPEST {
@@ -116,11 +113,7 @@ impl Dwarf {
     }
 
     /// Call `use_unit` with the unit that covers `vaddr` (of the .dwo file if it is split).
-    pub fn with_unit<T>(
-        &self,
-        vaddr: u64,
-        use_unit: impl FnOnce(UnitRef<'_, Bytes>) -> Option<T>,
-    ) -> Option<T> {
+    pub fn with_unit<T>(&self, vaddr: u64, use_unit: impl FnOnce(UnitRef<'_, Bytes>) -> Option<T>) -> Option<T> {
         use_unit(self.finish(self.context.find_dwarf_and_unit(vaddr))?)
     }
 
@@ -147,12 +140,8 @@ impl Dwarf {
         if !visit(unit, &entry) || links_left == 0 {
             return Some(());
         }
-        let next = entry
-            .attr_value(gimli::DW_AT_abstract_origin)
-            .or_else(|| entry.attr_value(gimli::DW_AT_specification))?;
-        self.resolve(unit, next, &mut |unit, offset| {
-            self.follow_limited(unit, offset, visit, links_left - 1)
-        })
+        let next = entry.attr_value(gimli::DW_AT_abstract_origin).or_else(|| entry.attr_value(gimli::DW_AT_specification))?;
+        self.resolve(unit, next, &mut |unit, offset| self.follow_limited(unit, offset, visit, links_left - 1))
     }
 
     /// Call `then` with the entry that a reference attribute points to, in whichever unit or file that is.
@@ -166,22 +155,15 @@ impl Dwarf {
             AttributeValue::UnitRef(offset) => return then(unit, offset),
             // A .dwo file has one unit (and types), so a reference across units cannot be meant for it.
             AttributeValue::DebugInfoRef(offset) => {
-                let is_alt = self
-                    .sections
-                    .sup()
-                    .is_some_and(|sup| std::ptr::eq(sup, unit.dwarf));
+                let is_alt = self.sections.sup().is_some_and(|sup| std::ptr::eq(sup, unit.dwarf));
                 (unit.dwarf, offset, usize::from(is_alt))
             }
             AttributeValue::DebugInfoRefSup(offset) => (self.sections.sup()?, offset, 1),
             _ => return None,
         };
         let starts = &self.unit_offsets.get_or_init(|| self.list_units())[offsets];
-        let index = starts
-            .partition_point(|&start| start <= offset.0)
-            .checked_sub(1)?;
-        let header = dwarf
-            .unit_header(DebugInfoOffset(*starts.get(index)?))
-            .ok()?;
+        let index = starts.partition_point(|&start| start <= offset.0).checked_sub(1)?;
+        let header = dwarf.unit_header(DebugInfoOffset(*starts.get(index)?)).ok()?;
         let other = dwarf.unit(header).ok()?;
         let within = offset.to_unit_offset(&other.header)?;
         then(UnitRef::new(dwarf, &other), within)
@@ -196,18 +178,11 @@ impl Dwarf {
             }
             starts
         };
-        [
-            list(&self.sections),
-            self.sections.sup().map(list).unwrap_or_default(),
-        ]
+        [list(&self.sections), self.sections.sup().map(list).unwrap_or_default()]
     }
 
     /// Call `use_unit` with the unit in the main file that stands for a split one.
-    pub fn with_skeleton<T>(
-        &self,
-        id: DwoId,
-        use_unit: impl FnOnce(UnitRef<'_, Bytes>) -> Option<T>,
-    ) -> Option<T> {
+    pub fn with_skeleton<T>(&self, id: DwoId, use_unit: impl FnOnce(UnitRef<'_, Bytes>) -> Option<T>) -> Option<T> {
         let mut headers = self.sections.units();
         while let Ok(Some(header)) = headers.next() {
             if let Ok(unit) = self.sections.unit(header)
@@ -220,11 +195,7 @@ impl Dwarf {
     }
 
     /// The list of places of a variable that moves. The lists of the main file are only read here.
-    pub fn locations(
-        &self,
-        unit: UnitRef<'_, Bytes>,
-        attribute: AttributeValue<Bytes>,
-    ) -> Option<LocListIter<Bytes>> {
+    pub fn locations(&self, unit: UnitRef<'_, Bytes>, attribute: AttributeValue<Bytes>) -> Option<LocListIter<Bytes>> {
         if !std::ptr::eq(unit.dwarf, Arc::as_ptr(&self.sections)) {
             return unit.attr_locations(attribute).ok()?;
         }
@@ -234,21 +205,10 @@ impl Dwarf {
                 let found = elf.as_ref().and_then(|elf| section(elf, id.name()).ok());
                 found.unwrap_or(EndianSlice::new(&[], LittleEndian))
             };
-            LocationLists::new(
-                load(SectionId::DebugLoc).into(),
-                load(SectionId::DebugLocLists).into(),
-            )
+            LocationLists::new(load(SectionId::DebugLoc).into(), load(SectionId::DebugLocLists).into())
         });
         let offset = unit.attr_locations_offset(attribute).ok()??;
-        lists
-            .locations(
-                offset,
-                unit.encoding(),
-                unit.low_pc,
-                &unit.dwarf.debug_addr,
-                unit.addr_base,
-            )
-            .ok()
+        lists.locations(offset, unit.encoding(), unit.low_pc, &unit.dwarf.debug_addr, unit.addr_base).ok()
     }
 
     /// Names and declaration of the function whose entry is at `offset` of the unit that covers `vaddr`.
@@ -284,10 +244,7 @@ impl Dwarf {
         let Ok(rows) = self.context.find_location_range(function_start, vaddr) else {
             return;
         };
-        let previous = rows
-            .take(MAX_ROWS)
-            .filter(|(_, _, location)| location.line.is_some())
-            .last();
+        let previous = rows.take(MAX_ROWS).filter(|(_, _, location)| location.line.is_some()).last();
         if let Some((_, _, location)) = previous {
             place.set_location(Some(location));
         }
@@ -311,12 +268,8 @@ impl Dwarf {
         {
             return Some(Arc::new(unit));
         }
-        let path = |bytes: Option<Bytes>| {
-            bytes.map(|bytes| PathBuf::from(OsStr::from_bytes(bytes.slice())))
-        };
-        let path = path(load.comp_dir)
-            .unwrap_or_default()
-            .join(path(load.path)?);
+        let path = |bytes: Option<Bytes>| bytes.map(|bytes| PathBuf::from(OsStr::from_bytes(bytes.slice())));
+        let path = path(load.comp_dir).unwrap_or_default().join(path(load.path)?);
         let elf = Elf::parse(image::open(&path).ok()?.bytes).ok()?;
         let mut dwarf = gimli::Dwarf::load(|id| split_section(&elf, id)).ok()?;
         let header = dwarf.units().next().ok()??;
@@ -329,10 +282,7 @@ impl Dwarf {
 impl Place {
     fn set_location(&mut self, location: Option<Location<'_>>) {
         let Some(location) = location else { return };
-        self.path = location
-            .file
-            .filter(|file| !file.is_empty())
-            .map(str::to_owned);
+        self.path = location.file.filter(|file| !file.is_empty()).map(str::to_owned);
         self.line = location.line;
         self.column = location.column.filter(|&column| column != 0);
     }
@@ -343,11 +293,7 @@ fn open_package(path: &Path) -> Option<DwarfPackage<Bytes>> {
     let mut name = path.as_os_str().to_owned();
     name.push(".dwp");
     let elf = Elf::parse(image::open(Path::new(&name)).ok()?.bytes).ok()?;
-    DwarfPackage::load(
-        |id| split_section(&elf, id),
-        EndianSlice::new(&[], LittleEndian),
-    )
-    .ok()
+    DwarfPackage::load(|id| split_section(&elf, id), EndianSlice::new(&[], LittleEndian)).ok()
 }
 
 /// The sections that frames need. The others can be large, and inflating them is most of the cost of a first lookup.
@@ -374,8 +320,5 @@ fn section(elf: &Elf<'static>, name: &str) -> Result<Bytes, gimli::Error> {
 }
 
 fn split_section(elf: &Elf<'static>, id: SectionId) -> Result<Bytes, gimli::Error> {
-    id.dwo_name()
-        .map_or(Ok(EndianSlice::new(&[], LittleEndian)), |name| {
-            section(elf, name)
-        })
+    id.dwo_name().map_or(Ok(EndianSlice::new(&[], LittleEndian)), |name| section(elf, name))
 }

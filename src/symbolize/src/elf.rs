@@ -16,17 +16,12 @@ use goblin::container::{Container, Ctx, Endian};
 use goblin::elf::dynamic::{DT_FLAGS_1, DT_SONAME, DT_STRSZ, DT_STRTAB};
 use goblin::elf::header::{EM_X86_64, ET_DYN, ET_EXEC, Header};
 use goblin::elf::program_header::{PT_DYNAMIC, PT_INTERP, PT_LOAD, PT_NOTE, ProgramHeader};
-use goblin::elf::section_header::{
-    SHF_COMPRESSED, SHN_XINDEX, SHT_NOBITS, SHT_NOTE, SectionHeader,
-};
+use goblin::elf::section_header::{SHF_COMPRESSED, SHN_XINDEX, SHT_NOBITS, SHT_NOTE, SectionHeader};
 
 use crate::image;
 
 /// Class, byte order: the only ones there are on this machine.
-pub(crate) const CTX: Ctx = Ctx {
-    container: Container::Big,
-    le: Endian::Little,
-};
+pub(crate) const CTX: Ctx = Ctx { container: Container::Big, le: Endian::Little };
 
 /// Never inflate one section beyond this: a bomb is not debug information.
 const MAX_INFLATED_BYTES: u64 = 4 << 30;
@@ -83,29 +78,19 @@ impl<'a> Elf<'a> {
         }
         let header = goblin::elf::Elf::parse_header(bytes).context("ELF header")?;
         if header.e_machine != EM_X86_64 {
-            bail!(
-                "ELF file for another processor (e_machine {})",
-                header.e_machine
-            );
+            bail!("ELF file for another processor (e_machine {})", header.e_machine);
         }
         let segments = usize::try_from(header.e_phoff)
             .ok()
             .and_then(|at| ProgramHeader::parse(bytes, at, usize::from(header.e_phnum), CTX).ok())
             .unwrap_or_default();
         let sections = Section::parse_all(bytes, &header);
-        Ok(Elf {
-            bytes,
-            header,
-            segments,
-            sections,
-        })
+        Ok(Elf { bytes, header, segments, sections })
     }
 
     /// The first section of this name.
     pub fn section(&self, name: &str) -> Option<&Section<'a>> {
-        self.sections
-            .iter()
-            .find(|section| section.name == name.as_bytes())
+        self.sections.iter().find(|section| section.name == name.as_bytes())
     }
 
     /// Raw bytes of a section; `None` for NOBITS and for sections that point outside the file.
@@ -145,55 +130,33 @@ impl<'a> Elf<'a> {
 
     /// Contents of the build-id note, empty if there is none.
     pub fn build_id(&self) -> &'a [u8] {
-        let from_sections = self
-            .sections
-            .iter()
-            .filter(|section| section.header.sh_type == SHT_NOTE)
-            .filter_map(|section| self.raw(section));
+        let from_sections =
+            self.sections.iter().filter(|section| section.header.sh_type == SHT_NOTE).filter_map(|section| self.raw(section));
         let from_segments = self
             .segments
             .iter()
             .filter(|segment| segment.p_type == PT_NOTE)
             .filter_map(|segment| slice(self.bytes, segment.p_offset, segment.p_filesz));
-        from_sections
-            .chain(from_segments)
-            .find_map(gnu_build_id)
-            .unwrap_or_default()
+        from_sections.chain(from_segments).find_map(gnu_build_id).unwrap_or_default()
     }
 
     /// Bytes that the file provides for the address `vaddr`, up to the end of its segment.
     pub fn at_address(&self, vaddr: u64) -> Option<&'a [u8]> {
-        let segment = self.loads().find(|segment| {
-            vaddr >= segment.p_vaddr && vaddr - segment.p_vaddr < segment.p_filesz
-        })?;
+        let segment = self.loads().find(|segment| vaddr >= segment.p_vaddr && vaddr - segment.p_vaddr < segment.p_filesz)?;
         let within = vaddr - segment.p_vaddr;
-        slice(
-            self.bytes,
-            segment.p_offset.checked_add(within)?,
-            segment.p_filesz - within,
-        )
+        slice(self.bytes, segment.p_offset.checked_add(within)?, segment.p_filesz - within)
     }
 
     pub fn loads(&self) -> impl Iterator<Item = &ProgramHeader> {
-        self.segments
-            .iter()
-            .filter(|segment| segment.p_type == PT_LOAD)
+        self.segments.iter().filter(|segment| segment.p_type == PT_LOAD)
     }
 
     /// The value of the first dynamic entry with this tag.
     pub fn dynamic(&self, tag: u64) -> Option<u64> {
-        let segment = self
-            .segments
-            .iter()
-            .find(|segment| segment.p_type == PT_DYNAMIC)?;
+        let segment = self.segments.iter().find(|segment| segment.p_type == PT_DYNAMIC)?;
         let table = slice(self.bytes, segment.p_offset, segment.p_filesz)?;
-        let entries = table
-            .chunks_exact(16)
-            .map(|entry| (word(entry, 0), word(entry, 8)));
-        entries
-            .take_while(|&(found, _)| found != 0)
-            .find(|&(found, _)| found == tag)
-            .map(|(_, value)| value)
+        let entries = table.chunks_exact(16).map(|entry| (word(entry, 0), word(entry, 8)));
+        entries.take_while(|&(found, _)| found != 0).find(|&(found, _)| found == tag).map(|(_, value)| value)
     }
 
     /// The dynamic string table.
@@ -205,31 +168,18 @@ impl<'a> Elf<'a> {
 
     fn layout(&self) -> Result<ElfLayout> {
         if !matches!(self.header.e_type, ET_EXEC | ET_DYN) {
-            bail!(
-                "neither an executable nor a shared object (e_type {})",
-                self.header.e_type
-            );
+            bail!("neither an executable nor a shared object (e_type {})", self.header.e_type);
         }
         const PAGE: u64 = 4096;
-        let lowest = self
-            .loads()
-            .map(|load| load.p_vaddr)
-            .min()
-            .context("nothing to load")?;
-        let end = self
-            .loads()
-            .map(|load| load.p_vaddr.saturating_add(load.p_memsz))
-            .max()
-            .unwrap_or(lowest);
+        let lowest = self.loads().map(|load| load.p_vaddr).min().context("nothing to load")?;
+        let end = self.loads().map(|load| load.p_vaddr.saturating_add(load.p_memsz)).max().unwrap_or(lowest);
         let interp = self
             .segments
             .iter()
             .find(|segment| segment.p_type == PT_INTERP)
             .and_then(|segment| slice(self.bytes, segment.p_offset, segment.p_filesz))
             .map(|bytes| PathBuf::from(OsStr::from_bytes(c_string(bytes, 0))));
-        let marked_pie = self
-            .dynamic(DT_FLAGS_1)
-            .is_some_and(|flags| flags & DF_1_PIE != 0);
+        let marked_pie = self.dynamic(DT_FLAGS_1).is_some_and(|flags| flags & DF_1_PIE != 0);
         let is_pie = self.header.e_type == ET_DYN && (interp.is_some() || marked_pie);
         let soname = self
             .dynamic(DT_SONAME)
@@ -260,17 +210,8 @@ impl<'a> Section<'a> {
             SHN_XINDEX => headers.first().map_or(0, |first| first.sh_link),
             index => index,
         };
-        let names = headers
-            .get(names_index as usize)
-            .and_then(|names| slice(bytes, names.sh_offset, names.sh_size))
-            .unwrap_or_default();
-        headers
-            .into_iter()
-            .map(|header| Section {
-                name: c_string(names, header.sh_name as u64),
-                header,
-            })
-            .collect()
+        let names = headers.get(names_index as usize).and_then(|names| slice(bytes, names.sh_offset, names.sh_size)).unwrap_or_default();
+        headers.into_iter().map(|header| Section { name: c_string(names, header.sh_name as u64), header }).collect()
     }
 }
 
@@ -283,26 +224,18 @@ pub(crate) fn slice(bytes: &[u8], offset: u64, size: u64) -> Option<&[u8]> {
 
 /// The bytes from `at` up to the next NUL or the end; empty if `at` is outside.
 pub(crate) fn c_string(bytes: &[u8], at: u64) -> &[u8] {
-    let rest = usize::try_from(at)
-        .ok()
-        .and_then(|at| bytes.get(at..))
-        .unwrap_or_default();
+    let rest = usize::try_from(at).ok().and_then(|at| bytes.get(at..)).unwrap_or_default();
     rest.split(|&byte| byte == 0).next().unwrap_or_default()
 }
 
 /// Little-endian word at `at`; 0 if it is outside, which callers exclude by chunking first.
 pub(crate) fn word(bytes: &[u8], at: usize) -> u64 {
-    bytes
-        .get(at..at + 8)
-        .and_then(|word| word.try_into().ok())
-        .map_or(0, u64::from_le_bytes)
+    bytes.get(at..at + 8).and_then(|word| word.try_into().ok()).map_or(0, u64::from_le_bytes)
 }
 
 /// Little-endian half word (32 bits) at `at`.
 pub(crate) fn half(bytes: &[u8], at: usize) -> Option<u32> {
-    Some(u32::from_le_bytes(
-        bytes.get(at..at.checked_add(4)?)?.try_into().ok()?,
-    ))
+    Some(u32::from_le_bytes(bytes.get(at..at.checked_add(4)?)?.try_into().ok()?))
 }
 
 /// Walk the notes {name size, description size, type, name, description}, each padded to 4, for NT_GNU_BUILD_ID.
@@ -312,15 +245,10 @@ fn gnu_build_id(mut notes: &[u8]) -> Option<&[u8]> {
         let name_size = half(notes, 0)? as usize;
         let text_size = half(notes, 4)? as usize;
         let kind = half(notes, 8)?;
-        let text_at = 12usize
-            .checked_add(name_size)?
-            .checked_next_multiple_of(4)?;
+        let text_at = 12usize.checked_add(name_size)?.checked_next_multiple_of(4)?;
         let text_end = text_at.checked_add(text_size)?;
         let text = notes.get(text_at..text_end)?;
-        if kind == NT_GNU_BUILD_ID
-            && notes.get(12..12 + name_size) == Some(b"GNU\0")
-            && !text.is_empty()
-        {
+        if kind == NT_GNU_BUILD_ID && notes.get(12..12 + name_size) == Some(b"GNU\0") && !text.is_empty() {
             return Some(text);
         }
         notes = notes.get(text_end.checked_next_multiple_of(4)?..)?;
@@ -367,22 +295,14 @@ mod tests {
     #[test]
     fn our_own_executable_has_a_layout() {
         let layout = elf_layout(&std::env::current_exe().expect("own path")).expect("layout");
-        assert!(
-            layout.lowest < layout.entry && layout.entry < layout.end,
-            "{layout:?}"
-        );
+        assert!(layout.lowest < layout.entry && layout.entry < layout.end, "{layout:?}");
         assert_eq!(layout.lowest % 4096, 0);
         assert_eq!(layout.end % 4096, 0);
     }
 
     #[test]
     fn other_files_are_refused_with_a_reason() {
-        let refused = |bytes: &[u8]| {
-            Elf::parse(bytes)
-                .map(|_| ())
-                .expect_err("refused")
-                .to_string()
-        };
+        let refused = |bytes: &[u8]| Elf::parse(bytes).map(|_| ()).expect_err("refused").to_string();
         assert!(refused(b"#!/bin/sh").contains("not a 64-bit"));
         assert!(refused(b"\x7fELF\x01\x01").contains("not a 64-bit"));
         assert!(refused(b"\x7fELF\x02\x01").contains("header"));
@@ -391,10 +311,7 @@ mod tests {
     #[test]
     fn notes_are_walked_to_the_build_id() {
         let mut notes = Vec::new();
-        for (kind, name, text) in [
-            (1u32, &b"GNU\0"[..], &b"abcdef"[..]),
-            (3, b"GNU\0", b"\x01\x02\x03"),
-        ] {
+        for (kind, name, text) in [(1u32, &b"GNU\0"[..], &b"abcdef"[..]), (3, b"GNU\0", b"\x01\x02\x03")] {
             notes.extend((name.len() as u32).to_le_bytes());
             notes.extend((text.len() as u32).to_le_bytes());
             notes.extend(kind.to_le_bytes());
@@ -422,10 +339,7 @@ mod tests {
         assert_eq!(inflate(&zlib).as_deref(), Some(&text[..]));
 
         let mut zstd = header(2, text.len() as u64);
-        zstd.extend(ruzstd::encoding::compress_to_vec(
-            &text[..],
-            ruzstd::encoding::CompressionLevel::Fastest,
-        ));
+        zstd.extend(ruzstd::encoding::compress_to_vec(&text[..], ruzstd::encoding::CompressionLevel::Fastest));
         assert_eq!(inflate(&zstd).as_deref(), Some(&text[..]));
 
         zlib[8..16].copy_from_slice(&u64::MAX.to_le_bytes());

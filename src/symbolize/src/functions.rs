@@ -8,9 +8,7 @@ use std::path::Path;
 
 use anyhow::{Context, Result};
 use goblin::elf::section_header::SHF_EXECINSTR;
-use goblin::elf::sym::{
-    STB_LOCAL, STT_FUNC, STT_GNU_IFUNC, STT_NOTYPE, STV_HIDDEN, STV_INTERNAL, Sym,
-};
+use goblin::elf::sym::{STB_LOCAL, STT_FUNC, STT_GNU_IFUNC, STT_NOTYPE, STV_HIDDEN, STV_INTERNAL, Sym};
 
 use crate::elf::Elf;
 use crate::image;
@@ -56,27 +54,22 @@ fn find_in(elf: &Elf<'_>, wanted: &dyn Fn(&str) -> bool) -> Vec<FoundSymbol> {
         let (version, default_version) = match origin {
             Origin::Static => (version.map(str::to_owned), default_version),
             Origin::Dynamic { index } => match versions.of(index) {
-                Some((version, is_default)) => (
-                    Some(String::from_utf8_lossy(version).into_owned()),
-                    is_default,
-                ),
+                Some((version, is_default)) => (Some(String::from_utf8_lossy(version).into_owned()), is_default),
                 None => (None, true),
             },
         };
         let is_global_dynamic = matches!(origin, Origin::Dynamic { .. })
             && symbol.st_bind() != STB_LOCAL
             && !matches!(symbol.st_visibility(), STV_HIDDEN | STV_INTERNAL);
-        let entry = found
-            .entry((name.to_owned(), symbol.st_value, version.clone()))
-            .or_insert_with(|| FoundSymbol {
-                name: name.to_owned(),
-                version,
-                default_version,
-                value: symbol.st_value,
-                size: 0,
-                is_ifunc: false,
-                is_global_dynamic: false,
-            });
+        let entry = found.entry((name.to_owned(), symbol.st_value, version.clone())).or_insert_with(|| FoundSymbol {
+            name: name.to_owned(),
+            version,
+            default_version,
+            value: symbol.st_value,
+            size: 0,
+            is_ifunc: false,
+            is_global_dynamic: false,
+        });
         entry.size = entry.size.max(symbol.st_size);
         entry.is_ifunc |= symbol.st_type() == STT_GNU_IFUNC;
         entry.is_global_dynamic |= is_global_dynamic;
@@ -89,17 +82,10 @@ fn find_in(elf: &Elf<'_>, wanted: &dyn Fn(&str) -> bool) -> Vec<FoundSymbol> {
 /// .symtab often lists a versioned dynamic symbol again without its version: the same definition, said worse.
 fn without_bare_twins(found: Vec<FoundSymbol>) -> Vec<FoundSymbol> {
     let has_twin = |bare: &FoundSymbol| {
-        bare.version.is_none()
-            && found.iter().any(|other| {
-                other.version.is_some() && other.value == bare.value && other.name == bare.name
-            })
+        bare.version.is_none() && found.iter().any(|other| other.version.is_some() && other.value == bare.value && other.name == bare.name)
     };
     let keep: Vec<bool> = found.iter().map(|symbol| !has_twin(symbol)).collect();
-    found
-        .into_iter()
-        .zip(keep)
-        .filter_map(|(symbol, keep)| keep.then_some(symbol))
-        .collect()
+    found.into_iter().zip(keep).filter_map(|(symbol, keep)| keep.then_some(symbol)).collect()
 }
 
 /// `name@VERSION` and `name@@VERSION` into name, version, and whether it is the default one.
@@ -120,10 +106,7 @@ fn is_function(elf: &Elf<'_>, symbol: &Sym) -> bool {
     match symbol.st_type() {
         STT_FUNC | STT_GNU_IFUNC => true,
         // Assembly that forgot its `.type`.
-        STT_NOTYPE => elf
-            .sections
-            .get(symbol.st_shndx)
-            .is_some_and(|section| section.header.sh_flags & u64::from(SHF_EXECINSTR) != 0),
+        STT_NOTYPE => elf.sections.get(symbol.st_shndx).is_some_and(|section| section.header.sh_flags & u64::from(SHF_EXECINSTR) != 0),
         _ => false,
     }
 }
@@ -135,14 +118,8 @@ mod tests {
     #[test]
     fn versions_are_split_off() {
         assert_eq!(split_version("malloc"), ("malloc", None, true));
-        assert_eq!(
-            split_version("memcpy@@GLIBC_2.14"),
-            ("memcpy", Some("GLIBC_2.14"), true)
-        );
-        assert_eq!(
-            split_version("memcpy@GLIBC_2.2.5"),
-            ("memcpy", Some("GLIBC_2.2.5"), false)
-        );
+        assert_eq!(split_version("memcpy@@GLIBC_2.14"), ("memcpy", Some("GLIBC_2.14"), true));
+        assert_eq!(split_version("memcpy@GLIBC_2.2.5"), ("memcpy", Some("GLIBC_2.2.5"), false));
     }
 
     #[test]

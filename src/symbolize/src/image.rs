@@ -64,12 +64,7 @@ fn open_regular(path: &Path) -> Result<(File, FileId)> {
     }
     let file = File::open(path).with_context(|| path.display().to_string())?;
     let facts = file.metadata()?;
-    let id = FileId {
-        device: facts.dev(),
-        inode: facts.ino(),
-        bytes: facts.len(),
-        modified: (facts.mtime(), facts.mtime_nsec()),
-    };
+    let id = FileId { device: facts.dev(), inode: facts.ino(), bytes: facts.len(), modified: (facts.mtime(), facts.mtime_nsec()) };
     Ok((file, id))
 }
 

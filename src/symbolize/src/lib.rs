@@ -49,11 +49,7 @@ pub struct Options {
 
 impl Default for Options {
     fn default() -> Options {
-        Options {
-            demangle: true,
-            inline: true,
-            extra_debug_dir: None,
-        }
+        Options { demangle: true, inline: true, extra_debug_dir: None }
     }
 }
 

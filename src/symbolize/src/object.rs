@@ -48,18 +48,13 @@ impl Object {
         let symbol = self.symbols(options).function(vaddr);
         let start = symbol.map(|symbol| symbol.start);
         let dwarf = self.dwarf(options).filter(|_| self.is_mapped(vaddr));
-        let mut places = dwarf
-            .map(|dwarf| dwarf.places(vaddr, start))
-            .unwrap_or_default();
+        let mut places = dwarf.map(|dwarf| dwarf.places(vaddr, start)).unwrap_or_default();
         if !options.inline {
             flatten(&mut places);
         }
         let outermost = places.pop().unwrap_or_default();
         let function_line = start.and_then(|start| dwarf?.line_at(start));
-        let mut frames: Vec<Frame> = places
-            .iter()
-            .map(|place| inlined_frame(place, options))
-            .collect();
+        let mut frames: Vec<Frame> = places.iter().map(|place| inlined_frame(place, options)).collect();
         frames.push(function_frame(&outermost, symbol, function_line, options));
         frames
     }
@@ -73,9 +68,7 @@ impl Object {
     pub fn section(&self, vaddr: u64) -> Option<&'static str> {
         let elf = self.elf()?;
         if elf.sections.is_empty() {
-            let load = elf
-                .loads()
-                .find(|load| vaddr.wrapping_sub(load.p_vaddr) < load.p_memsz)?;
+            let load = elf.loads().find(|load| vaddr.wrapping_sub(load.p_vaddr) < load.p_memsz)?;
             let in_file = vaddr - load.p_vaddr < load.p_filesz;
             return match (load.p_flags & PF_X != 0, load.p_flags & PF_W != 0) {
                 (true, _) => Some("Text"),
@@ -83,15 +76,10 @@ impl Object {
                 (false, false) => None,
             };
         }
-        let covers = |header: &SectionHeader| {
-            header.sh_flags & u64::from(SHF_ALLOC) != 0
-                && vaddr.wrapping_sub(header.sh_addr) < header.sh_size
-        };
+        let covers =
+            |header: &SectionHeader| header.sh_flags & u64::from(SHF_ALLOC) != 0 && vaddr.wrapping_sub(header.sh_addr) < header.sh_size;
         // .tbss is listed at addresses that belong to the sections after it.
-        let section = elf
-            .sections
-            .iter()
-            .find(|s| covers(&s.header) && !s.name.starts_with(b".tbss"))?;
+        let section = elf.sections.iter().find(|s| covers(&s.header) && !s.name.starts_with(b".tbss"))?;
         Some(match section.name {
             name if name.starts_with(b".plt") || name == b".iplt" => "PLT",
             name if name.starts_with(b".got") => "GOT",
@@ -125,9 +113,7 @@ impl Object {
     }
 
     fn elf(&self) -> Option<&Elf<'static>> {
-        self.elf
-            .get_or_init(|| Elf::parse(self.bytes).ok())
-            .as_ref()
+        self.elf.get_or_init(|| Elf::parse(self.bytes).ok()).as_ref()
     }
 
     /// The separate debug file; not looked for if the object has both kinds of information itself.
@@ -144,10 +130,7 @@ impl Object {
 
     /// Functions that the linker dropped keep DWARF ranges near address 0; only mapped addresses may be asked for.
     fn is_mapped(&self, vaddr: u64) -> bool {
-        let in_load = |elf: &Elf<'_>| {
-            elf.loads()
-                .any(|load| vaddr.wrapping_sub(load.p_vaddr) < load.p_memsz)
-        };
+        let in_load = |elf: &Elf<'_>| elf.loads().any(|load| vaddr.wrapping_sub(load.p_vaddr) < load.p_memsz);
         self.elf().is_some_and(in_load)
     }
 }
@@ -160,12 +143,7 @@ fn flatten(places: &mut Vec<Place>) {
     let innermost = places.remove(0);
     if let Some(outermost) = places.pop() {
         places.clear();
-        places.push(Place {
-            path: innermost.path,
-            line: innermost.line,
-            column: innermost.column,
-            ..outermost
-        });
+        places.push(Place { path: innermost.path, line: innermost.line, column: innermost.column, ..outermost });
     }
 }
 
@@ -173,13 +151,7 @@ fn inlined_frame(place: &Place, options: &Options) -> Frame {
     let name = place.name.as_deref().or(place.linkage_name.as_deref());
     let full = place.linkage_name.as_deref().filter(|_| options.demangle);
     Frame {
-        function: name.map(|name| {
-            if options.demangle {
-                demangle(name)
-            } else {
-                escape(name).into_owned()
-            }
-        }),
+        function: name.map(|name| if options.demangle { demangle(name) } else { escape(name).into_owned() }),
         raw_name: name.map(|name| escape(name).into_owned()),
         qualified: full.map(demangle),
         inlined: true,
@@ -188,23 +160,10 @@ fn inlined_frame(place: &Place, options: &Options) -> Frame {
     }
 }
 
-fn function_frame(
-    place: &Place,
-    symbol: Option<Symbol<'_>>,
-    function_line: Option<u32>,
-    options: &Options,
-) -> Frame {
+fn function_frame(place: &Place, symbol: Option<Symbol<'_>>, function_line: Option<u32>, options: &Options) -> Frame {
     let from_symbol = symbol.map(|symbol| text(symbol.name).into_owned());
-    let raw = from_symbol
-        .or_else(|| place.linkage_name.clone())
-        .or_else(|| place.name.clone());
-    let shown = raw.as_deref().map(|raw| {
-        if options.demangle {
-            demangle(raw)
-        } else {
-            escape(raw).into_owned()
-        }
-    });
+    let raw = from_symbol.or_else(|| place.linkage_name.clone()).or_else(|| place.name.clone());
+    let shown = raw.as_deref().map(|raw| if options.demangle { demangle(raw) } else { escape(raw).into_owned() });
     Frame {
         function: shown,
         raw_name: raw.map(|raw| escape(&raw).into_owned()),
@@ -216,21 +175,12 @@ fn function_frame(
 /// A frame with the source position of `place` and nothing else.
 fn located(place: &Place) -> Frame {
     let path = place.path.as_deref().map(escape);
-    let (dir, file) = match path
-        .as_deref()
-        .map(|path| path.rsplit_once('/').ok_or(path))
-    {
+    let (dir, file) = match path.as_deref().map(|path| path.rsplit_once('/').ok_or(path)) {
         Some(Ok((dir, file))) => (Some(if dir.is_empty() { "/" } else { dir }), Some(file)),
         Some(Err(file)) => (None, Some(file)),
         None => (None, None),
     };
-    Frame {
-        file: file.map(str::to_owned),
-        dir: dir.map(str::to_owned),
-        line: place.line,
-        column: place.column,
-        ..Frame::default()
-    }
+    Frame { file: file.map(str::to_owned), dir: dir.map(str::to_owned), line: place.line, column: place.column, ..Frame::default() }
 }
 
 #[cfg(test)]
@@ -238,22 +188,14 @@ mod tests {
     use super::*;
 
     fn place(name: &str, path: &str, line: u32) -> Place {
-        Place {
-            name: Some(name.into()),
-            path: Some(path.into()),
-            line: Some(line),
-            ..Place::default()
-        }
+        Place { name: Some(name.into()), path: Some(path.into()), line: Some(line), ..Place::default() }
     }
 
     #[test]
     fn paths_are_split_into_directory_and_file() {
         let split = |path: &str| {
             let frame = located(&place("f", path, 1));
-            (
-                frame.dir.unwrap_or_default(),
-                frame.file.unwrap_or_default(),
-            )
+            (frame.dir.unwrap_or_default(), frame.file.unwrap_or_default())
         };
         assert_eq!(split("/a/b/c.c"), ("/a/b".into(), "c.c".into()));
         assert_eq!(split("/c.c"), ("/".into(), "c.c".into()));
@@ -263,17 +205,10 @@ mod tests {
 
     #[test]
     fn without_inlining_the_inner_line_stays() {
-        let mut places = vec![
-            place("inner", "a.h", 3),
-            place("middle", "b.h", 4),
-            place("outer", "c.c", 5),
-        ];
+        let mut places = vec![place("inner", "a.h", 3), place("middle", "b.h", 4), place("outer", "c.c", 5)];
         flatten(&mut places);
         assert_eq!(places.len(), 1);
-        assert_eq!(
-            (places[0].name.as_deref(), places[0].line),
-            (Some("outer"), Some(3))
-        );
+        assert_eq!((places[0].name.as_deref(), places[0].line), (Some("outer"), Some(3)));
     }
 
     #[test]

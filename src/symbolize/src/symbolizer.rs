@@ -93,14 +93,7 @@ impl Symbolizer {
     }
 
     /// The same for an object that has no file (the vDSO, a memfd): `bytes` are its contents in file layout.
-    pub fn add_module_bytes(
-        &mut self,
-        name: &Path,
-        bytes: Vec<u8>,
-        start: u64,
-        end: u64,
-        bias: u64,
-    ) {
+    pub fn add_module_bytes(&mut self, name: &Path, bytes: Vec<u8>, start: u64, end: u64, bias: u64) {
         self.objects.push(Object::new(name, bytes.leak()));
         self.place(self.objects.len() - 1, start, end, bias);
     }
@@ -109,36 +102,22 @@ impl Symbolizer {
         if start >= end {
             return;
         }
-        if let Some(same) = self
-            .mapped
-            .iter_mut()
-            .find(|old| old.object == object && old.bias == bias)
-        {
+        if let Some(same) = self.mapped.iter_mut().find(|old| old.object == object && old.bias == bias) {
             same.start = same.start.min(start);
             same.end = same.end.max(end);
             return;
         }
         self.remove_range(start, end);
         let path = self.objects[object].path.clone();
-        self.mapped.push(Module {
-            path,
-            start,
-            end,
-            bias,
-            object,
-        });
+        self.mapped.push(Module { path, start, end, bias, object });
     }
 
     /// `start..end` was unmapped or is used by something else now. What is known about it stays for old stacks.
     pub fn remove_range(&mut self, start: u64, end: u64) {
         let overlaps = |module: &Module| start < module.end && module.start < end;
         for module in self.mapped.iter().filter(|module| overlaps(module)) {
-            let known = |old: &Module| {
-                old.object == module.object
-                    && old.bias == module.bias
-                    && old.start <= module.start
-                    && module.end <= old.end
-            };
+            let known =
+                |old: &Module| old.object == module.object && old.bias == module.bias && old.start <= module.start && module.end <= old.end;
             if !self.unloaded.iter().any(known) {
                 self.unloaded.push(module.clone());
             } else if let Some(at) = self.unloaded.iter().position(known) {
@@ -162,15 +141,9 @@ impl Symbolizer {
 
     /// Name for addresses that no object contains (replaced functions): `frames` gives that function and object.
     pub fn add_synthetic(&mut self, start: u64, end: u64, function: &str, object: &Path) {
-        self.synthetic
-            .retain(|old| old.end <= start || end <= old.start);
+        self.synthetic.retain(|old| old.end <= start || end <= old.start);
         let object = object.to_path_buf();
-        self.synthetic.push(Synthetic {
-            start,
-            end,
-            function: function.to_owned(),
-            object,
-        });
+        self.synthetic.push(Synthetic { start, end, function: function.to_owned(), object });
     }
 
     /// The module that `addr` lies in: a mapped one, or the last one that was there.
@@ -187,47 +160,27 @@ impl Symbolizer {
     /// What `addr` is: innermost (inlined) frame first, never empty; the last resort is a frame with only `addr`.
     /// The address is looked up as given: subtract 1 from return addresses before the call.
     pub fn frames(&mut self, addr: u64) -> Vec<Frame> {
-        if let Some(made_up) = self
-            .synthetic
-            .iter()
-            .rev()
-            .find(|s| s.start <= addr && addr < s.end)
-        {
+        if let Some(made_up) = self.synthetic.iter().rev().find(|s| s.start <= addr && addr < s.end) {
             return vec![self.synthetic_frame(addr, made_up)];
         }
         let Some(module) = self.module_at(addr) else {
-            return vec![Frame {
-                addr,
-                ..Frame::default()
-            }];
+            return vec![Frame { addr, ..Frame::default() }];
         };
         let (index, vaddr) = (module.object, addr.wrapping_sub(module.bias));
         let (object, options) = (&self.objects[index], &self.options);
         let cached = self.frames.entry((index, vaddr)).or_insert_with(|| {
             let mut frames = object.frames(vaddr, options);
-            frames
-                .iter_mut()
-                .for_each(|frame| frame.object = Some(object.path.clone()));
+            frames.iter_mut().for_each(|frame| frame.object = Some(object.path.clone()));
             frames
         });
-        cached
-            .iter()
-            .map(|frame| Frame {
-                addr,
-                ..frame.clone()
-            })
-            .collect()
+        cached.iter().map(|frame| Frame { addr, ..frame.clone() }).collect()
     }
 
     fn synthetic_frame(&self, addr: u64, made_up: &Synthetic) -> Frame {
         let raw = made_up.function.as_str();
         Frame {
             addr,
-            function: Some(if self.options.demangle {
-                demangle(raw)
-            } else {
-                escape(raw).into_owned()
-            }),
+            function: Some(if self.options.demangle { demangle(raw) } else { escape(raw).into_owned() }),
             raw_name: Some(escape(raw).into_owned()),
             object: Some(made_up.object.clone()),
             ..Frame::default()
@@ -243,11 +196,7 @@ impl Symbolizer {
         let raw = text(symbol.name);
         let raw_name = escape(&raw).into_owned();
         Some(DataSymbol {
-            name: if self.options.demangle {
-                demangle(&raw)
-            } else {
-                raw_name.clone()
-            },
+            name: if self.options.demangle { demangle(&raw) } else { raw_name.clone() },
             raw_name,
             offset: vaddr - symbol.start,
             size: symbol.end - symbol.start,
@@ -259,10 +208,7 @@ impl Symbolizer {
     pub fn section(&mut self, addr: u64) -> Option<(&'static str, PathBuf)> {
         let module = self.module_at(addr)?;
         let object = &self.objects[module.object];
-        Some((
-            object.section(addr.wrapping_sub(module.bias))?,
-            object.path.clone(),
-        ))
+        Some((object.section(addr.wrapping_sub(module.bias))?, object.path.clone()))
     }
 
     /// The local variable or parameter at `addr` of the function that runs at `pc`, for a frame at `base`. Needs debug
@@ -298,10 +244,7 @@ mod tests {
         let frames = symbolizer.frames(addr);
         assert_eq!(frames.len(), 1);
         assert_eq!(frames[0].addr, addr);
-        frames[0]
-            .object
-            .as_ref()
-            .map(|path| path.display().to_string())
+        frames[0].object.as_ref().map(|path| path.display().to_string())
     }
 
     #[test]
@@ -320,18 +263,10 @@ mod tests {
         s.remove_range(0x1000, 0x2000);
         s.remove_range(0x2000, 0x5000);
         assert_eq!(s.modules().len(), 1);
-        assert_eq!(
-            object_at(&mut s, 0x1800).as_deref(),
-            Some("/no/a.so"),
-            "kept after unload"
-        );
+        assert_eq!(object_at(&mut s, 0x1800).as_deref(), Some("/no/a.so"), "kept after unload");
 
         s.add_module(Path::new("/no/c.so"), 0x4000, 0x6000, 0x4000);
-        assert_eq!(
-            object_at(&mut s, 0x4800).as_deref(),
-            Some("/no/c.so"),
-            "mapped beats unloaded"
-        );
+        assert_eq!(object_at(&mut s, 0x4800).as_deref(), Some("/no/c.so"), "mapped beats unloaded");
         assert_eq!(object_at(&mut s, 0x3800).as_deref(), Some("/no/a.so"));
     }
 
@@ -339,18 +274,10 @@ mod tests {
     fn loading_and_unloading_in_circles_does_not_grow() {
         let mut s = with(&[]);
         for round in 0..100 {
-            let path = if round % 2 == 0 {
-                "/no/a.so"
-            } else {
-                "/no/b.so"
-            };
+            let path = if round % 2 == 0 { "/no/a.so" } else { "/no/b.so" };
             s.add_module(Path::new(path), 0x1000, 0x3000, 0x1000);
             s.remove_range(0x1000, 0x3000);
-            assert_eq!(
-                object_at(&mut s, 0x1000).as_deref(),
-                Some(path),
-                "the last one that was there"
-            );
+            assert_eq!(object_at(&mut s, 0x1000).as_deref(), Some(path), "the last one that was there");
         }
         assert_eq!(s.unloaded.len(), 2);
         assert_eq!(s.objects.len(), 2);
@@ -373,21 +300,11 @@ mod tests {
         let mut s = with(&[("/no/a.so", 0x1000, 0x5000)]);
         s.add_synthetic(0x2000, 0x2001, "_Znwm", Path::new("/lib/libstdc++.so.6"));
         let frame = s.frames(0x2000).remove(0);
-        assert_eq!(
-            frame.function.as_deref(),
-            Some("operator new(unsigned long)")
-        );
+        assert_eq!(frame.function.as_deref(), Some("operator new(unsigned long)"));
         assert_eq!(frame.raw_name.as_deref(), Some("_Znwm"));
-        assert_eq!(
-            frame.object.as_deref(),
-            Some(Path::new("/lib/libstdc++.so.6"))
-        );
+        assert_eq!(frame.object.as_deref(), Some(Path::new("/lib/libstdc++.so.6")));
         s.add_synthetic(0x2000, 0x2001, "memcpy", Path::new("/lib/libc.so.6"));
-        assert_eq!(
-            s.frames(0x2000)[0].function.as_deref(),
-            Some("memcpy"),
-            "the newest name counts"
-        );
+        assert_eq!(s.frames(0x2000)[0].function.as_deref(), Some("memcpy"), "the newest name counts");
         assert_eq!(object_at(&mut s, 0x2001).as_deref(), Some("/no/a.so"));
     }
 

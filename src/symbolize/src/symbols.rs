@@ -14,9 +14,7 @@
 //!
 //! A symbol of size 0 (hand-written assembly) reaches to the next symbol, at most to the end of its section.
 
-use goblin::elf::section_header::{
-    SHF_EXECINSTR, SHN_LORESERVE, SHN_UNDEF, SHN_XINDEX, SHT_DYNSYM, SHT_SYMTAB,
-};
+use goblin::elf::section_header::{SHF_EXECINSTR, SHN_LORESERVE, SHN_UNDEF, SHN_XINDEX, SHT_DYNSYM, SHT_SYMTAB};
 use goblin::elf::sym::{STT_FUNC, STT_GNU_IFUNC, STT_NOTYPE, STT_OBJECT, Sym, Symtab};
 
 use crate::elf::{CTX, Elf, c_string, half, slice, word};
@@ -71,11 +69,7 @@ impl<'a> SymbolTable<'a> {
                 }
             });
         }
-        let mut code_starts: Vec<u64> = functions
-            .iter()
-            .chain(&labels)
-            .map(|c| c.symbol.st_value)
-            .collect();
+        let mut code_starts: Vec<u64> = functions.iter().chain(&labels).map(|c| c.symbol.st_value).collect();
         code_starts.sort_unstable();
         let mut data_starts: Vec<u64> = data.iter().map(|c| c.symbol.st_value).collect();
         data_starts.sort_unstable();
@@ -88,9 +82,7 @@ impl<'a> SymbolTable<'a> {
 
     /// The function (or failing that, label) that covers `vaddr`.
     pub fn function(&self, vaddr: u64) -> Option<Symbol<'a>> {
-        self.functions
-            .find(vaddr)
-            .or_else(|| self.labels.find(vaddr))
+        self.functions.find(vaddr).or_else(|| self.labels.find(vaddr))
     }
 
     /// The variable that covers `vaddr`.
@@ -102,28 +94,14 @@ impl<'a> SymbolTable<'a> {
 impl<'a> Ranges<'a> {
     /// Keep the best name per address and give every range an end. `starts` are those of all symbols, sorted.
     fn choose(mut candidates: Vec<Candidate<'a>>, starts: &[u64]) -> Ranges<'a> {
-        candidates.sort_unstable_by(|a, b| {
-            (a.symbol.st_value, preference(a.name)).cmp(&(b.symbol.st_value, preference(b.name)))
-        });
+        candidates.sort_unstable_by(|a, b| (a.symbol.st_value, preference(a.name)).cmp(&(b.symbol.st_value, preference(b.name))));
         let mut symbols: Vec<Symbol<'a>> = Vec::with_capacity(candidates.len());
         for group in candidates.chunk_by(|a, b| a.symbol.st_value == b.symbol.st_value) {
             let Some(best) = group.first() else { continue };
             let start = best.symbol.st_value;
-            let size = group
-                .iter()
-                .map(|candidate| candidate.symbol.st_size)
-                .max()
-                .unwrap_or(0);
-            let end = if size > 0 {
-                start.saturating_add(size)
-            } else {
-                best.guess_end(starts)
-            };
-            symbols.push(Symbol {
-                start,
-                end,
-                name: best.name,
-            });
+            let size = group.iter().map(|candidate| candidate.symbol.st_size).max().unwrap_or(0);
+            let end = if size > 0 { start.saturating_add(size) } else { best.guess_end(starts) };
+            symbols.push(Symbol { start, end, name: best.name });
         }
         symbols.shrink_to_fit();
         let mut highest = 0;
@@ -131,10 +109,7 @@ impl<'a> Ranges<'a> {
             highest = symbol.end.max(highest);
             highest
         });
-        Ranges {
-            reach: reach.collect(),
-            symbols,
-        }
+        Ranges { reach: reach.collect(), symbols }
     }
 
     /// The range with the highest start that covers `vaddr`.
@@ -157,36 +132,22 @@ impl<'a> Candidate<'a> {
         if !is_defined(&symbol) || name.is_empty() {
             return None;
         }
-        let section = elf
-            .sections
-            .get(symbol.st_shndx)
-            .map(|section| &section.header);
+        let section = elf.sections.get(symbol.st_shndx).map(|section| &section.header);
         let section_end = section.map_or(0, |header| header.sh_addr.saturating_add(header.sh_size));
-        Some(Candidate {
-            symbol,
-            name,
-            section_end,
-        })
+        Some(Candidate { symbol, name, section_end })
     }
 
     /// Untyped symbols name code only if they lie in a code section and are not the assembler's own.
     fn is_code_label(&self, elf: &Elf<'a>) -> bool {
         let section = elf.sections.get(self.symbol.st_shndx);
-        let in_code =
-            section.is_some_and(|section| section.header.sh_flags & u64::from(SHF_EXECINSTR) != 0);
+        let in_code = section.is_some_and(|section| section.header.sh_flags & u64::from(SHF_EXECINSTR) != 0);
         in_code && !self.name.starts_with(b".") && !self.name.starts_with(b"$")
     }
 
     fn guess_end(&self, starts: &[u64]) -> u64 {
         let start = self.symbol.st_value;
-        let next = starts
-            .get(starts.partition_point(|&other| other <= start))
-            .copied();
-        let limit = if self.section_end > start {
-            self.section_end
-        } else {
-            start.saturating_add(1)
-        };
+        let next = starts.get(starts.partition_point(|&other| other <= start)).copied();
+        let limit = if self.section_end > start { self.section_end } else { start.saturating_add(1) };
         next.map_or(limit, |next| next.min(limit))
     }
 }
@@ -223,10 +184,7 @@ pub(crate) fn for_each_symbol<'a>(elf: &Elf<'a>, mut visit: impl FnMut(Sym, &'a 
         if !is_dynamic && section.header.sh_type != SHT_SYMTAB {
             continue;
         }
-        let strings = elf
-            .sections
-            .get(section.header.sh_link as usize)
-            .and_then(|names| elf.raw(names));
+        let strings = elf.sections.get(section.header.sh_link as usize).and_then(|names| elf.raw(names));
         let (Some(table), Some(strings)) = (elf.raw(section), strings) else {
             continue;
         };
@@ -238,22 +196,13 @@ pub(crate) fn for_each_symbol<'a>(elf: &Elf<'a>, mut visit: impl FnMut(Sym, &'a 
     }
 }
 
-fn visit_table<'a>(
-    table: &'a [u8],
-    strings: &'a [u8],
-    is_dynamic: bool,
-    visit: &mut impl FnMut(Sym, &'a [u8], Origin),
-) {
+fn visit_table<'a>(table: &'a [u8], strings: &'a [u8], is_dynamic: bool, visit: &mut impl FnMut(Sym, &'a [u8], Origin)) {
     const SYMBOL_BYTES: usize = 24;
     let Ok(symbols) = Symtab::parse(table, 0, table.len() / SYMBOL_BYTES, CTX) else {
         return;
     };
     for (index, symbol) in symbols.iter().enumerate() {
-        let origin = if is_dynamic {
-            Origin::Dynamic { index }
-        } else {
-            Origin::Static
-        };
+        let origin = if is_dynamic { Origin::Dynamic { index } } else { Origin::Static };
         visit(symbol, c_string(strings, symbol.st_name as u64), origin);
     }
 }
@@ -280,18 +229,11 @@ fn gnu_hash_count(table: &[u8]) -> Option<usize> {
     let buckets_at = bloom_words.checked_mul(8)?.checked_add(16)?;
     let chains_at = buckets.checked_mul(4)?.checked_add(buckets_at)?;
     let entries = table.get(buckets_at..chains_at)?.chunks_exact(4);
-    let mut last = entries
-        .map(|entry| half(entry, 0).unwrap_or(0) as usize)
-        .max()?;
+    let mut last = entries.map(|entry| half(entry, 0).unwrap_or(0) as usize).max()?;
     if last < first {
         return Some(first);
     }
-    while half(
-        table,
-        (last - first).checked_mul(4)?.checked_add(chains_at)?,
-    )? & 1
-        == 0
-    {
+    while half(table, (last - first).checked_mul(4)?.checked_add(chains_at)?)? & 1 == 0 {
         last += 1;
     }
     Some(last + 1)
@@ -306,30 +248,17 @@ pub(crate) struct Versions<'a> {
 
 impl<'a> Versions<'a> {
     pub fn read(elf: &Elf<'a>) -> Versions<'a> {
-        let data = |name| {
-            elf.section(name)
-                .and_then(|section| elf.raw(section))
-                .unwrap_or_default()
-        };
+        let data = |name| elf.section(name).and_then(|section| elf.raw(section)).unwrap_or_default();
         let strings = data(".dynstr");
-        Versions {
-            by_symbol: data(".gnu.version"),
-            names: defined_versions(data(".gnu.version_d"), strings),
-        }
+        Versions { by_symbol: data(".gnu.version"), names: defined_versions(data(".gnu.version_d"), strings) }
     }
 
     /// Version of dynamic symbol `index`, and whether it is the one that new programs are linked with.
     pub fn of(&self, index: usize) -> Option<(&'a [u8], bool)> {
         const HIDDEN: u16 = 0x8000;
-        let entry = self
-            .by_symbol
-            .get(index.checked_mul(2)?..)?
-            .first_chunk::<2>()?;
+        let entry = self.by_symbol.get(index.checked_mul(2)?..)?.first_chunk::<2>()?;
         let entry = u16::from_le_bytes(*entry);
-        let (_, name) = self
-            .names
-            .iter()
-            .find(|(number, _)| *number == entry & !HIDDEN)?;
+        let (_, name) = self.names.iter().find(|(number, _)| *number == entry & !HIDDEN)?;
         Some((name, entry & HIDDEN == 0))
     }
 }
@@ -366,63 +295,28 @@ mod tests {
     use super::*;
 
     fn best<'a>(names: &[&'a str]) -> &'a str {
-        names
-            .iter()
-            .min_by_key(|name| preference(name.as_bytes()))
-            .expect("some")
+        names.iter().min_by_key(|name| preference(name.as_bytes())).expect("some")
     }
 
     #[test]
     fn the_name_users_know_wins() {
-        assert_eq!(
-            best(&["__GI___libc_write", "__write", "write", "__libc_write"]),
-            "write"
-        );
-        assert_eq!(
-            best(&["__libc_malloc", "malloc", "__GI___libc_malloc"]),
-            "malloc"
-        );
+        assert_eq!(best(&["__GI___libc_write", "__write", "write", "__libc_write"]), "write");
+        assert_eq!(best(&["__libc_malloc", "malloc", "__GI___libc_malloc"]), "malloc");
         assert_eq!(best(&["free", "cfree@GLIBC_2.2.5", "__libc_free"]), "free");
         assert_eq!(
-            best(&[
-                "aio_write@GLIBC_2.2.5",
-                "aio_write64@@GLIBC_2.34",
-                "aio_write",
-                "aio_write@@GLIBC_2.34"
-            ]),
+            best(&["aio_write@GLIBC_2.2.5", "aio_write64@@GLIBC_2.34", "aio_write", "aio_write@@GLIBC_2.34"]),
             "aio_write@@GLIBC_2.34"
         );
-        assert_eq!(
-            best(&["isinff128_do_not_use", "__isinff128"]),
-            "__isinff128"
-        );
+        assert_eq!(best(&["isinff128_do_not_use", "__isinff128"]), "__isinff128");
     }
 
-    fn candidate(
-        start: u64,
-        size: u64,
-        name: &'static str,
-        section_end: u64,
-    ) -> Candidate<'static> {
-        let symbol = Sym {
-            st_name: 0,
-            st_info: 0,
-            st_other: 0,
-            st_shndx: 1,
-            st_value: start,
-            st_size: size,
-        };
-        Candidate {
-            symbol,
-            name: name.as_bytes(),
-            section_end,
-        }
+    fn candidate(start: u64, size: u64, name: &'static str, section_end: u64) -> Candidate<'static> {
+        let symbol = Sym { st_name: 0, st_info: 0, st_other: 0, st_shndx: 1, st_value: start, st_size: size };
+        Candidate { symbol, name: name.as_bytes(), section_end }
     }
 
     fn name_at<'a>(ranges: &Ranges<'a>, vaddr: u64) -> Option<&'a str> {
-        ranges
-            .find(vaddr)
-            .map(|symbol| std::str::from_utf8(symbol.name).expect("ascii"))
+        ranges.find(vaddr).map(|symbol| std::str::from_utf8(symbol.name).expect("ascii"))
     }
 
     #[test]
@@ -457,10 +351,6 @@ mod tests {
         entry[16] = 20;
         let mut table = entry.clone();
         table.extend(&entry);
-        assert_eq!(
-            defined_versions(&table, b"\0").len(),
-            2,
-            "the third is outside"
-        );
+        assert_eq!(defined_versions(&table, b"\0").len(), 2, "the third is outside");
     }
 }

@@ -21,22 +21,11 @@ pub(crate) fn size(dwarf: &Dwarf, unit: Unit<'_>, reference: AttributeValue<Byte
 
 /// Append to `path` what selects the byte `offset` of a value of this type, as far in as there are names. Returns the
 /// offset within the part that was named.
-pub(crate) fn select(
-    dwarf: &Dwarf,
-    unit: Unit<'_>,
-    reference: AttributeValue<Bytes>,
-    offset: u64,
-    path: &mut String,
-) -> u64 {
+pub(crate) fn select(dwarf: &Dwarf, unit: Unit<'_>, reference: AttributeValue<Bytes>, offset: u64, path: &mut String) -> u64 {
     select_limited(dwarf, unit, reference, offset, path, MOST_STEPS).unwrap_or(offset)
 }
 
-fn size_limited(
-    dwarf: &Dwarf,
-    unit: Unit<'_>,
-    reference: AttributeValue<Bytes>,
-    left: usize,
-) -> Option<u64> {
+fn size_limited(dwarf: &Dwarf, unit: Unit<'_>, reference: AttributeValue<Bytes>, left: usize) -> Option<u64> {
     let left = left.checked_sub(1)?;
     dwarf.resolve(unit, reference, &mut |unit, at| {
         let entry = unit.unit.entry(at).ok()?;
@@ -47,13 +36,9 @@ fn size_limited(
         match entry.tag() {
             gimli::DW_TAG_array_type => {
                 let element = size_limited(dwarf, unit, inner?, left)?;
-                dimensions(unit, at)
-                    .into_iter()
-                    .try_fold(element, u64::checked_mul)
+                dimensions(unit, at).into_iter().try_fold(element, u64::checked_mul)
             }
-            gimli::DW_TAG_pointer_type
-            | gimli::DW_TAG_reference_type
-            | gimli::DW_TAG_rvalue_reference_type => Some(8),
+            gimli::DW_TAG_pointer_type | gimli::DW_TAG_reference_type | gimli::DW_TAG_rvalue_reference_type => Some(8),
             _ => size_limited(dwarf, unit, inner?, left),
         }
     })
@@ -97,13 +82,7 @@ fn select_limited(
 }
 
 /// Append `[i][j]` for the element that `offset` lies in; returns the offset within it.
-fn index(
-    unit: Unit<'_>,
-    array: UnitOffset,
-    offset: u64,
-    element: u64,
-    path: &mut String,
-) -> Option<u64> {
+fn index(unit: Unit<'_>, array: UnitOffset, offset: u64, element: u64, path: &mut String) -> Option<u64> {
     let mut stride = element;
     let mut indices = Vec::new();
     for count in dimensions(unit, array).into_iter().rev() {
@@ -131,28 +110,16 @@ fn dimensions(unit: Unit<'_>, array: UnitOffset) -> Vec<u64> {
 }
 
 /// Name, start and type of the member that covers `offset`; the name of a base class is empty.
-fn member_at(
-    dwarf: &Dwarf,
-    unit: Unit<'_>,
-    class: UnitOffset,
-    offset: u64,
-    left: usize,
-) -> Option<(String, u64, AttributeValue<Bytes>)> {
+fn member_at(dwarf: &Dwarf, unit: Unit<'_>, class: UnitOffset, offset: u64, left: usize) -> Option<(String, u64, AttributeValue<Bytes>)> {
     let mut found = None;
     for_each_child(unit, class, &mut |entry| {
-        if !matches!(
-            entry.tag(),
-            gimli::DW_TAG_member | gimli::DW_TAG_inheritance
-        ) {
+        if !matches!(entry.tag(), gimli::DW_TAG_member | gimli::DW_TAG_inheritance) {
             return true;
         }
         // Unions leave the location out. Static members have none either, but are marked.
         let start = number(entry, gimli::DW_AT_data_member_location).unwrap_or(0);
         let is_static = entry.attr_value(gimli::DW_AT_external).is_some();
-        let Some(kind) = entry
-            .attr_value(gimli::DW_AT_type)
-            .filter(|_| !is_static && start <= offset)
-        else {
+        let Some(kind) = entry.attr_value(gimli::DW_AT_type).filter(|_| !is_static && start <= offset) else {
             return true;
         };
         if size_limited(dwarf, unit, kind, left).is_some_and(|size| offset - start < size) {
@@ -179,9 +146,7 @@ fn for_each_child(unit: Unit<'_>, parent: UnitOffset, visit: &mut dyn FnMut(&Ent
 
 /// DW_AT_name.
 pub(crate) fn name(unit: Unit<'_>, entry: &Entry) -> Option<String> {
-    let value = unit
-        .attr_string(entry.attr_value(gimli::DW_AT_name)?)
-        .ok()?;
+    let value = unit.attr_string(entry.attr_value(gimli::DW_AT_name)?).ok()?;
     Some(text(value.slice()).into_owned())
 }
 

@@ -55,31 +55,17 @@ pub(crate) fn local(dwarf: &Dwarf, pc: u64, frame: FrameBase, addr: u64) -> Opti
             }
             skip_below = isize::MAX;
             match entry.tag() {
-                gimli::DW_TAG_subprogram
-                | gimli::DW_TAG_inlined_subroutine
-                | gimli::DW_TAG_lexical_block => {
+                gimli::DW_TAG_subprogram | gimli::DW_TAG_inlined_subroutine | gimli::DW_TAG_lexical_block => {
                     if !covers(unit, entry, pc) {
                         skip_below = entry.depth();
                     } else if entry.tag() == gimli::DW_TAG_subprogram {
                         let base = entry.attr_value(gimli::DW_AT_frame_base);
-                        let place = Place {
-                            dwarf,
-                            unit,
-                            pc,
-                            frame,
-                            frame_base: None,
-                        };
+                        let place = Place { dwarf, unit, pc, frame, frame_base: None };
                         frame_base = base.and_then(|base| place.evaluate(base, true));
                     }
                 }
                 gimli::DW_TAG_variable | gimli::DW_TAG_formal_parameter => {
-                    let place = Place {
-                        dwarf,
-                        unit,
-                        pc,
-                        frame,
-                        frame_base,
-                    };
+                    let place = Place { dwarf, unit, pc, frame, frame_base };
                     found = place.variable_at(entry, addr).or(found);
                 }
                 _ => {}
@@ -98,13 +84,7 @@ pub(crate) fn global(dwarf: &Dwarf, vaddr: u64) -> Option<Variable> {
         };
         let unit = UnitRef::new(&dwarf.sections, &unit);
         // pc 0 is in no list and no frame is given, so only fixed addresses evaluate.
-        let place = Place {
-            dwarf,
-            unit,
-            pc: 0,
-            frame: FrameBase::default(),
-            frame_base: None,
-        };
+        let place = Place { dwarf, unit, pc: 0, frame: FrameBase::default(), frame_base: None };
         let mut entries = unit.unit.entries();
         while let Ok(Some(entry)) = entries.next_dfs() {
             if entry.tag() == gimli::DW_TAG_variable
@@ -145,10 +125,7 @@ impl Place<'_> {
         let start = self.evaluate(entry.attr_value(gimli::DW_AT_location)?, false)?;
         let offset = addr.checked_sub(start)?;
         let mut facts = Facts::default();
-        self.dwarf
-            .follow(self.unit, entry.offset(), &mut |unit, entry| {
-                facts.add(self.dwarf, unit, entry, offset)
-            });
+        self.dwarf.follow(self.unit, entry.offset(), &mut |unit, entry| facts.add(self.dwarf, unit, entry, offset));
         let name = facts.name?;
         let size = facts.size.filter(|&size| offset < size)?;
         let (selector, offset) = facts.selected.unwrap_or((String::new(), offset));
@@ -186,22 +163,16 @@ impl Place<'_> {
         loop {
             state = match state {
                 EvaluationResult::Complete => break,
-                EvaluationResult::RequiresCallFrameCfa => {
-                    machine.resume_with_call_frame_cfa(self.frame.cfa?).ok()?
+                EvaluationResult::RequiresCallFrameCfa => machine.resume_with_call_frame_cfa(self.frame.cfa?).ok()?,
+                EvaluationResult::RequiresFrameBase => machine.resume_with_frame_base(self.frame_base?).ok()?,
+                EvaluationResult::RequiresRegister { register, .. } => {
+                    machine.resume_with_register(Value::Generic(self.register(register)?)).ok()?
                 }
-                EvaluationResult::RequiresFrameBase => {
-                    machine.resume_with_frame_base(self.frame_base?).ok()?
-                }
-                EvaluationResult::RequiresRegister { register, .. } => machine
-                    .resume_with_register(Value::Generic(self.register(register)?))
-                    .ok()?,
                 // The file's own addresses are what is wanted, for globals.
-                EvaluationResult::RequiresRelocatedAddress(address) => {
-                    machine.resume_with_relocated_address(address).ok()?
+                EvaluationResult::RequiresRelocatedAddress(address) => machine.resume_with_relocated_address(address).ok()?,
+                EvaluationResult::RequiresIndexedAddress { index, .. } => {
+                    machine.resume_with_indexed_address(self.unit.address(index).ok()?).ok()?
                 }
-                EvaluationResult::RequiresIndexedAddress { index, .. } => machine
-                    .resume_with_indexed_address(self.unit.address(index).ok()?)
-                    .ok()?,
                 _ => return None,
             };
         }

@@ -36,12 +36,8 @@ fn originals(dir: &Path) -> Vec<Vec<u8>> {
         &["-gsplit-dwarf", "-O2"],
         &["-s", "-shared", "-fPIC"],
     ];
-    let programs = variants
-        .iter()
-        .filter_map(|flags| compile(dir, "work.c", SOURCE, flags));
-    programs
-        .filter_map(|program| std::fs::read(program).ok())
-        .collect()
+    let programs = variants.iter().filter_map(|flags| compile(dir, "work.c", SOURCE, flags));
+    programs.filter_map(|program| std::fs::read(program).ok()).collect()
 }
 
 /// Ask everything about the file, at addresses that its sections and headers would use.
@@ -49,18 +45,10 @@ fn exercise(path: &Path) {
     let _ = elf_layout(path);
     let found = find_functions(path, &|name| !name.is_empty()).unwrap_or_default();
     for inline in [true, false] {
-        let mut symbolizer = Symbolizer::new(Options {
-            inline,
-            ..Options::default()
-        });
+        let mut symbolizer = Symbolizer::new(Options { inline, ..Options::default() });
         symbolizer.add_module(path, BIAS, u64::MAX, BIAS);
-        let known = found
-            .iter()
-            .take(40)
-            .flat_map(|f| [f.value, f.value.wrapping_add(f.size / 2)]);
-        let fixed = (0..0x5000)
-            .step_by(0x123)
-            .chain([0x40_1136, u64::MAX - BIAS, u64::MAX]);
+        let known = found.iter().take(40).flat_map(|f| [f.value, f.value.wrapping_add(f.size / 2)]);
+        let fixed = (0..0x5000).step_by(0x123).chain([0x40_1136, u64::MAX - BIAS, u64::MAX]);
         for vaddr in [0x4020, 0x4044] {
             symbolizer.global_variable(BIAS + vaddr);
         }
@@ -69,11 +57,7 @@ fn exercise(path: &Path) {
             assert!(!symbolizer.frames(addr).is_empty());
             symbolizer.data_symbol(addr);
             symbolizer.section(addr);
-            let base = FrameBase {
-                cfa: Some(addr),
-                rbp: Some(addr),
-                rsp: Some(addr),
-            };
+            let base = FrameBase { cfa: Some(addr), rbp: Some(addr), rsp: Some(addr) };
             symbolizer.local_variable(addr, base, addr.wrapping_sub(20));
         }
     }
@@ -81,10 +65,7 @@ fn exercise(path: &Path) {
 
 fn survive(name: &str, rounds: usize, damage: impl Fn(&mut Vec<u8>, &mut Dice)) {
     let dir = scratch(name);
-    let times = std::env::var("MEMCHECK_FUZZ_TIMES")
-        .ok()
-        .and_then(|times| times.parse().ok())
-        .unwrap_or(1);
+    let times = std::env::var("MEMCHECK_FUZZ_TIMES").ok().and_then(|times| times.parse().ok()).unwrap_or(1);
     let rounds = rounds * times;
     let mut dice = Dice(0x9e37_79b9_7f4a_7c15);
     for original in originals(&dir) {
@@ -95,11 +76,7 @@ fn survive(name: &str, rounds: usize, damage: impl Fn(&mut Vec<u8>, &mut Dice)) 
             std::fs::write(&path, &bytes).expect("write");
             let begin = Instant::now();
             exercise(&path);
-            assert!(
-                begin.elapsed() < Duration::from_secs(20),
-                "round {round} took {:?}",
-                begin.elapsed()
-            );
+            assert!(begin.elapsed() < Duration::from_secs(20), "round {round} took {:?}", begin.elapsed());
             std::fs::remove_file(&path).expect("remove");
         }
     }
@@ -130,11 +107,7 @@ fn headers() {
         let length = bytes.len();
         for _ in 0..1 + dice.below(6) {
             let near = dice.below(0x400.min(length));
-            let at = if dice.below(2) == 0 {
-                near
-            } else {
-                length - 1 - near.min(length - 1)
-            };
+            let at = if dice.below(2) == 0 { near } else { length - 1 - near.min(length - 1) };
             bytes[at] = [0, 1, 0x7f, 0x80, 0xff][dice.below(5)];
         }
     });

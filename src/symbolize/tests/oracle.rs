@@ -10,20 +10,12 @@ use std::path::{Path, PathBuf};
 fn sample(object: &Path, wanted: usize) -> Vec<u64> {
     let functions = find_functions(object, &|_| true).expect("readable");
     let step = (functions.len() / wanted).max(1);
-    functions
-        .iter()
-        .step_by(step)
-        .filter(|f| f.size > 8)
-        .map(|f| f.value + f.size / 2)
-        .collect()
+    functions.iter().step_by(step).filter(|f| f.size > 8).map(|f| f.value + f.size / 2).collect()
 }
 
 /// Per address the stack as `function@file:line`, from addr2line.
 fn ask(debug: &Path, addresses: &[u64]) -> Option<Vec<Vec<String>>> {
-    let words: Vec<String> = addresses
-        .iter()
-        .map(|address| format!("{address:#x}"))
-        .collect();
+    let words: Vec<String> = addresses.iter().map(|address| format!("{address:#x}")).collect();
     let file = debug.to_str()?;
     let mut args = vec!["-a", "-f", "-i", "-e", file];
     args.extend(words.iter().map(String::as_str));
@@ -46,12 +38,7 @@ fn ask(debug: &Path, addresses: &[u64]) -> Option<Vec<Vec<String>>> {
 /// `files` is false for code on which addr2line names the unit's file instead of the included one that the line is in
 /// (`readelf --debug-dump=decodedline` says so too).
 fn agree(ours: &str, theirs: &str, files: bool) -> bool {
-    let place = |text: &str| {
-        text.rsplit(if files { '@' } else { ':' })
-            .next()
-            .unwrap_or_default()
-            .to_owned()
-    };
+    let place = |text: &str| text.rsplit(if files { '@' } else { ':' }).next().unwrap_or_default().to_owned();
     theirs.ends_with(":?") || theirs.ends_with(":0") || place(ours) == place(theirs)
 }
 
@@ -69,13 +56,7 @@ fn compare(object: &Path, addresses: &[u64], files: bool) {
             different.push(format!("{address:#x}: {ours:?} / {theirs:?}"));
         }
     }
-    assert!(
-        different.is_empty(),
-        "{} of {}:\n{}",
-        different.len(),
-        addresses.len(),
-        different.join("\n")
-    );
+    assert!(different.is_empty(), "{} of {}:\n{}", different.len(), addresses.len(), different.join("\n"));
 }
 
 #[test]

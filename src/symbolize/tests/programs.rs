@@ -70,21 +70,11 @@ fn functions_lines_and_directories() {
             assert_eq!(frame.function.as_deref(), Some(name));
             assert_eq!(frame.raw_name.as_deref(), Some(name));
             assert_eq!(frame.file.as_deref(), Some("plain.c"));
-            assert_eq!(
-                frame.dir.as_deref().map(Path::new),
-                dir.canonicalize().ok().as_deref()
-            );
+            assert_eq!(frame.dir.as_deref().map(Path::new), dir.canonicalize().ok().as_deref());
             assert_eq!(frame.object.as_deref(), Some(program.as_path()));
             assert!(!frame.inlined);
-            assert!(
-                frame.line.is_some_and(|line| lines.contains(&line)),
-                "{frame:?}"
-            );
-            assert_eq!(
-                frame.function_line,
-                Some(*lines.start()),
-                "the opening brace"
-            );
+            assert!(frame.line.is_some_and(|line| lines.contains(&line)), "{frame:?}");
+            assert_eq!(frame.function_line, Some(*lines.start()), "the opening brace");
         }
     }
 }
@@ -104,23 +94,11 @@ fn inlined_functions_innermost_first() {
     assert!(stacks.iter().any(|stack| *stack == second), "{stacks:#?}");
 
     let (start, size) = function(&program, "_ZN4shop5closeEPNS_4TillIlEEi");
-    let deep = (start..start + size)
-        .map(|vaddr| symbolizer.frames(BIAS + vaddr))
-        .find(|frames| frames.len() == 3)
-        .expect("three deep");
-    assert_eq!(
-        deep.iter().map(|frame| frame.inlined).collect::<Vec<_>>(),
-        [true, true, false]
-    );
-    assert_eq!(
-        deep[0].qualified.as_deref(),
-        Some("shop::Till<long>::add(long)")
-    );
+    let deep = (start..start + size).map(|vaddr| symbolizer.frames(BIAS + vaddr)).find(|frames| frames.len() == 3).expect("three deep");
+    assert_eq!(deep.iter().map(|frame| frame.inlined).collect::<Vec<_>>(), [true, true, false]);
+    assert_eq!(deep[0].qualified.as_deref(), Some("shop::Till<long>::add(long)"));
     assert_eq!(deep[1].raw_name.as_deref(), Some("twice"));
-    assert_eq!(
-        deep[2].raw_name.as_deref(),
-        Some("_ZN4shop5closeEPNS_4TillIlEEi")
-    );
+    assert_eq!(deep[2].raw_name.as_deref(), Some("_ZN4shop5closeEPNS_4TillIlEEi"));
     assert!(deep.iter().all(|frame| frame.addr == deep[0].addr));
 }
 
@@ -130,11 +108,7 @@ fn options_change_names_and_inlining() {
     let Some(program) = compile(&dir, "inlined.cpp", INLINED, &["-g", "-O2"]) else {
         return;
     };
-    let options = Options {
-        demangle: false,
-        inline: false,
-        extra_debug_dir: None,
-    };
+    let options = Options { demangle: false, inline: false, extra_debug_dir: None };
     let mut symbolizer = map(&program, options);
     let stacks = stacks_of(&mut symbolizer, &program, "_ZN4shop5closeEPNS_4TillIlEEi");
     assert!(stacks.iter().all(|stack| stack.len() == 1), "{stacks:#?}");
@@ -191,20 +165,14 @@ fn code_without_a_line_gets_the_line_before_it() {
     };
     let mut lines: Vec<String> = stacks_of(&mut default_map(&program), &program, "entry").concat();
     lines.dedup();
-    assert_eq!(
-        lines,
-        ["entry@plain.c:9", "entry@plain.c:11", "entry@plain.c:12"]
-    );
+    assert_eq!(lines, ["entry@plain.c:9", "entry@plain.c:11", "entry@plain.c:12"]);
 }
 
 #[test]
 fn link_time_optimisation_keeps_inlined_names() {
     let dir = scratch("lto");
-    std::fs::write(
-        dir.join("other.c"),
-        "extern int sink;\nint\nfrom_other_file(int x)\n{\n    sink = x * x;\n    return sink + 1;\n}\n",
-    )
-    .expect("write");
+    std::fs::write(dir.join("other.c"), "extern int sink;\nint\nfrom_other_file(int x)\n{\n    sink = x * x;\n    return sink + 1;\n}\n")
+        .expect("write");
     let source = "int sink;\nint from_other_file(int);\n__attribute__((noinline)) int outer(int x)\n{\n    return from_other_file(x);\n}\nint main(int c, char **v)\n{\n    return outer(c);\n}\n";
     let Some(program) = compile(&dir, "main.c", source, &["other.c", "-g", "-O2", "-flto"]) else {
         return;
@@ -236,17 +204,9 @@ fn stripped_programs_keep_what_they_export() {
 fn separate(dir: &Path, program: &Path, place: &Path) -> Option<()> {
     std::fs::create_dir_all(place.parent()?).ok()?;
     let debug = place.to_str()?;
-    tool(
-        dir,
-        "objcopy",
-        &["--only-keep-debug", program.to_str()?, debug],
-    )?;
+    tool(dir, "objcopy", &["--only-keep-debug", program.to_str()?, debug])?;
     tool(dir, "strip", &[program.to_str()?])?;
-    tool(
-        dir,
-        "objcopy",
-        &[&format!("--add-gnu-debuglink={debug}"), program.to_str()?],
-    )?;
+    tool(dir, "objcopy", &[&format!("--add-gnu-debuglink={debug}"), program.to_str()?])?;
     Some(())
 }
 
@@ -254,11 +214,7 @@ fn separate(dir: &Path, program: &Path, place: &Path) -> Option<()> {
 fn separate_files_by_name_and_checksum() {
     let dir = scratch("debuglink");
     let no_id = ["-g", "-Wl,--build-id=none"];
-    for (place, extra) in [
-        ("program.debug", None),
-        (".debug/program.debug", None),
-        ("x/program.debug", Some("x")),
-    ] {
+    for (place, extra) in [("program.debug", None), (".debug/program.debug", None), ("x/program.debug", Some("x"))] {
         let Some(program) = compile(&dir, "plain.c", PLAIN, &no_id) else {
             return;
         };
@@ -267,26 +223,15 @@ fn separate_files_by_name_and_checksum() {
         if separate(&dir, &program, &place).is_none() {
             return;
         }
-        let options = || Options {
-            extra_debug_dir: extra.map(|extra| dir.join(extra)),
-            ..Options::default()
-        };
-        assert_eq!(
-            brief(&map(&program, options()).frames(BIAS + helper + 7)),
-            ["helper@plain.c:6"],
-            "{place:?}"
-        );
+        let options = || Options { extra_debug_dir: extra.map(|extra| dir.join(extra)), ..Options::default() };
+        assert_eq!(brief(&map(&program, options()).frames(BIAS + helper + 7)), ["helper@plain.c:6"], "{place:?}");
 
         // One changed byte, and the file is another one.
         let mut bytes = std::fs::read(&place).expect("debug file");
         *bytes.last_mut().expect("not empty") ^= 1;
         std::fs::remove_file(&place).expect("remove");
         std::fs::write(&place, bytes).expect("write");
-        assert_eq!(
-            map(&program, options()).frames(BIAS + helper + 7)[0].line,
-            None,
-            "{place:?}"
-        );
+        assert_eq!(map(&program, options()).frames(BIAS + helper + 7)[0].line, None, "{place:?}");
         std::fs::remove_file(&place).expect("remove");
     }
 }
@@ -294,30 +239,17 @@ fn separate_files_by_name_and_checksum() {
 #[test]
 fn separate_files_by_build_id() {
     let dir = scratch("buildid");
-    let Some(program) = compile(&dir, "plain.c", PLAIN, &["-g", "-Wl,--build-id=0xab12cd34"])
-    else {
+    let Some(program) = compile(&dir, "plain.c", PLAIN, &["-g", "-Wl,--build-id=0xab12cd34"]) else {
         return;
     };
     let (helper, _) = function(&program, "helper");
-    assert_eq!(
-        elf_layout(&program).expect("layout").build_id,
-        [0xab, 0x12, 0xcd, 0x34]
-    );
+    assert_eq!(elf_layout(&program).expect("layout").build_id, [0xab, 0x12, 0xcd, 0x34]);
     if separate(&dir, &program, &dir.join("extra/.build-id/ab/12cd34.debug")).is_none() {
         return;
     }
-    assert_eq!(
-        default_map(&program).frames(BIAS + helper + 7)[0].function,
-        None
-    );
-    let options = Options {
-        extra_debug_dir: Some(dir.join("extra")),
-        ..Options::default()
-    };
-    assert_eq!(
-        brief(&map(&program, options).frames(BIAS + helper + 7)),
-        ["helper@plain.c:6"]
-    );
+    assert_eq!(default_map(&program).frames(BIAS + helper + 7)[0].function, None);
+    let options = Options { extra_debug_dir: Some(dir.join("extra")), ..Options::default() };
+    assert_eq!(brief(&map(&program, options).frames(BIAS + helper + 7)), ["helper@plain.c:6"]);
 }
 
 #[test]
@@ -329,10 +261,7 @@ fn a_deleted_file_is_still_read() {
     let (helper, _) = function(&program, "helper");
     let mut symbolizer = default_map(&program);
     std::fs::remove_file(&program).expect("remove");
-    assert_eq!(
-        brief(&symbolizer.frames(BIAS + helper + 7)),
-        ["helper@plain.c:6"]
-    );
+    assert_eq!(brief(&symbolizer.frames(BIAS + helper + 7)), ["helper@plain.c:6"]);
 }
 
 #[test]
@@ -345,51 +274,18 @@ fn variables_and_sections() {
     let symbols = tool(&dir, "nm", &["program"]);
     let Some(symbols) = symbols else { return };
     let address = |name: &str| {
-        let line = symbols
-            .lines()
-            .find(|line| line.split(' ').next_back() == Some(name))
-            .expect("symbol");
+        let line = symbols.lines().find(|line| line.split(' ').next_back() == Some(name)).expect("symbol");
         u64::from_str_radix(line.split(' ').next().unwrap_or_default(), 16).expect("address")
     };
-    let counter = symbolizer
-        .data_symbol(BIAS + address("counter") + 9)
-        .expect("counter");
-    assert_eq!(
-        (counter.name.as_str(), counter.offset, counter.size),
-        ("counter", 9, 16)
-    );
-    assert_eq!(
-        symbolizer
-            .data_symbol(BIAS + address("counter") + 16)
-            .map(|data| data.offset)
-            .filter(|&o| o >= 16),
-        None
-    );
-    assert_eq!(
-        symbolizer
-            .data_symbol(BIAS + address("ready"))
-            .expect("ready")
-            .size,
-        4
-    );
+    let counter = symbolizer.data_symbol(BIAS + address("counter") + 9).expect("counter");
+    assert_eq!((counter.name.as_str(), counter.offset, counter.size), ("counter", 9, 16));
+    assert_eq!(symbolizer.data_symbol(BIAS + address("counter") + 16).map(|data| data.offset).filter(|&o| o >= 16), None);
+    assert_eq!(symbolizer.data_symbol(BIAS + address("ready")).expect("ready").size, 4);
     assert!(symbolizer.data_symbol(BIAS + address("main")).is_none());
-    for (name, kind) in [
-        ("main", "Text"),
-        ("ready", "Data"),
-        ("counter", "BSS"),
-        ("_GLOBAL_OFFSET_TABLE_", "GOT"),
-    ] {
-        assert_eq!(
-            symbolizer.section(BIAS + address(name)),
-            Some((kind, program.clone())),
-            "{name}"
-        );
+    for (name, kind) in [("main", "Text"), ("ready", "Data"), ("counter", "BSS"), ("_GLOBAL_OFFSET_TABLE_", "GOT")] {
+        assert_eq!(symbolizer.section(BIAS + address(name)), Some((kind, program.clone())), "{name}");
     }
-    assert_eq!(
-        symbolizer.section(BIAS + address("_IO_stdin_used")),
-        None,
-        "read-only data"
-    );
+    assert_eq!(symbolizer.section(BIAS + address("_IO_stdin_used")), None, "read-only data");
 }
 
 #[test]
@@ -409,17 +305,11 @@ __asm__(\".symver new_one, thing@@NEW_2\");
 ";
     let script = "OLD_1 { global: thing; };\nNEW_2 { global: memcpy; bare; thing; old_one; new_one; local: untyped; } OLD_1;\n";
     std::fs::write(dir.join("versions"), script).expect("write");
-    let flags = [
-        "-fPIC",
-        "-shared",
-        "-Wl,--version-script=versions",
-        "-Wl,-soname,libthing.so.3",
-    ];
+    let flags = ["-fPIC", "-shared", "-Wl,--version-script=versions", "-Wl,-soname,libthing.so.3"];
     let Some(library) = compile(&dir, "ifunc.c", source, &flags) else {
         return;
     };
-    let find =
-        |name: &str| find_functions(&library, &|candidate| candidate == name).expect("readable");
+    let find = |name: &str| find_functions(&library, &|candidate| candidate == name).expect("readable");
 
     let memcpy = find("memcpy");
     assert_eq!(memcpy.len(), 1, "{memcpy:?}");
@@ -427,15 +317,8 @@ __asm__(\".symver new_one, thing@@NEW_2\");
     assert_eq!(memcpy[0].version.as_deref(), Some("NEW_2"));
 
     let things = find("thing");
-    let brief: Vec<_> = things
-        .iter()
-        .map(|f| (f.version.as_deref(), f.default_version))
-        .collect();
-    assert_eq!(
-        brief,
-        [(Some("OLD_1"), false), (Some("NEW_2"), true)],
-        "{things:?}"
-    );
+    let brief: Vec<_> = things.iter().map(|f| (f.version.as_deref(), f.default_version)).collect();
+    assert_eq!(brief, [(Some("OLD_1"), false), (Some("NEW_2"), true)], "{things:?}");
 
     assert!(!find("hidden")[0].is_global_dynamic);
     assert!(!find("local")[0].is_global_dynamic);
@@ -446,21 +329,9 @@ __asm__(\".symver new_one, thing@@NEW_2\");
 
     let mut symbolizer = default_map(&library);
     let bare = find("bare")[0].value;
-    assert_eq!(
-        symbolizer.frames(BIAS + bare + 1)[0].function.as_deref(),
-        Some("bare")
-    );
-    assert_eq!(
-        symbolizer.frames(BIAS + bare + 2)[0].function.as_deref(),
-        Some("untyped"),
-        "up to the next symbol"
-    );
-    assert_eq!(
-        symbolizer.frames(BIAS + things[1].value)[0]
-            .raw_name
-            .as_deref(),
-        Some("thing@@NEW_2")
-    );
+    assert_eq!(symbolizer.frames(BIAS + bare + 1)[0].function.as_deref(), Some("bare"));
+    assert_eq!(symbolizer.frames(BIAS + bare + 2)[0].function.as_deref(), Some("untyped"), "up to the next symbol");
+    assert_eq!(symbolizer.frames(BIAS + things[1].value)[0].raw_name.as_deref(), Some("thing@@NEW_2"));
 
     // Cut the section headers off: offset, count and index of names in the ELF header.
     let mut bytes = std::fs::read(&library).expect("library");
@@ -471,18 +342,8 @@ __asm__(\".symver new_one, thing@@NEW_2\");
     let found = find_functions(&bare_library, &|name| name == "thing").expect("readable");
     assert_eq!(found.len(), 2, "by the dynamic segment alone: {found:?}");
     let mut symbolizer = default_map(&bare_library);
-    assert_eq!(
-        symbolizer.frames(BIAS + found[0].value)[0]
-            .function
-            .as_deref(),
-        Some("thing")
-    );
-    assert_eq!(
-        symbolizer
-            .section(BIAS + found[0].value)
-            .map(|(kind, _)| kind),
-        Some("Text")
-    );
+    assert_eq!(symbolizer.frames(BIAS + found[0].value)[0].function.as_deref(), Some("thing"));
+    assert_eq!(symbolizer.section(BIAS + found[0].value).map(|(kind, _)| kind), Some("Text"));
 }
 
 #[test]
@@ -498,11 +359,7 @@ fn layouts_tell_how_a_program_is_loaded() {
             continue;
         };
         let layout = elf_layout(&program).expect("layout");
-        assert_eq!(
-            (layout.is_pie, layout.is_static, layout.interp.is_some()),
-            (pie, fixed, interp),
-            "{flags:?}"
-        );
+        assert_eq!((layout.is_pie, layout.is_static, layout.interp.is_some()), (pie, fixed, interp), "{flags:?}");
         assert!(layout.lowest <= layout.entry && layout.entry < layout.end);
         assert_eq!(layout.lowest == 0, pie, "{flags:?}");
     }
@@ -517,10 +374,7 @@ fn names_cannot_write_to_the_terminal() {
     };
     // No compiler writes such names, but a hex editor does.
     let mut bytes = std::fs::read(&program).expect("program");
-    for (from, to) in [
-        (&b"evil_31m_"[..], &b"evil\x1b31m\n"[..]),
-        (b"evilfile_.c", b"evilfile\x9b.c"),
-    ] {
+    for (from, to) in [(&b"evil_31m_"[..], &b"evil\x1b31m\n"[..]), (b"evilfile_.c", b"evilfile\x9b.c")] {
         for at in 0..bytes.len() - from.len() {
             if bytes[at..].starts_with(from) {
                 bytes[at..at + to.len()].copy_from_slice(to);

@@ -45,61 +45,30 @@ fn frame_at(flags: &[&str], line: u32) -> Option<BTreeMap<String, (i64, Variable
         .map(|vaddr| BIAS + vaddr)
         .find(|&addr| symbolizer.frames(addr)[0].line == Some(line))
         .unwrap_or_else(|| panic!("line {line} has no code with {flags:?}"));
-    let base = FrameBase {
-        cfa: Some(CFA),
-        ..FrameBase::default()
-    };
+    let base = FrameBase { cfa: Some(CFA), ..FrameBase::default() };
     let mut found = BTreeMap::new();
     for addr in CFA - 400..CFA + 32 {
         if let Some(variable) = symbolizer.local_variable(pc, base, addr) {
             assert!(variable.offset < variable.size);
-            found
-                .entry(variable.path.clone())
-                .or_insert((addr as i64 - CFA as i64, variable));
+            found.entry(variable.path.clone()).or_insert((addr as i64 - CFA as i64, variable));
         }
     }
-    assert_eq!(
-        symbolizer.local_variable(pc, FrameBase::default(), CFA - 20),
-        None,
-        "no frame, no address"
-    );
+    assert_eq!(symbolizer.local_variable(pc, FrameBase::default(), CFA - 20), None, "no frame, no address");
     Some(found)
 }
 
 #[test]
 fn locals_and_parameters_of_a_frame() {
-    for flags in [
-        &["-g", "-O0"][..],
-        &["-gdwarf-4", "-O0"],
-        &["-g", "-gsplit-dwarf", "-O0"],
-    ] {
+    for flags in [&["-g", "-O0"][..], &["-gdwarf-4", "-O0"], &["-g", "-gsplit-dwarf", "-O0"]] {
         let Some(found) = frame_at(flags, 15) else {
             continue;
         };
         let paths: Vec<&str> = found.keys().map(String::as_str).collect();
-        for wanted in [
-            "count",
-            "unused",
-            "where",
-            "narrow",
-            "numbers[0]",
-            "numbers[3]",
-        ] {
-            assert!(
-                paths.contains(&wanted),
-                "{wanted} in {paths:?} with {flags:?}"
-            );
+        for wanted in ["count", "unused", "where", "narrow", "numbers[0]", "numbers[3]"] {
+            assert!(paths.contains(&wanted), "{wanted} in {paths:?} with {flags:?}");
         }
-        for wanted in [
-            "local.first",
-            "local.pair[0].a",
-            "local.pair[1].b",
-            "local.either.i",
-        ] {
-            assert!(
-                paths.contains(&wanted),
-                "{wanted} in {paths:?} with {flags:?}"
-            );
+        for wanted in ["local.first", "local.pair[0].a", "local.pair[1].b", "local.either.i"] {
+            assert!(paths.contains(&wanted), "{wanted} in {paths:?} with {flags:?}");
         }
         let distance = |from: &str, to: &str| found[to].0 - found[from].0;
         assert_eq!(distance("numbers[0]", "numbers[3]"), 24);
@@ -107,21 +76,10 @@ fn locals_and_parameters_of_a_frame() {
         assert_eq!(distance("local.pair[0].b", "local.pair[1].b"), 16);
 
         let count = &found["count"].1;
-        assert_eq!(
-            (
-                count.name.as_str(),
-                count.size,
-                count.line,
-                count.is_parameter
-            ),
-            ("count", 4, Some(7), true)
-        );
+        assert_eq!((count.name.as_str(), count.size, count.line, count.is_parameter), ("count", 4, Some(7), true));
         assert_eq!(count.file.as_deref(), Some("vars.c"));
         let numbers = &found["numbers[3]"].1;
-        assert_eq!(
-            (numbers.name.as_str(), numbers.size, numbers.line),
-            ("numbers", 32, Some(9))
-        );
+        assert_eq!((numbers.name.as_str(), numbers.size, numbers.line), ("numbers", 32, Some(9)));
         assert!(!numbers.is_parameter);
     }
 }
@@ -152,11 +110,7 @@ fn globals_with_element_and_member() {
         return;
     };
     let address = |name: &str| {
-        let line = symbols.lines().find(|line| {
-            line.split(' ')
-                .next_back()
-                .is_some_and(|last| last.starts_with(name))
-        });
+        let line = symbols.lines().find(|line| line.split(' ').next_back().is_some_and(|last| last.starts_with(name)));
         let line = line.unwrap_or_else(|| panic!("no {name}"));
         u64::from_str_radix(line.split(' ').next().unwrap_or_default(), 16).expect("address")
     };
@@ -171,13 +125,8 @@ fn globals_with_element_and_member() {
         ("pointer", 7, "pointer", 7, 6),
         ("kept", 0, "kept", 0, 13),
     ] {
-        let found = symbolizer
-            .global_variable(BIAS + address(name) + offset)
-            .expect(path);
-        assert_eq!(
-            (found.path.as_str(), found.offset, found.line),
-            (path, rest, Some(line))
-        );
+        let found = symbolizer.global_variable(BIAS + address(name) + offset).expect(path);
+        assert_eq!((found.path.as_str(), found.offset, found.line), (path, rest, Some(line)));
         assert_eq!(found.name, name);
     }
     assert_eq!(symbolizer.global_variable(BIAS + address("main")), None);

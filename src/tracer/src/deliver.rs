@@ -404,14 +404,7 @@ fn enter_fault(process: &Process, stopped: &Stopped, context: u64, regs: &Regs, 
     } else {
         process.context_field(context, offset_of!(ThreadContext, runtime_rsp)).unwrap_or(context + layout::SLOT_RUNTIME_STACK_TOP)
     };
-    stopped.set_registers(&Regs {
-        rip: process.code.fault_entry,
-        rsp,
-        rdi: at,
-        eflags: regs.eflags & !TF_DF,
-        orig_rax: u64::MAX,
-        ..*regs
-    })
+    stopped.set_registers(&Regs { rip: process.code.fault_entry, rsp, rdi: at, eflags: regs.eflags & !TF_DF, orig_rax: u64::MAX, ..*regs })
 }
 
 /// End of the signal frame at `rsp`: of its extended state, which the kernel puts above the fixed part.
@@ -440,8 +433,8 @@ fn frame_end(process: &Process, rsp: u64) -> u64 {
 /// The registers in the order of `user_regs_struct`.
 fn words_of(r: &Regs) -> [u64; 27] {
     [
-        r.r15, r.r14, r.r13, r.r12, r.rbp, r.rbx, r.r11, r.r10, r.r9, r.r8, r.rax, r.rcx, r.rdx, r.rsi, r.rdi, r.orig_rax, r.rip,
-        r.cs, r.eflags, r.rsp, r.ss, r.fs_base, r.gs_base, r.ds, r.es, r.fs, r.gs,
+        r.r15, r.r14, r.r13, r.r12, r.rbp, r.rbx, r.r11, r.r10, r.r9, r.r8, r.rax, r.rcx, r.rdx, r.rsi, r.rdi, r.orig_rax, r.rip, r.cs,
+        r.eflags, r.rsp, r.ss, r.fs_base, r.gs_base, r.ds, r.es, r.fs, r.gs,
     ]
 }
 

@@ -130,9 +130,13 @@ fn trace_refused(error: &tracee::Error) -> String {
     let status = std::fs::read_to_string("/proc/self/status").unwrap_or_default();
     let tracer = status.lines().find_map(|l| l.strip_prefix("TracerPid:")).map_or("0", str::trim);
     if tracer != "0" {
-        return format!("memcheck cannot trace a program while it is traced itself, by process {tracer} (a debugger, strace or another memcheck)");
+        return format!(
+            "memcheck cannot trace a program while it is traced itself, by process {tracer} (a debugger, strace or another memcheck)"
+        );
     }
-    format!("this system does not let memcheck trace programs ({error}): see /proc/sys/kernel/yama/ptrace_scope, or a container without SYS_PTRACE")
+    format!(
+        "this system does not let memcheck trace programs ({error}): see /proc/sys/kernel/yama/ptrace_scope, or a container without SYS_PTRACE"
+    )
 }
 
 /// In the child: never returns, never allocates.

@@ -151,16 +151,19 @@ not a line
     fn lines() {
         let maps = parse(LIST);
         assert_eq!(maps.len(), 10);
-        assert_eq!(maps[1], Map {
-            start: 0x5555_5555_5000,
-            end: 0x5555_5555_6000,
-            prot: 5,
-            shared: false,
-            offset: 0x1000,
-            device: (8, 1),
-            inode: 77,
-            path: "/home/a b/prog".into(),
-        });
+        assert_eq!(
+            maps[1],
+            Map {
+                start: 0x5555_5555_5000,
+                end: 0x5555_5555_6000,
+                prot: 5,
+                shared: false,
+                offset: 0x1000,
+                device: (8, 1),
+                inode: 77,
+                path: "/home/a b/prog".into(),
+            }
+        );
         assert_eq!((maps[3].path.len(), maps[3].inode), (0, 0));
         assert!(maps[7].shared);
         assert_eq!(maps[7].path, "/usr/lib/ld.so (deleted)");

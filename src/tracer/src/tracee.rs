@@ -288,8 +288,8 @@ pub fn zero_registers() -> Regs {
 pub fn general(regs: &Regs) -> Registers {
     Registers {
         gpr: [
-            regs.rax, regs.rcx, regs.rdx, regs.rbx, regs.rsp, regs.rbp, regs.rsi, regs.rdi, regs.r8, regs.r9, regs.r10, regs.r11,
-            regs.r12, regs.r13, regs.r14, regs.r15,
+            regs.rax, regs.rcx, regs.rdx, regs.rbx, regs.rsp, regs.rbp, regs.rsi, regs.rdi, regs.r8, regs.r9, regs.r10, regs.r11, regs.r12,
+            regs.r13, regs.r14, regs.r15,
         ],
         rip: regs.rip,
         rflags: regs.eflags,

@@ -70,11 +70,10 @@ fn a_shared_block_belongs_to_the_first_leader() {
     p.link(0, 0, 1, 0);
     p.link(2, 0, 1, 0);
     let states = p.search();
-    assert_eq!(states.iter().map(|s| (s.kind, s.leader, s.indirect_bytes)).collect::<Vec<_>>(), [
-        (Definite, 0, 100),
-        (Indirect, 0, 0),
-        (Definite, 2, 0)
-    ]);
+    assert_eq!(
+        states.iter().map(|s| (s.kind, s.leader, s.indirect_bytes)).collect::<Vec<_>>(),
+        [(Definite, 0, 100), (Indirect, 0, 0), (Definite, 2, 0)]
+    );
 }
 
 #[test]

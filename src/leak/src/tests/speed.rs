@@ -32,7 +32,12 @@ fn speed() {
         let states = p.search();
         let took = at.elapsed();
         let count = |k: Kind| states.iter().filter(|s| s.kind == k).count();
-        println!("{threads} threads: {took:?}, {} reachable, {} definite, {} indirect", count(Kind::Reachable), count(Kind::Definite), count(Kind::Indirect));
+        println!(
+            "{threads} threads: {took:?}, {} reachable, {} definite, {} indirect",
+            count(Kind::Reachable),
+            count(Kind::Definite),
+            count(Kind::Indirect)
+        );
         assert_eq!(count(Kind::Reachable), half);
     }
 }

@@ -83,10 +83,7 @@ impl LeakKindSet {
     pub const DEFAULT: LeakKindSet = LeakKindSet(0b0101);
 
     fn bit(kind: LeakKind) -> u32 {
-        LeakKind::ALL
-            .iter()
-            .position(|other| *other == kind)
-            .map_or(0, |at| 1 << at)
+        LeakKind::ALL.iter().position(|other| *other == kind).map_or(0, |at| 1 << at)
     }
 
     pub fn contains(self, kind: LeakKind) -> bool {
@@ -104,16 +101,12 @@ impl LeakKindSet {
 pub struct HeuristicSet(pub u32);
 
 impl HeuristicSet {
-    pub const WORDS: &'static [&'static str] =
-        &["stdstring", "length64", "newarray", "multipleinheritance"];
+    pub const WORDS: &'static [&'static str] = &["stdstring", "length64", "newarray", "multipleinheritance"];
     pub const ALL: HeuristicSet = HeuristicSet(0b1111);
 
     /// `name` as in `WORDS`.
     pub fn contains(self, name: &str) -> bool {
-        Self::WORDS
-            .iter()
-            .position(|word| *word == name)
-            .is_some_and(|at| self.0 & (1 << at) != 0)
+        Self::WORDS.iter().position(|word| *word == name).is_some_and(|at| self.0 & (1 << at) != 0)
     }
 }
 
@@ -126,11 +119,8 @@ pub enum ReportFormat {
 }
 
 impl ReportFormat {
-    pub const WORDS: [(&'static str, ReportFormat); 3] = [
-        ("json", ReportFormat::Json),
-        ("github", ReportFormat::Github),
-        ("sarif", ReportFormat::Sarif),
-    ];
+    pub const WORDS: [(&'static str, ReportFormat); 3] =
+        [("json", ReportFormat::Json), ("github", ReportFormat::Github), ("sarif", ReportFormat::Sarif)];
 }
 
 /// `--report=FORMAT[:FILE]`; without a file the report goes where the log goes.
@@ -150,17 +140,8 @@ mod tests {
         for (word, kind) in LeakKindSet::WORDS.iter().zip(LeakKind::ALL) {
             assert_eq!(*word, kind.word());
         }
-        assert!(
-            LeakKindSet::DEFAULT.contains(LeakKind::Definite)
-                && LeakKindSet::DEFAULT.contains(LeakKind::Possible)
-        );
-        assert!(
-            !LeakKindSet::DEFAULT.contains(LeakKind::Indirect)
-                && !LeakKindSet::DEFAULT.contains(LeakKind::Reachable)
-        );
-        assert_eq!(
-            LeakKindSet::DEFAULT.with(LeakKind::Possible, false),
-            LeakKindSet(1)
-        );
+        assert!(LeakKindSet::DEFAULT.contains(LeakKind::Definite) && LeakKindSet::DEFAULT.contains(LeakKind::Possible));
+        assert!(!LeakKindSet::DEFAULT.contains(LeakKind::Indirect) && !LeakKindSet::DEFAULT.contains(LeakKind::Reachable));
+        assert_eq!(LeakKindSet::DEFAULT.with(LeakKind::Possible, false), LeakKindSet(1));
     }
 }

@@ -29,8 +29,8 @@ use std::ffi::{OsStr, OsString};
 use std::path::PathBuf;
 
 pub use choices::{
-    DefinednessChecks, GenSuppressions, HeuristicSet, KeepStacktraces, LeakCheck, LeakKindSet,
-    LeakResolution, ReportFormat, ReportRequest, SmcCheck, TrackFds,
+    DefinednessChecks, GenSuppressions, HeuristicSet, KeepStacktraces, LeakCheck, LeakKindSet, LeakResolution, ReportFormat, ReportRequest,
+    SmcCheck, TrackFds,
 };
 pub use sources::{Env, RcFile, RealEnv};
 pub use usage::{CannotStart, UsageError, Voice};
@@ -240,31 +240,15 @@ pub struct Run {
 
 /// Parses a command line. `argv0` is the name we were called by, `args` what follows it.
 pub fn parse(argv0: &OsStr, args: &[OsString], env: &dyn Env) -> Result<Invocation, UsageError> {
-    let compat = is_valgrind_name(argv0)
-        || args
-            .iter()
-            .take_while(|arg| is_option(arg))
-            .any(|arg| arg == "--compat=valgrind");
+    let compat = is_valgrind_name(argv0) || args.iter().take_while(|arg| is_option(arg)).any(|arg| arg == "--compat=valgrind");
     let voice = Voice::Tool(if compat { "valgrind" } else { "memcheck" });
-    let split = args
-        .iter()
-        .position(|arg| !is_option(arg) || arg == "--")
-        .unwrap_or(args.len());
+    let split = args.iter().position(|arg| !is_option(arg) || arg == "--").unwrap_or(args.len());
     let (given, rest) = args.split_at(split);
-    let command = if rest.first().is_some_and(|arg| arg == "--") {
-        &rest[1..]
-    } else {
-        rest
-    };
+    let command = if rest.first().is_some_and(|arg| arg == "--") { &rest[1..] } else { rest };
 
-    let mut options = Options {
-        compat,
-        ..Options::default()
-    };
+    let mut options = Options { compat, ..Options::default() };
     let mut notes = Vec::new();
-    let command_line_only = given
-        .first()
-        .is_some_and(|arg| arg == "--command-line-only=yes");
+    let command_line_only = given.first().is_some_and(|arg| arg == "--command-line-only=yes");
     if !command_line_only {
         for source in sources::all(env, &mut notes) {
             apply_source(&mut options, &source, voice, &mut notes)?;
@@ -280,16 +264,8 @@ pub fn parse(argv0: &OsStr, args: &[OsString], env: &dyn Env) -> Result<Invocati
         return Err(UsageError::no_program(voice));
     }
     check_together(&mut options, voice)?;
-    if given
-        .iter()
-        .filter(|word| word.to_string_lossy().starts_with("--log-file="))
-        .count()
-        > 1
-    {
-        notes.push(
-            "Warning: --log-file was given more than once; only the last one is written."
-                .to_string(),
-        );
+    if given.iter().filter(|word| word.to_string_lossy().starts_with("--log-file=")).count() > 1 {
+        notes.push("Warning: --log-file was given more than once; only the last one is written.".to_string());
     }
     notes.extend(
         options
@@ -298,21 +274,11 @@ pub fn parse(argv0: &OsStr, args: &[OsString], env: &dyn Env) -> Result<Invocati
             .filter(|option| wants_debugger(option))
             .map(|option| format!("Warning: {option} has no effect, there is no gdb server.")),
     );
-    Ok(Invocation::Run(Box::new(Run {
-        options,
-        command: command.to_vec(),
-        given: given.to_vec(),
-        notes,
-    })))
+    Ok(Invocation::Run(Box::new(Run { options, command: command.to_vec(), given: given.to_vec(), notes })))
 }
 
 /// Applies the words of a file or variable. Where another tool's newer options may occur, each word stands or falls alone.
-fn apply_source(
-    options: &mut Options,
-    source: &sources::Source,
-    voice: Voice,
-    notes: &mut Vec<String>,
-) -> Result<(), UsageError> {
+fn apply_source(options: &mut Options, source: &sources::Source, voice: Voice, notes: &mut Vec<String>) -> Result<(), UsageError> {
     if !source.lenient || options.compat {
         return apply(options, &source.words, voice).map(|_| ());
     }
@@ -327,23 +293,17 @@ fn apply_source(
 /// Options whose user waits for something that will not happen.
 fn wants_debugger(option: &str) -> bool {
     const NEVER: &str = "--vgdb-error=999999999";
-    (option.starts_with("--vgdb-error=") && option != NEVER)
-        || option.starts_with("--vgdb-stop-at=")
-        || option == "--vgdb=full"
+    (option.starts_with("--vgdb-error=") && option != NEVER) || option.starts_with("--vgdb-stop-at=") || option == "--vgdb=full"
 }
 
 fn is_valgrind_name(argv0: &OsStr) -> bool {
     let path = std::path::Path::new(argv0);
-    path.file_name()
-        .is_some_and(|name| name.to_string_lossy().contains("valgrind"))
+    path.file_name().is_some_and(|name| name.to_string_lossy().contains("valgrind"))
 }
 
 /// The tool that is asked for, if it is not ours; of several options the last one counts.
 fn other_tool(given: &[OsString]) -> Option<String> {
-    let last = given
-        .iter()
-        .rev()
-        .find_map(|word| word.to_str()?.strip_prefix("--tool="));
+    let last = given.iter().rev().find_map(|word| word.to_str()?.strip_prefix("--tool="));
     last.filter(|tool| *tool != "memcheck").map(str::to_string)
 }
 
@@ -352,11 +312,7 @@ fn is_option(arg: &OsString) -> bool {
 }
 
 /// Applies a list of option words. `Some` text: the user wants to read that instead of running anything.
-fn apply(
-    options: &mut Options,
-    words: &[OsString],
-    voice: Voice,
-) -> Result<Option<String>, UsageError> {
+fn apply(options: &mut Options, words: &[OsString], voice: Voice) -> Result<Option<String>, UsageError> {
     let words: Vec<OsString> = words.iter().filter_map(strip_tool_prefix).collect();
     let mut command = table::command();
     let matches = match command.try_get_matches_from_mut(&words) {
@@ -383,10 +339,7 @@ fn strip_tool_prefix(word: &OsString) -> Option<OsString> {
         return Some(word.clone());
     };
     let name = text.split('=').next().unwrap_or(text);
-    match name
-        .strip_prefix("--")
-        .and_then(|name| name.split_once(':'))
-    {
+    match name.strip_prefix("--").and_then(|name| name.split_once(':')) {
         Some(("memcheck", _)) => Some(format!("--{}", &text["--memcheck:".len()..]).into()),
         Some(_) => None,
         None => Some(word.clone()),
@@ -402,43 +355,23 @@ fn in_given_order(matches: &clap::ArgMatches) -> Vec<(&'static OptionRow, Option
         }
         let indices = matches.indices_of(row.name).into_iter().flatten();
         if row.kind.takes_value() {
-            let values = matches
-                .get_many::<OsString>(row.name)
-                .into_iter()
-                .flatten()
-                .cloned()
-                .map(Some);
-            found.extend(
-                indices
-                    .zip(values)
-                    .map(|(index, value)| (index, row, value)),
-            );
+            let values = matches.get_many::<OsString>(row.name).into_iter().flatten().cloned().map(Some);
+            found.extend(indices.zip(values).map(|(index, value)| (index, row, value)));
         } else {
             // A counting flag keeps one index only; it is idempotent or counts.
-            let count = if matches!(row.kind, Kind::Print(_)) {
-                1
-            } else {
-                usize::from(matches.get_count(row.name))
-            };
+            let count = if matches!(row.kind, Kind::Print(_)) { 1 } else { usize::from(matches.get_count(row.name)) };
             let at = indices.last().unwrap_or(0);
             found.extend(std::iter::repeat_n((at, row, None), count));
         }
     }
     found.sort_by_key(|(index, _, _)| *index);
-    found
-        .into_iter()
-        .map(|(_, row, value)| (row, value))
-        .collect()
+    found.into_iter().map(|(_, row, value)| (row, value)).collect()
 }
 
 /// Which word clap stumbled over: each is tried alone.
 fn unknown(command: &mut clap::Command, words: &[OsString], voice: Voice) -> UsageError {
-    let culprit = words
-        .iter()
-        .find(|word| command.try_get_matches_from_mut([*word]).is_err());
-    let text = culprit
-        .map(|word| word.to_string_lossy().into_owned())
-        .unwrap_or_default();
+    let culprit = words.iter().find(|word| command.try_get_matches_from_mut([*word]).is_err());
+    let text = culprit.map(|word| word.to_string_lossy().into_owned()).unwrap_or_default();
     UsageError::unknown_option(voice, &text)
 }
 
@@ -455,11 +388,7 @@ fn check_together(options: &mut Options, voice: Voice) -> Result<(), UsageError>
     let late = Voice::Process(std::process::id());
     if options.exit_on_first_error && options.error_exitcode == 0 {
         let why = "You must define a non nul exit error code, with --error-exitcode=...";
-        return Err(UsageError::bad_option(
-            late,
-            "--exit-on-first-error=yes",
-            &[why],
-        ));
+        return Err(UsageError::bad_option(late, "--exit-on-first-error=yes", &[why]));
     }
     if options.xml {
         check_xml(options, late)?;
@@ -481,22 +410,12 @@ fn check_xml(options: &mut Options, late: Voice) -> Result<(), UsageError> {
             "destination.  You must specify an XML output destination",
             "using --xml-fd, --xml-file or --xml-socket.",
         ];
-        return Err(UsageError::bad_option(
-            late,
-            "--xml=yes, but no XML destination specified",
-            &why,
-        ));
+        return Err(UsageError::bad_option(late, "--xml=yes, but no XML destination specified", &why));
     }
     if options.gen_suppressions == GenSuppressions::Ask {
-        let why = [
-            "When --xml=yes is specified, --gen-suppressions=no",
-            "or --gen-suppressions=all is allowed, but not --gen-suppressions=yes.",
-        ];
-        return Err(UsageError::bad_option(
-            late,
-            "--xml=yes together with --gen-suppressions=yes",
-            &why,
-        ));
+        let why =
+            ["When --xml=yes is specified, --gen-suppressions=no", "or --gen-suppressions=all is allowed, but not --gen-suppressions=yes."];
+        return Err(UsageError::bad_option(late, "--xml=yes together with --gen-suppressions=yes", &why));
     }
     // A machine reads it: everything is listed, nothing is cut short.
     options.leak_check = LeakCheck::Full;

@@ -45,9 +45,7 @@ impl Env for RealEnv {
         if strict && !(metadata.is_file() && is_ours && metadata.mode() & WRITABLE_BY_ALL == 0) {
             return RcFile::Unsafe;
         }
-        std::fs::read(path).map_or(RcFile::Absent, |bytes| {
-            RcFile::Text(String::from_utf8_lossy(&bytes).into_owned())
-        })
+        std::fs::read(path).map_or(RcFile::Absent, |bytes| RcFile::Text(String::from_utf8_lossy(&bytes).into_owned()))
     }
 
     fn is_current_dir(&self, path: &Path) -> bool {
@@ -75,21 +73,13 @@ pub fn all(env: &dyn Env, notes: &mut Vec<String>) -> Vec<Source> {
     if let Some(home) = &home {
         for (base, lenient) in FILES {
             if let RcFile::Text(text) = env.rc_file(&home.join(base), false) {
-                found.push(Source {
-                    name: format!("~/{base}"),
-                    words: file_words(&text),
-                    lenient,
-                });
+                found.push(Source { name: format!("~/{base}"), words: file_words(&text), lenient });
             }
         }
     }
     for (variable, lenient) in VARIABLES {
         if let Some(value) = env.var(variable) {
-            found.push(Source {
-                name: format!("${variable}"),
-                words: words(&value.to_string_lossy()),
-                lenient,
-            });
+            found.push(Source { name: format!("${variable}"), words: words(&value.to_string_lossy()), lenient });
         }
     }
     if home.is_some_and(|home| env.is_current_dir(&home)) {
@@ -98,18 +88,10 @@ pub fn all(env: &dyn Env, notes: &mut Vec<String>) -> Vec<Source> {
     for (base, lenient) in FILES {
         match env.rc_file(&Path::new(".").join(base), true) {
             RcFile::Absent => {}
-            RcFile::Text(text) => found.push(Source {
-                name: format!("./{base}"),
-                words: file_words(&text),
-                lenient,
-            }),
+            RcFile::Text(text) => found.push(Source { name: format!("./{base}"), words: file_words(&text), lenient }),
             RcFile::Unsafe => {
-                notes.push(format!(
-                    "./{base} was not read as it is either not a regular file,"
-                ));
-                notes.push(
-                    "    or is world writeable, or is not owned by the current user.".to_string(),
-                );
+                notes.push(format!("./{base} was not read as it is either not a regular file,"));
+                notes.push("    or is world writeable, or is not owned by the current user.".to_string());
             }
         }
     }
@@ -118,10 +100,7 @@ pub fn all(env: &dyn Env, notes: &mut Vec<String>) -> Vec<Source> {
 
 /// The words of a file: as `words`, with `#` comments to the end of the line.
 fn file_words(text: &str) -> Vec<OsString> {
-    text.lines()
-        .filter(|line| !line.trim_start().starts_with('#'))
-        .flat_map(words)
-        .collect()
+    text.lines().filter(|line| !line.trim_start().starts_with('#')).flat_map(words).collect()
 }
 
 /// Words separated by blanks; quotes of either kind keep blanks together and vanish.
@@ -192,10 +171,7 @@ mod tests {
     #[test]
     fn words_and_quotes() {
         assert_eq!(words(" -q  --a='b c'\t\"\" d"), ["-q", "--a=b c", "", "d"]);
-        assert_eq!(
-            file_words("-q # no comment\n  # --x\n-v\n"),
-            ["-q", "#", "no", "comment", "-v"]
-        );
+        assert_eq!(file_words("-q # no comment\n  # --x\n-v\n"), ["-q", "#", "no", "comment", "-v"]);
     }
 
     #[test]
@@ -207,22 +183,14 @@ mod tests {
             .with_file("./.memcheckrc", RcFile::Text("--b".into()))
             .with_file("./.valgrindrc", RcFile::Unsafe);
         let mut notes = Vec::new();
-        let names: Vec<_> = all(&env, &mut notes)
-            .into_iter()
-            .map(|source| source.name)
-            .collect();
+        let names: Vec<_> = all(&env, &mut notes).into_iter().map(|source| source.name).collect();
         assert_eq!(names, ["~/.valgrindrc", "$VALGRIND_OPTS", "./.memcheckrc"]);
-        assert_eq!(
-            notes[0],
-            "./.valgrindrc was not read as it is either not a regular file,"
-        );
+        assert_eq!(notes[0], "./.valgrindrc was not read as it is either not a regular file,");
     }
 
     #[test]
     fn the_home_directory_is_not_read_twice() {
-        let env = FakeEnv::default()
-            .with("HOME", "/here")
-            .with_file("./.memcheckrc", RcFile::Text("-q".into()));
+        let env = FakeEnv::default().with("HOME", "/here").with_file("./.memcheckrc", RcFile::Text("-q".into()));
         assert!(all(&env, &mut Vec::new()).is_empty());
     }
 }

@@ -7,8 +7,8 @@
 use clap::{Arg, ArgAction, Command};
 
 use super::choices::{
-    DefinednessChecks, GenSuppressions, HeuristicSet, KeepStacktraces, LeakCheck, LeakKindSet,
-    LeakResolution, ReportFormat, ReportRequest, SmcCheck, TrackFds,
+    DefinednessChecks, GenSuppressions, HeuristicSet, KeepStacktraces, LeakCheck, LeakKindSet, LeakResolution, ReportFormat, ReportRequest,
+    SmcCheck, TrackFds,
 };
 use super::value::Value;
 use super::{Options, UsageError, Voice};
@@ -87,12 +87,7 @@ impl OptionRow {
             Kind::Word(words) | Kind::WordOr(words, _) => words.join("|"),
             _ => self.placeholder().to_string(),
         };
-        self.spelling(
-            self.kind
-                .takes_value()
-                .then(|| format!("<{choice}>"))
-                .as_deref(),
-        )
+        self.spelling(self.kind.takes_value().then(|| format!("<{choice}>")).as_deref())
     }
 
     fn placeholder(&self) -> &'static str {
@@ -112,26 +107,17 @@ impl OptionRow {
     }
 
     fn arg(&self) -> Arg {
-        let default = if self.default.is_empty() {
-            String::new()
-        } else {
-            format!(" [{}]", self.default)
-        };
+        let default = if self.default.is_empty() { String::new() } else { format!(" [{}]", self.default) };
         let choices = match self.kind {
             Kind::Set(words) => format!(" (kinds: {}, all, none)", words.join(", ")),
             Kind::Word(words) | Kind::WordOr(words, _) => format!(" ({})", words.join("|")),
             _ => String::new(),
         };
-        let mut arg = Arg::new(self.name)
-            .help(format!("{}{choices}{default}", self.help))
-            .hide(self.ignored);
+        let mut arg = Arg::new(self.name).help(format!("{}{choices}{default}", self.help)).hide(self.ignored);
         if self.name.len() > 1 {
             arg = arg.long(self.name);
         }
-        if let Some(letter) =
-            self.short
-                .or(self.name.chars().next().filter(|_| self.name.len() == 1))
-        {
+        if let Some(letter) = self.short.or(self.name.chars().next().filter(|_| self.name.len() == 1)) {
             arg = arg.short(letter);
         }
         match self.kind {
@@ -169,34 +155,12 @@ pub fn command() -> Command {
 
 type Setter = fn(&mut Options, Value) -> Result<(), String>;
 
-const fn row(
-    name: &'static str,
-    kind: Kind,
-    default: &'static str,
-    set: Setter,
-    help: &'static str,
-) -> OptionRow {
-    OptionRow {
-        name,
-        short: None,
-        kind,
-        default,
-        set,
-        help,
-        ignored: false,
-    }
+const fn row(name: &'static str, kind: Kind, default: &'static str, set: Setter, help: &'static str) -> OptionRow {
+    OptionRow { name, short: None, kind, default, set, help, ignored: false }
 }
 
 const fn ignored(name: &'static str, kind: Kind) -> OptionRow {
-    OptionRow {
-        name,
-        short: None,
-        kind,
-        default: "",
-        set: |_, _| Ok(()),
-        help: "accepted and ignored",
-        ignored: true,
-    }
+    OptionRow { name, short: None, kind, default: "", set: |_, _| Ok(()), help: "accepted and ignored", ignored: true }
 }
 
 /// `set!(field, yes)`: the field becomes the value read that way.
@@ -207,18 +171,9 @@ macro_rules! set {
 
 /// The limits of options that are any `int`.
 pub const ANY_INT: (i64, i64) = (i32::MIN as i64, i32::MAX as i64);
-const INT: Kind = Kind::Int {
-    min: ANY_INT.0,
-    max: ANY_INT.1,
-};
-const SIZE: Kind = Kind::Int {
-    min: 0,
-    max: 10_000_000_000,
-};
-const ANY_SIZE: Kind = Kind::Int {
-    min: 0,
-    max: i64::MAX,
-};
+const INT: Kind = Kind::Int { min: ANY_INT.0, max: ANY_INT.1 };
+const SIZE: Kind = Kind::Int { min: 0, max: 10_000_000_000 };
+const ANY_SIZE: Kind = Kind::Int { min: 0, max: i64::MAX };
 const BYTE: Kind = Kind::Hex { min: 0, max: 255 };
 const NUMBER: Kind = Kind::Text("number");
 
@@ -356,15 +311,8 @@ const BEHAVIOUR: &[OptionRow] = &[
     row("sigill-diagnostics", Kind::Bool, "yes", set!(sigill_diagnostics, yes), "say so when an instruction is not understood?"),
 ];
 
-const SIM_HINTS: &[&str] = &[
-    "lax-ioctls",
-    "no-nptl-pthread-stackcache",
-    "lax-doors",
-    "fuse-compatible",
-    "enable-outer",
-    "no-inner-prefix",
-    "fallback-llsc",
-];
+const SIM_HINTS: &[&str] =
+    &["lax-ioctls", "no-nptl-pthread-stackcache", "lax-doors", "fuse-compatible", "enable-outer", "no-inner-prefix", "fallback-llsc"];
 
 #[rustfmt::skip]
 const IGNORED: &[OptionRow] = &[
@@ -430,21 +378,13 @@ const IGNORED: &[OptionRow] = &[
 ];
 
 fn extend_list(list: &mut Vec<String>, value: Value) {
-    list.extend(
-        value
-            .text()
-            .split(',')
-            .filter(|part| !part.is_empty())
-            .map(str::to_string),
-    );
+    list.extend(value.text().split(',').filter(|part| !part.is_empty()).map(str::to_string));
 }
 
 fn set_markers(options: &mut Options, value: Value) -> Result<(), String> {
     let text = value.text();
     // One marker without a comma is ignored by Valgrind too.
-    options.error_markers = text
-        .split_once(',')
-        .map(|(begin, end)| (begin.to_string(), end.to_string()));
+    options.error_markers = text.split_once(',').map(|(begin, end)| (begin.to_string(), end.to_string()));
     Ok(())
 }
 
@@ -466,18 +406,10 @@ fn set_hints(options: &mut Options, value: Value) -> Result<(), String> {
 
 fn add_report(options: &mut Options, value: Value) -> Result<(), String> {
     let text = value.text();
-    let (name, file) = text
-        .split_once(':')
-        .map_or((text.as_str(), None), |(name, file)| {
-            (name, Some(file.to_string()))
-        });
+    let (name, file) = text.split_once(':').map_or((text.as_str(), None), |(name, file)| (name, Some(file.to_string())));
     let known = ReportFormat::WORDS.iter().find(|(word, _)| *word == name);
-    let (_, format) = known
-        .ok_or_else(|| format!("unknown format '{name}'; known are json, github and sarif"))?;
-    options.reports.push(ReportRequest {
-        format: *format,
-        file,
-    });
+    let (_, format) = known.ok_or_else(|| format!("unknown format '{name}'; known are json, github and sarif"))?;
+    options.reports.push(ReportRequest { format: *format, file });
     Ok(())
 }
 
@@ -488,28 +420,18 @@ fn hex(text: &str) -> Option<u64> {
 fn set_ranges(options: &mut Options, value: Value) -> Result<(), String> {
     const WHY: &str = "--ignore-ranges: invalid syntax, or end <= start in range";
     for part in value.text().split(',') {
-        let range = part
-            .split_once('-')
-            .and_then(|(start, end)| Some((hex(start)?, hex(end)?)));
-        options
-            .ignore_ranges
-            .push(range.filter(|(start, end)| start < end).ok_or(WHY)?);
+        let range = part.split_once('-').and_then(|(start, end)| Some((hex(start)?, hex(end)?)));
+        options.ignore_ranges.push(range.filter(|(start, end)| start < end).ok_or(WHY)?);
     }
     Ok(())
 }
 
 fn set_below_sp(options: &mut Options, value: Value) -> Result<(), String> {
     let text = value.text();
-    let pair = text
-        .split_once('-')
-        .and_then(|(far, near)| Some((far.parse::<u64>().ok()?, near.parse::<u64>().ok()?)));
-    let (far, near) = pair.ok_or(
-        "--ignore-range-below-sp: invalid syntax. Expected \"...=decimalnumber-decimalnumber\"",
-    )?;
+    let pair = text.split_once('-').and_then(|(far, near)| Some((far.parse::<u64>().ok()?, near.parse::<u64>().ok()?)));
+    let (far, near) = pair.ok_or("--ignore-range-below-sp: invalid syntax. Expected \"...=decimalnumber-decimalnumber\"")?;
     if far <= near {
-        return Err(format!(
-            "--ignore-range-below-sp: invalid offsets (the first must be larger): {far} and {near}"
-        ));
+        return Err(format!("--ignore-range-below-sp: invalid offsets (the first must be larger): {far} and {near}"));
     }
     options.ignore_range_below_sp = Some((far, near));
     Ok(())

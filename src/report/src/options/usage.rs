@@ -49,9 +49,7 @@ impl UsageError {
     /// `Bad option: …`, the reasons, and where to read on.
     pub fn bad_option(voice: Voice, option: &str, why: &[&str]) -> Self {
         let headline = format!("Bad option: {option}");
-        let texts = std::iter::once(headline.as_str())
-            .chain(why.iter().copied())
-            .chain([USE_HELP]);
+        let texts = std::iter::once(headline.as_str()).chain(why.iter().copied()).chain([USE_HELP]);
         UsageError::new(1, texts.map(|text| voice.line(text)).collect())
     }
 
@@ -68,22 +66,11 @@ impl UsageError {
 
     /// `--tool=` names something else.
     pub fn other_tool(voice: Voice, tool: &str) -> Self {
-        UsageError::new(
-            1,
-            vec![voice.line(&format!(
-                "failed to start tool '{tool}': only memcheck is available"
-            ))],
-        )
+        UsageError::new(1, vec![voice.line(&format!("failed to start tool '{tool}': only memcheck is available"))])
     }
 
     pub fn no_program(voice: Voice) -> Self {
-        UsageError::new(
-            1,
-            vec![
-                voice.line("no program specified"),
-                voice.line("Use --help for more information."),
-            ],
-        )
+        UsageError::new(1, vec![voice.line("no program specified"), voice.line("Use --help for more information.")])
     }
 
     /// The program cannot be started.
@@ -114,11 +101,7 @@ impl std::error::Error for UsageError {}
 
 /// The option spelt most like `given`, if any is close: `--leak-chek=full` gives `--leak-check`.
 fn nearest(given: &str) -> Option<String> {
-    let name = given
-        .trim_start_matches('-')
-        .split('=')
-        .next()
-        .unwrap_or(given);
+    let name = given.trim_start_matches('-').split('=').next().unwrap_or(given);
     let candidates = table::rows().map(|row| (distance(name, row.name), row));
     let (far, row) = candidates.min_by_key(|(far, _)| *far)?;
     // A row that is right but for its missing or needless value is the best hint of all.
@@ -152,42 +135,22 @@ mod tests {
             let error = UsageError::cannot_start(voice, program, why);
             (error.lines.join("|"), error.exit_code)
         };
-        assert_eq!(
-            answer("./x", CannotStart::Missing),
-            ("valgrind: ./x: No such file or directory".into(), 127)
-        );
-        assert_eq!(
-            answer("x", CannotStart::NotInPath),
-            ("valgrind: x: command not found".into(), 127)
-        );
-        assert_eq!(
-            answer("/tmp", CannotStart::Directory),
-            ("valgrind: /tmp: is a directory".into(), 126)
-        );
-        assert_eq!(
-            answer("./a.c", CannotStart::Denied),
-            ("valgrind: ./a.c: Permission denied".into(), 126)
-        );
+        assert_eq!(answer("./x", CannotStart::Missing), ("valgrind: ./x: No such file or directory".into(), 127));
+        assert_eq!(answer("x", CannotStart::NotInPath), ("valgrind: x: command not found".into(), 127));
+        assert_eq!(answer("/tmp", CannotStart::Directory), ("valgrind: /tmp: is a directory".into(), 126));
+        assert_eq!(answer("./a.c", CannotStart::Denied), ("valgrind: ./a.c: Permission denied".into(), 126));
     }
 
     #[test]
     fn distances() {
-        for (a, b, expected) in [
-            ("", "abc", 3),
-            ("kitten", "sitting", 3),
-            ("leak-chek", "leak-check", 1),
-            ("a", "a", 0),
-        ] {
+        for (a, b, expected) in [("", "abc", 3), ("kitten", "sitting", 3), ("leak-chek", "leak-check", 1), ("a", "a", 0)] {
             assert_eq!(distance(a, b), expected, "{a} {b}");
         }
     }
 
     #[test]
     fn a_misspelling_finds_its_option_and_nonsense_does_not() {
-        assert_eq!(
-            nearest("--leak-chek=full").as_deref(),
-            Some("--leak-check=<no|summary|yes|full>")
-        );
+        assert_eq!(nearest("--leak-chek=full").as_deref(), Some("--leak-check=<no|summary|yes|full>"));
         assert_eq!(nearest("--quite").as_deref(), Some("--quiet"));
         assert_eq!(nearest("--xyzzyplugh"), None);
     }

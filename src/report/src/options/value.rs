@@ -24,11 +24,7 @@ impl Value {
     }
 
     pub fn number(self) -> i64 {
-        if let Value::Number(number) = self {
-            number
-        } else {
-            0
-        }
+        if let Value::Number(number) = self { number } else { 0 }
     }
 
     /// For rows whose minimum is not negative.
@@ -37,27 +33,15 @@ impl Value {
     }
 
     pub fn word(self) -> usize {
-        if let Value::Word(index) = self {
-            index
-        } else {
-            0
-        }
+        if let Value::Word(index) = self { index } else { 0 }
     }
 
     pub fn bits(self) -> u32 {
-        if let Value::Bits(bits) = self {
-            bits
-        } else {
-            0
-        }
+        if let Value::Bits(bits) = self { bits } else { 0 }
     }
 
     pub fn text(self) -> String {
-        if let Value::Text(text) = self {
-            text
-        } else {
-            String::new()
-        }
+        if let Value::Text(text) = self { text } else { String::new() }
     }
 }
 
@@ -73,60 +57,32 @@ pub fn read(row: &OptionRow, text: Option<&str>, voice: Voice) -> Result<Value, 
         Kind::Bool => match text {
             "yes" => Ok(Value::Yes(true)),
             "no" => Ok(Value::Yes(false)),
-            _ => Err(bad(&format!(
-                "Invalid boolean value '{text}' (should be 'yes' or 'no')"
-            ))),
+            _ => Err(bad(&format!("Invalid boolean value '{text}' (should be 'yes' or 'no')"))),
         },
         Kind::Int { min, max } => in_range(row, text, text.parse::<i64>().ok(), min, max, voice),
         Kind::Hex { min, max } => {
             let (sign, digits) = text.strip_prefix('-').map_or((1, text), |rest| (-1, rest));
             let digits = digits.strip_prefix("0x").unwrap_or(digits);
-            in_range(
-                row,
-                text,
-                i64::from_str_radix(digits, 16)
-                    .ok()
-                    .map(|value| value * sign),
-                min,
-                max,
-                voice,
-            )
+            in_range(row, text, i64::from_str_radix(digits, 16).ok().map(|value| value * sign), min, max, voice)
         }
         Kind::Word(words) => {
             let index = words.iter().position(|word| *word == text);
-            index
-                .map(Value::Word)
-                .ok_or_else(|| UsageError::unknown_option(voice, &row.spelling(Some(text))))
+            index.map(Value::Word).ok_or_else(|| UsageError::unknown_option(voice, &row.spelling(Some(text))))
         }
-        Kind::WordOr(words, why) => words
-            .iter()
-            .position(|word| *word == text)
-            .map(Value::Word)
-            .ok_or_else(|| bad(why)),
+        Kind::WordOr(words, why) => words.iter().position(|word| *word == text).map(Value::Word).ok_or_else(|| bad(why)),
         Kind::Set(words) => {
             let bits = set(words, text);
-            bits.map(Value::Bits)
-                .ok_or_else(|| bad(&format!("{text} is an invalid {} set", row.name)))
+            bits.map(Value::Bits).ok_or_else(|| bad(&format!("{text} is an invalid {} set", row.name)))
         }
     }
 }
 
-fn in_range(
-    row: &OptionRow,
-    text: &str,
-    number: Option<i64>,
-    min: i64,
-    max: i64,
-    voice: Voice,
-) -> Result<Value, UsageError> {
+fn in_range(row: &OptionRow, text: &str, number: Option<i64>, min: i64, max: i64, voice: Voice) -> Result<Value, UsageError> {
     let bad = |why: String| Err(row.bad_value(Some(text), &why, voice));
     match number {
         // Without limits of its own an option is an `int`.
         Some(number) if (min..=max).contains(&number) => Ok(Value::Number(number)),
-        Some(_) if (min, max) != super::table::ANY_INT => bad(format!(
-            "'--{}' argument must be between {min} and {max}",
-            row.name
-        )),
+        Some(_) if (min, max) != super::table::ANY_INT => bad(format!("'--{}' argument must be between {min} and {max}", row.name)),
         _ => bad(format!("Invalid integer value '{text}'")),
     }
 }

@@ -48,10 +48,7 @@ impl OpenDescriptor {
 /// descriptors are counted but listed only if `all`.
 pub fn section(open: &[OpenDescriptor], all: bool, style: &FrameStyle) -> Vec<String> {
     let standard = open.iter().filter(|one| one.is_standard()).count();
-    let mut lines = vec![format!(
-        "FILE DESCRIPTORS: {} open ({standard} std) at exit.",
-        open.len()
-    )];
+    let mut lines = vec![format!("FILE DESCRIPTORS: {} open ({standard} std) at exit.", open.len())];
     for one in open.iter().filter(|one| all || !one.is_standard()) {
         lines.push(one.headline());
         match &one.opened {
@@ -71,21 +68,11 @@ mod tests {
 
     #[test]
     fn a_section() {
-        let file = |number, name: Option<&str>, opened| OpenDescriptor {
-            number,
-            descriptor: Descriptor::File(name.map(str::to_string)),
-            opened,
-        };
-        let socket = Descriptor::Socket {
-            family: "AF_INET".into(),
-            ends: "<unbound> <-> unbound".into(),
-        };
+        let file =
+            |number, name: Option<&str>, opened| OpenDescriptor { number, descriptor: Descriptor::File(name.map(str::to_string)), opened };
+        let socket = Descriptor::Socket { family: "AF_INET".into(), ends: "<unbound> <-> unbound".into() };
         let open = [
-            OpenDescriptor {
-                number: 4,
-                descriptor: socket,
-                opened: Some(Stack(vec![frame(0x10ab, "main", "a.c", 7)])),
-            },
+            OpenDescriptor { number: 4, descriptor: socket, opened: Some(Stack(vec![frame(0x10ab, "main", "a.c", 7)])) },
             file(3, Some("/etc/passwd"), None),
             file(2, None, None),
         ];
@@ -102,9 +89,6 @@ mod tests {
                 "",
             ]
         );
-        assert!(
-            section(&open, true, &FrameStyle::default())
-                .contains(&"Open file descriptor 2:".to_string())
-        );
+        assert!(section(&open, true, &FrameStyle::default()).contains(&"Open file descriptor 2:".to_string()));
     }
 }

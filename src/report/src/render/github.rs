@@ -7,18 +7,10 @@ use super::place::Placer;
 use crate::error::{ErrorKind, ErrorRecord, LeakKind};
 
 const IN_TEXT: &[(&str, &str)] = &[("%", "%25"), ("\r", "%0D"), ("\n", "%0A")];
-const IN_PROPERTY: &[(&str, &str)] = &[
-    ("%", "%25"),
-    ("\r", "%0D"),
-    ("\n", "%0A"),
-    (":", "%3A"),
-    (",", "%2C"),
-];
+const IN_PROPERTY: &[(&str, &str)] = &[("%", "%25"), ("\r", "%0D"), ("\n", "%0A"), (":", "%3A"), (",", "%2C")];
 
 fn escape(text: &str, table: &[(&str, &str)]) -> String {
-    table
-        .iter()
-        .fold(text.to_string(), |text, (from, to)| text.replace(from, to))
+    table.iter().fold(text.to_string(), |text, (from, to)| text.replace(from, to))
 }
 
 pub fn error(record: &ErrorRecord, placer: &Placer) -> String {
@@ -34,9 +26,7 @@ pub fn error(record: &ErrorRecord, placer: &Placer) -> String {
         properties.extend(place.column.map(|column| format!("col={column}")));
     }
     let function = place.as_ref().and_then(|place| place.function.as_deref());
-    let title = function.map_or(record.rule().to_string(), |function| {
-        format!("{} in {function}", record.rule())
-    });
+    let title = function.map_or(record.rule().to_string(), |function| format!("{} in {function}", record.rule()));
     properties.push(format!("title={}", escape(&title, IN_PROPERTY)));
     let mut text = record.what.clone();
     for aux in &record.aux {
@@ -47,11 +37,7 @@ pub fn error(record: &ErrorRecord, placer: &Placer) -> String {
         }
     }
     text.push_str(&format!("\nid {}", &placer.fingerprint(record)[..8]));
-    format!(
-        "::{level} {}::{}\n",
-        properties.join(","),
-        escape(&text, IN_TEXT)
-    )
+    format!("::{level} {}::{}\n", properties.join(","), escape(&text, IN_TEXT))
 }
 
 #[cfg(test)]
@@ -64,13 +50,8 @@ mod tests {
     #[test]
     fn one_line_with_everything_escaped() {
         let record = ErrorRecord::invalid_write(4, 1, Stack(vec![frame(1, "S::f", "a,b.c", 14)]))
-            .with_aux([Aux::with_stack(
-                "100% here",
-                Stack(vec![frame(2, "g", "t.c", 7)]),
-            )]);
-        let placer = Placer {
-            root: Some("/src".into()),
-        };
+            .with_aux([Aux::with_stack("100% here", Stack(vec![frame(2, "g", "t.c", 7)]))]);
+        let placer = Placer { root: Some("/src".into()) };
         let id = &placer.fingerprint(&record)[..8];
         assert_eq!(
             error(&record, &placer),
@@ -83,10 +64,7 @@ mod tests {
     #[test]
     fn only_definite_leaks_are_errors() {
         let leak = |kind| ErrorRecord::new(ErrorKind::Leak(kind), "lost", 1, Stack::default());
-        assert!(
-            error(&leak(LeakKind::Definite), &Placer::default())
-                .starts_with("::error title=leak-definite::lost")
-        );
+        assert!(error(&leak(LeakKind::Definite), &Placer::default()).starts_with("::error title=leak-definite::lost"));
         assert!(error(&leak(LeakKind::Possible), &Placer::default()).starts_with("::warning "));
     }
 }

@@ -59,9 +59,7 @@ impl Json {
             }
             Json::Object(members) => {
                 out.push('{');
-                let present = members
-                    .iter()
-                    .filter(|(_, value)| !matches!(value, Json::Null));
+                let present = members.iter().filter(|(_, value)| !matches!(value, Json::Null));
                 for (index, (name, value)) in present.enumerate() {
                     out.push_str(if index > 0 { "," } else { "" });
                     quote(name, out);
@@ -112,28 +110,18 @@ pub fn start(start: &ProcessStart) -> String {
             ("schema", Json::number(1)),
             ("parent", Json::number(start.parent)),
             ("command", words(&start.command)),
-            (
-                "tool",
-                Json::text(concat!("memcheck ", env!("CARGO_PKG_VERSION"))),
-            ),
+            ("tool", Json::text(concat!("memcheck ", env!("CARGO_PKG_VERSION")))),
         ],
     )
 }
 
 /// A finding; also a repetition count when it is known.
 pub fn error(pid: u32, record: &ErrorRecord, unique: u64, placer: &Placer) -> String {
-    let aux = record.aux.iter().map(|aux| {
-        Json::Object(vec![
-            ("text", Json::text(&aux.text)),
-            ("stack", Json::option(aux.stack.as_ref(), stack)),
-        ])
-    });
-    let leak = record.leak.map(|leak| {
-        Json::Object(vec![
-            ("bytes", Json::number(leak.bytes)),
-            ("blocks", Json::number(leak.blocks)),
-        ])
-    });
+    let aux = record
+        .aux
+        .iter()
+        .map(|aux| Json::Object(vec![("text", Json::text(&aux.text)), ("stack", Json::option(aux.stack.as_ref(), stack))]));
+    let leak = record.leak.map(|leak| Json::Object(vec![("bytes", Json::number(leak.bytes)), ("blocks", Json::number(leak.blocks))]));
     line(
         "error",
         pid,
@@ -143,10 +131,7 @@ pub fn error(pid: u32, record: &ErrorRecord, unique: u64, placer: &Placer) -> St
             ("kind", Json::text(record.kind.facts().xml6)),
             ("what", Json::text(&record.what)),
             ("thread", Json::number(record.thread)),
-            (
-                "thread_name",
-                Json::option(record.thread_name.as_ref(), Json::text),
-            ),
+            ("thread_name", Json::option(record.thread_name.as_ref(), Json::text)),
             ("fingerprint", Json::text(placer.fingerprint(record))),
             ("stack", stack(&record.stack)),
             ("aux", Json::List(aux.collect())),
@@ -162,23 +147,13 @@ fn stack(stack: &Stack) -> Json {
 fn frame(frame: &Frame) -> Json {
     Json::Object(vec![
         ("address", Json::hex(frame.addr)),
-        (
-            "function",
-            Json::option(frame.function.as_ref(), Json::text),
-        ),
+        ("function", Json::option(frame.function.as_ref(), Json::text)),
         ("symbol", Json::option(frame.raw_name.as_ref(), Json::text)),
         ("file", Json::option(frame.full_path(), Json::text)),
         ("line", Json::option(frame.line, Json::number)),
         ("column", Json::option(frame.column, Json::number)),
         ("object", Json::option(frame.object_text(), Json::text)),
-        (
-            "inlined",
-            if frame.inlined {
-                Json::Bool(true)
-            } else {
-                Json::Null
-            },
-        ),
+        ("inlined", if frame.inlined { Json::Bool(true) } else { Json::Null }),
     ])
 }
 
@@ -190,10 +165,7 @@ pub fn fatal_signal(pid: u32, fatal: &FatalSignal) -> String {
         vec![
             ("signal", Json::number(fatal.signo)),
             ("name", Json::text(signal::name(fatal.signo))),
-            (
-                "what",
-                Json::option(signal::event(fatal.signo, fatal.code), Json::text),
-            ),
+            ("what", Json::option(signal::event(fatal.signo, fatal.code), Json::text)),
             ("address", address.unwrap_or(Json::Null)),
             ("thread", Json::number(fatal.thread)),
             ("stack", stack(&fatal.stack)),
@@ -215,10 +187,7 @@ pub fn heap_summary(pid: u32, heap: &HeapSummary) -> String {
 }
 
 fn tally(tally: Tally) -> Json {
-    Json::Object(vec![
-        ("bytes", Json::number(tally.bytes)),
-        ("blocks", Json::number(tally.blocks)),
-    ])
+    Json::Object(vec![("bytes", Json::number(tally.bytes)), ("blocks", Json::number(tally.blocks))])
 }
 
 pub fn leak_summary(pid: u32, totals: &LeakTotals) -> String {
@@ -237,12 +206,7 @@ pub fn leak_summary(pid: u32, totals: &LeakTotals) -> String {
 
 /// The sums, and how often each finding occurred.
 pub fn finish(pid: u32, totals: ErrorTotals, counts: impl Iterator<Item = (u64, u64)>) -> String {
-    let counts = counts.map(|(id, count)| {
-        Json::Object(vec![
-            ("id", Json::number(id)),
-            ("count", Json::number(count)),
-        ])
-    });
+    let counts = counts.map(|(id, count)| Json::Object(vec![("id", Json::number(id)), ("count", Json::number(count))]));
     line(
         "finish",
         pid,
@@ -250,10 +214,7 @@ pub fn finish(pid: u32, totals: ErrorTotals, counts: impl Iterator<Item = (u64, 
             ("errors", Json::number(totals.errors)),
             ("contexts", Json::number(totals.contexts)),
             ("suppressed", Json::number(totals.suppressed)),
-            (
-                "suppressed_contexts",
-                Json::number(totals.suppressed_contexts),
-            ),
+            ("suppressed_contexts", Json::number(totals.suppressed_contexts)),
             ("counts", Json::List(counts.collect())),
         ],
     )

@@ -45,15 +45,9 @@ impl Placer {
 
     fn place_of(&self, frame: &Frame) -> Option<Place> {
         let path = frame.full_path()?;
-        let inside = self
-            .root
-            .as_ref()
-            .and_then(|root| Path::new(&path).strip_prefix(root).ok());
+        let inside = self.root.as_ref().and_then(|root| Path::new(&path).strip_prefix(root).ok());
         Some(Place {
-            path: inside.map_or_else(
-                || path.clone(),
-                |inside| inside.to_string_lossy().into_owned(),
-            ),
+            path: inside.map_or_else(|| path.clone(), |inside| inside.to_string_lossy().into_owned()),
             is_relative: inside.is_some(),
             line: frame.line?,
             column: frame.column,
@@ -64,8 +58,7 @@ impl Placer {
     /// The place of a stack.
     pub fn place(&self, stack: &Stack) -> Option<Place> {
         let own = stack.0.iter().find(|frame| self.is_own(frame));
-        own.and_then(|frame| self.place_of(frame))
-            .or_else(|| stack.0.iter().find_map(|frame| self.place_of(frame)))
+        own.and_then(|frame| self.place_of(frame)).or_else(|| stack.0.iter().find_map(|frame| self.place_of(frame)))
     }
 
     /// 16 hexadecimal digits.
@@ -73,16 +66,8 @@ impl Placer {
         let mut hash = Fnv::new();
         hash.add(record.rule());
         let frames = &record.stack.0;
-        let own: Vec<&Frame> = frames
-            .iter()
-            .filter(|frame| self.is_own(frame))
-            .take(FINGERPRINT_FRAMES)
-            .collect();
-        let chosen = if own.is_empty() {
-            frames.iter().take(FINGERPRINT_FRAMES).collect()
-        } else {
-            own
-        };
+        let own: Vec<&Frame> = frames.iter().filter(|frame| self.is_own(frame)).take(FINGERPRINT_FRAMES).collect();
+        let chosen = if own.is_empty() { frames.iter().take(FINGERPRINT_FRAMES).collect() } else { own };
         for frame in chosen {
             hash.add(frame.suppression_name().unwrap_or("???"));
             hash.add(frame.file_name().unwrap_or(""));
@@ -113,10 +98,7 @@ mod tests {
     use crate::frame::testing::{frame, library_frame};
 
     fn in_dir(frame: Frame, dir: &str) -> Frame {
-        Frame {
-            dir: Some(dir.to_string()),
-            ..frame
-        }
+        Frame { dir: Some(dir.to_string()), ..frame }
     }
 
     #[test]
@@ -126,35 +108,19 @@ mod tests {
             in_dir(frame(2, "copy", "c.h", 3), "/usr/include"),
             in_dir(frame(3, "fill", "table.c", 14), "/home/me/src"),
         ]);
-        let rooted = Placer {
-            root: Some("/home/me".into()),
-        };
+        let rooted = Placer { root: Some("/home/me".into()) };
         let place = rooted.place(&stack).expect("has lines");
-        assert_eq!(
-            (place.path.as_str(), place.is_relative, place.line),
-            ("src/table.c", true, 14)
-        );
+        assert_eq!((place.path.as_str(), place.is_relative, place.line), ("src/table.c", true, 14));
         let place = Placer::default().place(&stack).expect("has lines");
-        assert_eq!(
-            (place.path.as_str(), place.is_relative),
-            ("/home/me/src/table.c", false)
-        );
-        assert_eq!(
-            Placer::default().place(&Stack(vec![library_frame(1, "f", "/l")])),
-            None
-        );
+        assert_eq!((place.path.as_str(), place.is_relative), ("/home/me/src/table.c", false));
+        assert_eq!(Placer::default().place(&Stack(vec![library_frame(1, "f", "/l")])), None);
     }
 
     #[test]
     fn fingerprints_ignore_lines_and_addresses() {
         let placer = Placer::default();
-        let print = |addr, name: &str, line| {
-            placer.fingerprint(&ErrorRecord::invalid_read(
-                4,
-                1,
-                Stack(vec![frame(addr, name, "a.c", line)]),
-            ))
-        };
+        let print =
+            |addr, name: &str, line| placer.fingerprint(&ErrorRecord::invalid_read(4, 1, Stack(vec![frame(addr, name, "a.c", line)])));
         assert_eq!(print(1, "f", 10), print(2, "f", 11));
         assert_ne!(print(1, "f", 10), print(1, "g", 10));
         assert_eq!(print(1, "f", 10).len(), 16);

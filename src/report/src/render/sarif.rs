@@ -17,43 +17,20 @@ pub struct Finding {
 
 /// The whole document. `exit_code` is the program's, if it is known.
 pub fn document(findings: &[Finding], command: &str, placer: &Placer) -> String {
-    let mut rules: Vec<&'static str> = findings
-        .iter()
-        .map(|finding| finding.record.rule())
-        .collect();
+    let mut rules: Vec<&'static str> = findings.iter().map(|finding| finding.record.rule()).collect();
     rules.sort_unstable();
     rules.dedup();
-    let results = findings
-        .iter()
-        .map(|finding| result(finding, &rules, placer))
-        .collect();
+    let results = findings.iter().map(|finding| result(finding, &rules, placer)).collect();
     let driver = Json::Object(vec![
         ("name", Json::text("memcheck")),
         ("semanticVersion", Json::text(env!("CARGO_PKG_VERSION"))),
-        (
-            "rules",
-            Json::List(
-                rules
-                    .iter()
-                    .map(|rule| Json::Object(vec![("id", Json::text(*rule))]))
-                    .collect(),
-            ),
-        ),
+        ("rules", Json::List(rules.iter().map(|rule| Json::Object(vec![("id", Json::text(*rule))])).collect())),
     ]);
     let root = placer.root.as_ref().map(|root| {
-        let uri = format!(
-            "file://{}/",
-            uri(root.to_string_lossy().trim_end_matches('/'))
-        );
-        Json::Object(vec![(
-            "SRCROOT",
-            Json::Object(vec![("uri", Json::text(uri))]),
-        )])
+        let uri = format!("file://{}/", uri(root.to_string_lossy().trim_end_matches('/')));
+        Json::Object(vec![("SRCROOT", Json::Object(vec![("uri", Json::text(uri))]))])
     });
-    let invocation = Json::Object(vec![
-        ("executionSuccessful", Json::Bool(true)),
-        ("commandLine", Json::text(command)),
-    ]);
+    let invocation = Json::Object(vec![("executionSuccessful", Json::Bool(true)), ("commandLine", Json::text(command))]);
     let run = Json::Object(vec![
         ("tool", Json::Object(vec![("driver", driver)])),
         ("originalUriBaseIds", root.unwrap_or(Json::Null)),
@@ -61,10 +38,7 @@ pub fn document(findings: &[Finding], command: &str, placer: &Placer) -> String 
         ("results", Json::List(results)),
     ]);
     let document = Json::Object(vec![
-        (
-            "$schema",
-            Json::text("https://json.schemastore.org/sarif-2.1.0.json"),
-        ),
+        ("$schema", Json::text("https://json.schemastore.org/sarif-2.1.0.json")),
         ("version", Json::text("2.1.0")),
         ("runs", Json::List(vec![run])),
     ]);
@@ -81,17 +55,11 @@ fn result(finding: &Finding, rules: &[&str], placer: &Placer) -> Json {
         _ => "error",
     };
     let mut text = record.what.clone();
-    record
-        .aux
-        .iter()
-        .for_each(|aux| text.push_str(&format!("\n{}", aux.text)));
+    record.aux.iter().for_each(|aux| text.push_str(&format!("\n{}", aux.text)));
     let place = placer.place(&record.stack);
     let related = record.aux.iter().filter_map(|aux| {
         let place = placer.place(aux.stack.as_ref()?)?;
-        Some(vec![
-            ("message", message(&aux.text)),
-            ("physicalLocation", physical(&place)),
-        ])
+        Some(vec![("message", message(&aux.text)), ("physicalLocation", physical(&place))])
     });
     let related = related.enumerate().map(|(index, mut members)| {
         members.insert(0, ("id", Json::number(index as u64 + 1)));
@@ -102,24 +70,10 @@ fn result(finding: &Finding, rules: &[&str], placer: &Placer) -> Json {
         ("ruleIndex", Json::number(index as u64)),
         ("level", Json::text(level)),
         ("message", message(&text)),
-        (
-            "locations",
-            Json::List(
-                place
-                    .iter()
-                    .map(|place| Json::Object(vec![("physicalLocation", physical(place))]))
-                    .collect(),
-            ),
-        ),
+        ("locations", Json::List(place.iter().map(|place| Json::Object(vec![("physicalLocation", physical(place))])).collect())),
         ("relatedLocations", Json::List(related.collect())),
         ("stacks", Json::List(vec![stack(&record.stack, placer)])),
-        (
-            "partialFingerprints",
-            Json::Object(vec![(
-                "memcheckStack/v1",
-                Json::text(placer.fingerprint(record)),
-            )]),
-        ),
+        ("partialFingerprints", Json::Object(vec![("memcheckStack/v1", Json::text(placer.fingerprint(record)))])),
         ("occurrenceCount", Json::number(finding.count)),
     ])
 }
@@ -130,35 +84,19 @@ fn message(text: &str) -> Json {
 
 fn physical(place: &Place) -> Json {
     let artifact = if place.is_relative {
-        vec![
-            ("uri", Json::text(uri(&place.path))),
-            ("uriBaseId", Json::text("SRCROOT")),
-        ]
+        vec![("uri", Json::text(uri(&place.path))), ("uriBaseId", Json::text("SRCROOT"))]
     } else {
         vec![("uri", Json::text(format!("file://{}", uri(&place.path))))]
     };
-    let region = vec![
-        ("startLine", Json::number(place.line)),
-        ("startColumn", Json::option(place.column, Json::number)),
-    ];
-    Json::Object(vec![
-        ("artifactLocation", Json::Object(artifact)),
-        ("region", Json::Object(region)),
-    ])
+    let region = vec![("startLine", Json::number(place.line)), ("startColumn", Json::option(place.column, Json::number))];
+    Json::Object(vec![("artifactLocation", Json::Object(artifact)), ("region", Json::Object(region))])
 }
 
 fn stack(stack: &Stack, placer: &Placer) -> Json {
     let frames = stack.0.iter().map(|frame| {
         let place = placer.place(&Stack(vec![frame.clone()]));
-        let name = frame
-            .function
-            .as_deref()
-            .or(frame.raw_name.as_deref())
-            .unwrap_or("???");
-        let location = Json::Object(vec![
-            ("physicalLocation", Json::option(place.as_ref(), physical)),
-            ("message", message(name)),
-        ]);
+        let name = frame.function.as_deref().or(frame.raw_name.as_deref()).unwrap_or("???");
+        let location = Json::Object(vec![("physicalLocation", Json::option(place.as_ref(), physical)), ("message", message(name))]);
         Json::Object(vec![("location", location)])
     });
     Json::Object(vec![("frames", Json::List(frames.collect()))])
@@ -185,9 +123,7 @@ mod tests {
     #[test]
     fn a_document_with_one_result() {
         let record = ErrorRecord::invalid_write(4, 1, Stack(vec![frame(1, "fill", "a b.c", 14)]));
-        let placer = Placer {
-            root: Some("/src".into()),
-        };
+        let placer = Placer { root: Some("/src".into()) };
         let print = placer.fingerprint(&record);
         let text = document(&[Finding { record, count: 7 }], "./prog a", &placer);
         let physical = "{\"artifactLocation\":{\"uri\":\"a%20b.c\",\"uriBaseId\":\"SRCROOT\"},\"region\":{\"startLine\":14}}";

@@ -39,10 +39,7 @@ pub const SIGSEGV: i32 = 11;
 const SEGV_MAPERR: i32 = 1;
 
 pub fn name(signo: i32) -> String {
-    match usize::try_from(signo)
-        .ok()
-        .and_then(|number| NAMES.get(number.checked_sub(1)?))
-    {
+    match usize::try_from(signo).ok().and_then(|number| NAMES.get(number.checked_sub(1)?)) {
         Some(name) => name.to_string(),
         None => format!("SIG{signo}"),
     }
@@ -63,14 +60,7 @@ const EVENTS: &[(i32, &[&str])] = &[
             "Internal stack error",
         ],
     ),
-    (
-        7,
-        &[
-            "Invalid address alignment",
-            "Non-existent physical address",
-            "Hardware error",
-        ],
-    ),
+    (7, &["Invalid address alignment", "Non-existent physical address", "Hardware error"]),
     (
         8,
         &[
@@ -84,13 +74,7 @@ const EVENTS: &[(i32, &[&str])] = &[
             "FP subscript out of range",
         ],
     ),
-    (
-        SIGSEGV,
-        &[
-            "Access not within mapped region",
-            "Bad permissions for mapped region",
-        ],
-    ),
+    (SIGSEGV, &["Access not within mapped region", "Bad permissions for mapped region"]),
 ];
 
 /// `si_code` of signals that the kernel raised without saying why.
@@ -102,9 +86,7 @@ pub fn event(signo: i32, code: i32) -> Option<&'static str> {
         return Some("General Protection Fault");
     }
     let (_, texts) = EVENTS.iter().find(|(number, _)| *number == signo)?;
-    texts
-        .get(usize::try_from(code).ok()?.checked_sub(1)?)
-        .copied()
+    texts.get(usize::try_from(code).ok()?.checked_sub(1)?).copied()
 }
 
 /// Does the event concern an address worth printing?
@@ -123,18 +105,12 @@ mod tests {
 
     #[test]
     fn names_and_events() {
-        assert_eq!(
-            [name(1), name(11), name(31), name(34), name(0)],
-            ["SIGHUP", "SIGSEGV", "SIGSYS", "SIG34", "SIG0"]
-        );
+        assert_eq!([name(1), name(11), name(31), name(34), name(0)], ["SIGHUP", "SIGSEGV", "SIGSYS", "SIG34", "SIG0"]);
         assert_eq!(event(11, 1), Some("Access not within mapped region"));
         assert_eq!(event(11, 128), Some("General Protection Fault"));
         assert_eq!(event(8, 1), Some("Integer divide by zero"));
         assert_eq!(event(7, 2), Some("Non-existent physical address"));
-        assert_eq!(
-            [event(6, -6), event(11, 0), event(11, 3)],
-            [None, None, None]
-        );
+        assert_eq!([event(6, -6), event(11, 0), event(11, 3)], [None, None, None]);
         assert!(!has_address(11, 128) && has_address(11, 2) && !has_address(6, -6));
     }
 }

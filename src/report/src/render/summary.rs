@@ -6,11 +6,7 @@ use crate::number::{commas, signed_commas};
 
 /// `85 bytes in 5 blocks`; never singular.
 pub fn amount(tally: Tally) -> String {
-    format!(
-        "{} bytes in {} blocks",
-        commas(tally.bytes),
-        commas(tally.blocks)
-    )
+    format!("{} bytes in {} blocks", commas(tally.bytes), commas(tally.blocks))
 }
 
 /// Headline and the two lines below it.
@@ -29,23 +25,12 @@ pub fn heap(heap: &HeapSummary) -> [String; 3] {
 
 /// How much was searched, and the empty line after it.
 pub fn extent(blocks: u64, bytes: u64) -> [String; 3] {
-    let searching = format!(
-        "Searching for pointers to {} not-freed blocks",
-        commas(blocks)
-    );
-    [
-        searching,
-        format!("Checked {} bytes", commas(bytes)),
-        String::new(),
-    ]
+    let searching = format!("Searching for pointers to {} not-freed blocks", commas(blocks));
+    [searching, format!("Checked {} bytes", commas(bytes)), String::new()]
 }
 
 /// The table of sums. `previous`: a check that reports differences; `heuristics`: only those that found something.
-pub fn leaks(
-    totals: &LeakTotals,
-    previous: Option<&LeakTotals>,
-    heuristics: &[(&'static str, Tally)],
-) -> Vec<String> {
+pub fn leaks(totals: &LeakTotals, previous: Option<&LeakTotals>, heuristics: &[(&'static str, Tally)]) -> Vec<String> {
     let line = |name: &str, now: Tally, before: Option<Tally>| match before {
         None => format!("{name}: {}", amount(now)),
         Some(before) => format!(
@@ -58,42 +43,17 @@ pub fn leaks(
     };
     let mut lines = vec![
         "LEAK SUMMARY:".to_string(),
-        line(
-            "   definitely lost",
-            totals.definite,
-            previous.map(|p| p.definite),
-        ),
-        line(
-            "   indirectly lost",
-            totals.indirect,
-            previous.map(|p| p.indirect),
-        ),
-        line(
-            "     possibly lost",
-            totals.possible,
-            previous.map(|p| p.possible),
-        ),
-        line(
-            "   still reachable",
-            totals.reachable,
-            previous.map(|p| p.reachable),
-        ),
+        line("   definitely lost", totals.definite, previous.map(|p| p.definite)),
+        line("   indirectly lost", totals.indirect, previous.map(|p| p.indirect)),
+        line("     possibly lost", totals.possible, previous.map(|p| p.possible)),
+        line("   still reachable", totals.reachable, previous.map(|p| p.reachable)),
     ];
-    let fired: Vec<_> = heuristics
-        .iter()
-        .filter(|(_, tally)| tally.blocks > 0)
-        .collect();
+    let fired: Vec<_> = heuristics.iter().filter(|(_, tally)| tally.blocks > 0).collect();
     if !fired.is_empty() {
         lines.push("                      of which reachable via heuristic:".to_string());
-        lines.extend(fired.iter().map(|(name, tally)| {
-            format!("                        {name:<19}: {}", amount(*tally))
-        }));
+        lines.extend(fired.iter().map(|(name, tally)| format!("                        {name:<19}: {}", amount(*tally))));
     }
-    lines.push(line(
-        "        suppressed",
-        totals.suppressed,
-        previous.map(|p| p.suppressed),
-    ));
+    lines.push(line("        suppressed", totals.suppressed, previous.map(|p| p.suppressed)));
     lines
 }
 
@@ -104,8 +64,7 @@ pub const REACHABLE_HIDDEN: [&str; 2] = [
     "Reachable blocks (those to which a pointer was found) are not shown.",
     "To see them, rerun with: --leak-check=full --show-leak-kinds=all",
 ];
-pub const TRACK_ORIGINS: &str =
-    "Use --track-origins=yes to see where uninitialised values come from";
+pub const TRACK_ORIGINS: &str = "Use --track-origins=yes to see where uninitialised values come from";
 pub const RERUN_FOR_LISTS: &str = "For lists of detected and suppressed errors, rerun with: -s";
 
 #[cfg(test)]
@@ -114,12 +73,7 @@ mod tests {
 
     #[test]
     fn heap_numbers_have_commas() {
-        let summary = HeapSummary {
-            in_use: Tally::new(158, 6),
-            allocs: 1006,
-            frees: 0,
-            allocated_bytes: 3158,
-        };
+        let summary = HeapSummary { in_use: Tally::new(158, 6), allocs: 1006, frees: 0, allocated_bytes: 3158 };
         assert_eq!(
             heap(&summary),
             [
@@ -132,20 +86,9 @@ mod tests {
 
     #[test]
     fn leak_table() {
-        let totals = LeakTotals {
-            definite: Tally::new(94, 5),
-            indirect: Tally::new(64, 1),
-            ..LeakTotals::default()
-        };
+        let totals = LeakTotals { definite: Tally::new(94, 5), indirect: Tally::new(64, 1), ..LeakTotals::default() };
         assert_eq!(
-            leaks(
-                &totals,
-                None,
-                &[
-                    ("stdstring", Tally::new(35, 1)),
-                    ("length64", Tally::default())
-                ]
-            ),
+            leaks(&totals, None, &[("stdstring", Tally::new(35, 1)), ("length64", Tally::default())]),
             [
                 "LEAK SUMMARY:",
                 "   definitely lost: 94 bytes in 5 blocks",
@@ -157,18 +100,9 @@ mod tests {
                 "        suppressed: 0 bytes in 0 blocks",
             ]
         );
-        let before = LeakTotals {
-            reachable: Tally::new(20, 1),
-            ..LeakTotals::default()
-        };
+        let before = LeakTotals { reachable: Tally::new(20, 1), ..LeakTotals::default() };
         let delta = leaks(&totals, Some(&before), &[]);
-        assert_eq!(
-            delta[1],
-            "   definitely lost: 94 (+94) bytes in 5 (+5) blocks"
-        );
-        assert_eq!(
-            delta[4],
-            "   still reachable: 0 (-20) bytes in 0 (-1) blocks"
-        );
+        assert_eq!(delta[1], "   definitely lost: 94 (+94) bytes in 5 (+5) blocks");
+        assert_eq!(delta[4], "   still reachable: 0 (-20) bytes in 0 (-1) blocks");
     }
 }

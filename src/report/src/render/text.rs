@@ -28,14 +28,8 @@ pub struct Burst {
 impl Burst {
     /// `elapsed`: time since the start of the run, for `--time-stamp=yes`.
     pub fn new(pid: u32, elapsed: Option<Duration>) -> Self {
-        let mark = elapsed.map_or_else(
-            || pid.to_string(),
-            |elapsed| format!("{} {pid}", time_stamp(elapsed)),
-        );
-        Burst {
-            text: String::new(),
-            mark,
-        }
+        let mark = elapsed.map_or_else(|| pid.to_string(), |elapsed| format!("{} {pid}", time_stamp(elapsed)));
+        Burst { text: String::new(), mark }
     }
 
     /// A line for the user.
@@ -55,8 +49,7 @@ impl Burst {
     }
 
     fn push(&mut self, marker: &str, line: &str) {
-        self.text
-            .push_str(&format!("{marker}{}{marker} {line}\n", self.mark));
+        self.text.push_str(&format!("{marker}{}{marker} {line}\n", self.mark));
     }
 
     /// What the program prints itself through a client request: its own line ends, prefixed at the beginning of each line.
@@ -85,21 +78,13 @@ impl Burst {
 pub fn time_stamp(elapsed: Duration) -> String {
     let seconds = elapsed.as_secs();
     let (days, hours, minutes) = (seconds / 86_400, seconds / 3600 % 24, seconds / 60 % 60);
-    format!(
-        "{days:02}:{hours:02}:{minutes:02}:{:02}.{:03}",
-        seconds % 60,
-        elapsed.subsec_millis()
-    )
+    format!("{days:02}:{hours:02}:{minutes:02}:{:02}.{:03}", seconds % 60, elapsed.subsec_millis())
 }
 
 /// The tool's own lines of the banner.
 fn self_introduction(compat: bool) -> [String; 3] {
     let version = env!("CARGO_PKG_VERSION");
-    let compatible = if compat {
-        " (compatible with Valgrind-3.19.0)"
-    } else {
-        ""
-    };
+    let compatible = if compat { " (compatible with Valgrind-3.19.0)" } else { "" };
     [
         "Memcheck, a memory error detector".to_string(),
         "An independent implementation; free software under the MIT licence".to_string(),
@@ -171,48 +156,25 @@ pub fn notice(notice: Notice) -> Vec<String> {
         .to_vec()
     };
     match notice {
-        Notice::Coarse => [
-            "",
-            "More than 100 errors detected.  Subsequent errors",
-            "will still be recorded, but in less detail than before.",
-        ]
-        .map(str::to_string)
-        .to_vec(),
-        Notice::StopShown => {
-            stop("More than 1000 different errors detected.  I'm not reporting any more.")
+        Notice::Coarse => {
+            ["", "More than 100 errors detected.  Subsequent errors", "will still be recorded, but in less detail than before."]
+                .map(str::to_string)
+                .to_vec()
         }
-        Notice::StopCounted => {
-            stop("More than 10000000 total errors detected.  I'm not reporting any more.")
-        }
+        Notice::StopShown => stop("More than 1000 different errors detected.  I'm not reporting any more."),
+        Notice::StopCounted => stop("More than 10000000 total errors detected.  I'm not reporting any more."),
     }
 }
 
 /// The block before a program dies of a signal.
 pub fn fatal_signal(fatal: &FatalSignal, style: &FrameStyle) -> Vec<String> {
-    let overflow = fatal.stack_overflow.map(|limit| {
-        format!(
-            "Stack overflow in thread #{}: can't grow stack to 0x{limit:x}",
-            fatal.thread
-        )
-    });
+    let overflow = fatal.stack_overflow.map(|limit| format!("Stack overflow in thread #{}: can't grow stack to 0x{limit:x}", fatal.thread));
     let mut lines: Vec<String> = overflow.iter().cloned().collect();
-    let core = if fatal.core_dumped {
-        ": dumping core"
-    } else {
-        ""
-    };
+    let core = if fatal.core_dumped { ": dumping core" } else { "" };
     lines.push(String::new());
-    lines.push(format!(
-        "Process terminating with default action of signal {} ({}){core}",
-        fatal.signo,
-        signal::name(fatal.signo)
-    ));
+    lines.push(format!("Process terminating with default action of signal {} ({}){core}", fatal.signo, signal::name(fatal.signo)));
     if let Some(event) = signal::event(fatal.signo, fatal.code) {
-        let at = if signal::has_address(fatal.signo, fatal.code) {
-            format!(" at address 0x{:X}", fatal.address)
-        } else {
-            String::new()
-        };
+        let at = if signal::has_address(fatal.signo, fatal.code) { format!(" at address 0x{:X}", fatal.address) } else { String::new() };
         lines.push(format!(" {event}{at}"));
     }
     lines.extend(overflow);
@@ -231,10 +193,7 @@ pub fn stack_hint(fatal: &FatalSignal) -> Vec<String> {
         " overflow in your program's main thread (unlikely but".to_string(),
         " possible), you can try to increase the size of the".to_string(),
         " main thread stack using the --main-stacksize= flag.".to_string(),
-        format!(
-            " The main thread stack size used in this run was {}.",
-            fatal.main_stack_size
-        ),
+        format!(" The main thread stack size used in this run was {}.", fatal.main_stack_size),
     ]
 }
 
@@ -252,10 +211,7 @@ pub fn context_header(context: &Context, index: usize, count: u64) -> String {
 
 /// `used_suppression:     12 name file.supp:14 suppressed: 85 bytes in 5 blocks`
 pub fn used_suppression(rule: &Rule, usage: Usage) -> String {
-    let mut line = format!(
-        "used_suppression: {:6} {} {}:{}",
-        usage.count, rule.name, rule.file, rule.line
-    );
+    let mut line = format!("used_suppression: {:6} {} {}:{}", usage.count, rule.name, rule.file, rule.line);
     if usage.leaked.blocks > 0 {
         let leaked = super::summary::amount(usage.leaked);
         line.push_str(&format!(" suppressed: {leaked}"));
@@ -264,10 +220,7 @@ pub fn used_suppression(rule: &Rule, usage: Usage) -> String {
 }
 
 pub fn unused_suppression(rule: &Rule) -> String {
-    format!(
-        "unused_suppression: {} {}:{}",
-        rule.name, rule.file, rule.line
-    )
+    format!("unused_suppression: {} {}:{}", rule.name, rule.file, rule.line)
 }
 
 #[cfg(test)]
@@ -283,10 +236,7 @@ mod tests {
         burst.user("x");
         burst.debug("y");
         burst.user("");
-        assert_eq!(
-            burst.as_str(),
-            "==01:01:01:01.165 12345== x\n--01:01:01:01.165 12345-- y\n==01:01:01:01.165 12345== \n"
-        );
+        assert_eq!(burst.as_str(), "==01:01:01:01.165 12345== x\n--01:01:01:01.165 12345-- y\n==01:01:01:01.165 12345== \n");
     }
 
     #[test]
@@ -300,43 +250,20 @@ mod tests {
     #[test]
     fn banner_escapes_the_command() {
         let command = vec!["./t".to_string(), "a b\\c<d>e&f;g\th\"i".to_string()];
-        let start = ProcessStart {
-            pid: 2,
-            parent: 4242,
-            command,
-            tool_command: Vec::new(),
-        };
+        let start = ProcessStart { pid: 2, parent: 4242, command, tool_command: Vec::new() };
         let lines = banner(&start, true, true);
-        assert_eq!(
-            lines[3..],
-            [
-                "Command: ./t a\\ b\\\\c\\<d\\>e&f;g_h\"i",
-                "Parent PID: 4242"
-            ]
-        );
+        assert_eq!(lines[3..], ["Command: ./t a\\ b\\\\c\\<d\\>e&f;g_h\"i", "Parent PID: 4242"]);
         assert_eq!(lines[0], "Memcheck, a memory error detector");
         assert_eq!(banner(&start, true, false).len(), 4);
     }
 
     #[test]
     fn a_finding_is_headline_stack_and_the_rest() {
-        let allocated = Stack(vec![
-            library_frame(0x48417b4, "malloc", "/lib/heap.so"),
-            frame(0x1091ae, "th", "a.c", 6),
-        ]);
+        let allocated = Stack(vec![library_frame(0x48417b4, "malloc", "/lib/heap.so"), frame(0x1091ae, "th", "a.c", 6)]);
         let freed = Stack(vec![library_frame(0x484417b, "free", "/lib/heap.so")]);
-        let block = Block {
-            start: 0x4a401e0,
-            size: 3000,
-            state: BlockState::Freed,
-            allocated: Some(allocated),
-            freed: Some(freed),
-        };
-        let record = ErrorRecord::invalid_free(
-            2,
-            Stack(vec![library_frame(0x484417b, "free", "/lib/heap.so")]),
-        )
-        .with_aux(Address::Block(block).aux(0x4a401e0));
+        let block = Block { start: 0x4a401e0, size: 3000, state: BlockState::Freed, allocated: Some(allocated), freed: Some(freed) };
+        let record = ErrorRecord::invalid_free(2, Stack(vec![library_frame(0x484417b, "free", "/lib/heap.so")]))
+            .with_aux(Address::Block(block).aux(0x4a401e0));
         assert_eq!(
             finding(&record, &FrameStyle::default()),
             [
@@ -377,78 +304,32 @@ mod tests {
                 " The main thread stack size used in this run was 8388608.",
             ]
         );
-        let abort = FatalSignal {
-            signo: 6,
-            code: -6,
-            core_dumped: true,
-            ..FatalSignal::default()
-        };
+        let abort = FatalSignal { signo: 6, code: -6, core_dumped: true, ..FatalSignal::default() };
         assert_eq!(
             fatal_signal(&abort, &FrameStyle::default()),
-            [
-                "",
-                "Process terminating with default action of signal 6 (SIGABRT): dumping core"
-            ]
+            ["", "Process terminating with default action of signal 6 (SIGABRT): dumping core"]
         );
-        let overflow = FatalSignal {
-            stack_overflow: Some(0x1ffef01000),
-            address: 0x1ffef015bc,
-            ..fatal
-        };
+        let overflow = FatalSignal { stack_overflow: Some(0x1ffef01000), address: 0x1ffef015bc, ..fatal };
         let lines = fatal_signal(&overflow, &FrameStyle::default());
-        assert_eq!(
-            lines[0],
-            "Stack overflow in thread #1: can't grow stack to 0x1ffef01000"
-        );
-        assert_eq!(
-            lines[3],
-            " Access not within mapped region at address 0x1FFEF015BC"
-        );
+        assert_eq!(lines[0], "Stack overflow in thread #1: can't grow stack to 0x1ffef01000");
+        assert_eq!(lines[3], " Access not within mapped region at address 0x1FFEF015BC");
         assert_eq!(lines[4], lines[0]);
     }
 
     #[test]
     fn lines_of_the_end() {
-        let totals = ErrorTotals {
-            errors: 1234,
-            contexts: 3,
-            suppressed: 4,
-            suppressed_contexts: 2,
-        };
-        assert_eq!(
-            error_summary(totals),
-            "ERROR SUMMARY: 1234 errors from 3 contexts (suppressed: 4 from 2)"
-        );
-        let rule = crate::suppress::parse::parse("s.supp", "{\nleaky\nMemcheck:Leak\nfun:a\n}\n")
-            .expect("well formed")
-            .remove(0);
-        let usage = Usage {
-            count: 5,
-            leaked: Tally::new(85, 5),
-        };
-        assert_eq!(
-            used_suppression(&rule, usage),
-            "used_suppression:      5 leaky s.supp:2 suppressed: 85 bytes in 5 blocks"
-        );
-        assert_eq!(
-            used_suppression(
-                &rule,
-                Usage {
-                    count: 1,
-                    ..Usage::default()
-                }
-            ),
-            "used_suppression:      1 leaky s.supp:2"
-        );
+        let totals = ErrorTotals { errors: 1234, contexts: 3, suppressed: 4, suppressed_contexts: 2 };
+        assert_eq!(error_summary(totals), "ERROR SUMMARY: 1234 errors from 3 contexts (suppressed: 4 from 2)");
+        let rule = crate::suppress::parse::parse("s.supp", "{\nleaky\nMemcheck:Leak\nfun:a\n}\n").expect("well formed").remove(0);
+        let usage = Usage { count: 5, leaked: Tally::new(85, 5) };
+        assert_eq!(used_suppression(&rule, usage), "used_suppression:      5 leaky s.supp:2 suppressed: 85 bytes in 5 blocks");
+        assert_eq!(used_suppression(&rule, Usage { count: 1, ..Usage::default() }), "used_suppression:      1 leaky s.supp:2");
     }
 
     #[test]
     fn notices() {
         assert_eq!(notice(Notice::Coarse).len(), 3);
-        assert_eq!(
-            notice(Notice::StopShown)[1],
-            "More than 1000 different errors detected.  I'm not reporting any more."
-        );
+        assert_eq!(notice(Notice::StopShown)[1], "More than 1000 different errors detected.  I'm not reporting any more.");
         assert_eq!(notice(Notice::StopShown).len(), 7);
     }
 }

@@ -56,30 +56,15 @@ mod tests {
                 "         to suppress, use: --max-stackframe=3000016 or greater",
             ]
         );
-        assert_eq!(
-            stack_switch(1, 2, 3)[2],
-            "         further instances of this message will not be shown."
-        );
+        assert_eq!(stack_switch(1, 2, 3)[2], "         further instances of this message will not be shown.");
         assert!(stack_switch(1, 2, 4).is_empty());
     }
 
     #[test]
     fn the_others() {
-        assert_eq!(
-            invalid_descriptor(-1, "write"),
-            "Warning: invalid file descriptor -1 in syscall write()"
-        );
-        assert_eq!(
-            unhandled_syscall(9999)[0],
-            "WARNING: unhandled amd64-linux syscall: 9999"
-        );
-        assert_eq!(
-            large_range(0x10, 0x20, "defined"),
-            "Warning: set address range perms: large range [0x10, 0x20) (defined)"
-        );
-        assert_eq!(
-            unhandled_ioctl(0x5441),
-            "Warning: noted but unhandled ioctl 0x5441 with no size/direction hints."
-        );
+        assert_eq!(invalid_descriptor(-1, "write"), "Warning: invalid file descriptor -1 in syscall write()");
+        assert_eq!(unhandled_syscall(9999)[0], "WARNING: unhandled amd64-linux syscall: 9999");
+        assert_eq!(large_range(0x10, 0x20, "defined"), "Warning: set address range perms: large range [0x10, 0x20) (defined)");
+        assert_eq!(unhandled_ioctl(0x5441), "Warning: noted but unhandled ioctl 0x5441 with no size/direction hints.");
     }
 }

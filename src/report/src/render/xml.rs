@@ -44,10 +44,7 @@ struct Xml {
 
 impl Xml {
     fn at(depth: usize) -> Self {
-        Xml {
-            out: String::new(),
-            depth,
-        }
+        Xml { out: String::new(), depth }
     }
 
     fn line(&mut self, text: &str) {
@@ -87,15 +84,9 @@ pub fn escape(text: &str) -> String {
 }
 
 /// Everything up to and with the first `status`.
-pub fn document_start(
-    start: &ProcessStart,
-    style: &XmlStyle,
-    name_parent: bool,
-    elapsed: Duration,
-) -> String {
+pub fn document_start(start: &ProcessStart, style: &XmlStyle, name_parent: bool, elapsed: Duration) -> String {
     let mut xml = Xml::at(0);
-    xml.out
-        .push_str("<?xml version=\"1.0\"?>\n\n<valgrindoutput>\n\n");
+    xml.out.push_str("<?xml version=\"1.0\"?>\n\n<valgrindoutput>\n\n");
     xml.leaf("protocolversion", &style.protocol.to_string());
     xml.leaf("protocoltool", "memcheck");
     xml.line("");
@@ -110,9 +101,7 @@ pub fn document_start(
     xml.leaf("tool", "memcheck");
     for (variable, value) in &style.qualifiers {
         let (variable, value) = (escape(variable), escape(value));
-        xml.line(&format!(
-            "<logfilequalifier> <var>{variable}</var> <value>{value}</value> </logfilequalifier>"
-        ));
+        xml.line(&format!("<logfilequalifier> <var>{variable}</var> <value>{value}</value> </logfilequalifier>"));
     }
     if let Some(comment) = &style.user_comment {
         xml.line(&format!("<usercomment>{comment}</usercomment>"));
@@ -147,25 +136,13 @@ pub fn status(state: &str, elapsed: Duration) -> String {
 }
 
 /// A finding, leaks included.
-pub fn error(
-    record: &ErrorRecord,
-    unique: u64,
-    rule: Option<&Generated>,
-    style: &XmlStyle,
-) -> String {
+pub fn error(record: &ErrorRecord, unique: u64, rule: Option<&Generated>, style: &XmlStyle) -> String {
     let facts = record.kind.facts();
     let mut xml = Xml::at(0);
     xml.element("error", |xml| {
         xml.leaf("unique", &format!("0x{unique:x}"));
         thread(xml, record.thread, record.thread_name.as_deref());
-        xml.leaf(
-            "kind",
-            if style.protocol >= 6 {
-                facts.xml6
-            } else {
-                facts.xml4
-            },
-        );
+        xml.leaf("kind", if style.protocol >= 6 { facts.xml6 } else { facts.xml4 });
         match record.leak {
             None => xml.leaf("what", &record.what),
             Some(leak) => xml.element("xwhat", |xml| {
@@ -227,9 +204,7 @@ fn frame_children(xml: &mut Xml, frame: &Frame, style: &FrameStyle) {
     let (Some(file), Some(line)) = (frame.file_name(), frame.line) else {
         return;
     };
-    let dir = frame
-        .full_path()
-        .and_then(|path| path.rsplit_once('/').map(|(dir, _)| dir.to_string()));
+    let dir = frame.full_path().and_then(|path| path.rsplit_once('/').map(|(dir, _)| dir.to_string()));
     if let Some(dir) = dir.filter(|dir| dir.starts_with('/')) {
         xml.leaf("dir", &dir);
     }
@@ -246,10 +221,7 @@ fn suppression(xml: &mut Xml, rule: &Generated) {
         }
         for frame in &rule.frames {
             let (tag, name) = frame.split_once(':').unwrap_or(("obj", "*"));
-            xml.line(&format!(
-                "<sframe> <{tag}>{}</{tag}> </sframe>",
-                escape(name)
-            ));
+            xml.line(&format!("<sframe> <{tag}>{}</{tag}> </sframe>", escape(name)));
         }
         xml.line("<rawtext>");
         // A name cannot end the section: the one sequence that would is split over two.
@@ -260,13 +232,7 @@ fn suppression(xml: &mut Xml, rule: &Generated) {
 }
 
 /// What the program prints itself.
-pub fn client_message(
-    thread_number: u32,
-    thread_name: Option<&str>,
-    message: &str,
-    frames: Option<&Stack>,
-    style: &XmlStyle,
-) -> String {
+pub fn client_message(thread_number: u32, thread_name: Option<&str>, message: &str, frames: Option<&Stack>, style: &XmlStyle) -> String {
     let mut xml = Xml::at(0);
     xml.element("clientmsg", |xml| {
         thread(xml, thread_number, thread_name);
@@ -299,20 +265,12 @@ pub fn fatal_signal(fatal: &FatalSignal, style: &XmlStyle) -> String {
 
 /// How often each finding occurred; leaks are not in it.
 pub fn error_counts(contexts: &[&Context]) -> String {
-    pairs(
-        "errorcounts",
-        contexts
-            .iter()
-            .map(|context| (context.count, "unique", format!("0x{:x}", context.unique))),
-    )
+    pairs("errorcounts", contexts.iter().map(|context| (context.count, "unique", format!("0x{:x}", context.unique))))
 }
 
 /// How often each suppression was used.
 pub fn suppression_counts<'a>(used: impl Iterator<Item = (u64, &'a str)>) -> String {
-    pairs(
-        "suppcounts",
-        used.map(|(count, name)| (count, "name", name.to_string())),
-    )
+    pairs("suppcounts", used.map(|(count, name)| (count, "name", name.to_string())))
 }
 
 fn pairs(tag: &str, pairs: impl Iterator<Item = (u64, &'static str, String)>) -> String {
@@ -376,10 +334,7 @@ pub fn leak_summary(totals: &LeakTotals, heuristics: &[(&'static str, Tally)]) -
 
 /// Protocol 6: nothing was in use.
 pub fn all_freed() -> String {
-    format!(
-        "<all_heap_blocks_freed>{}</all_heap_blocks_freed>\n\n",
-        super::summary::ALL_FREED
-    )
+    format!("<all_heap_blocks_freed>{}</all_heap_blocks_freed>\n\n", super::summary::ALL_FREED)
 }
 
 /// Protocol 6: the last line of the text.
@@ -389,10 +344,7 @@ pub fn error_summary(totals: ErrorTotals) -> String {
         xml.leaf("errors", &totals.errors.to_string());
         xml.leaf("error_contexts", &totals.contexts.to_string());
         xml.leaf("suppressed", &totals.suppressed.to_string());
-        xml.leaf(
-            "suppressed_contexts",
-            &totals.suppressed_contexts.to_string(),
-        );
+        xml.leaf("suppressed_contexts", &totals.suppressed_contexts.to_string());
     });
     xml.line("");
     xml.out
@@ -410,29 +362,16 @@ mod tests {
     use crate::suppress::generate::generate;
 
     fn style(protocol: u8) -> XmlStyle {
-        XmlStyle {
-            protocol,
-            compat: true,
-            frames: FrameStyle::default(),
-            user_comment: None,
-            qualifiers: Vec::new(),
-        }
+        XmlStyle { protocol, compat: true, frames: FrameStyle::default(), user_comment: None, qualifiers: Vec::new() }
     }
 
     #[test]
     fn an_error_element_is_exact() {
         let alloc = Stack(vec![library_frame(0x48417b4, "malloc", "/lib/heap.so")]);
-        let block = Block {
-            start: 0x4a40040,
-            size: 10,
-            state: BlockState::Live,
-            allocated: Some(alloc),
-            freed: None,
-        };
+        let block = Block { start: 0x4a40040, size: 10, state: BlockState::Live, allocated: Some(alloc), freed: None };
         let stack = Stack(vec![frame(0x1091bd, "f<int>", "a.c", 8)]);
-        let record = ErrorRecord::invalid_write(1, 2, stack)
-            .with_thread_name(Some("worker".into()))
-            .with_aux(Address::Block(block).aux(0x4a4004a));
+        let record =
+            ErrorRecord::invalid_write(1, 2, stack).with_thread_name(Some("worker".into())).with_aux(Address::Block(block).aux(0x4a4004a));
         let rule = generate(&record.kind, &record.stack, false);
         let expected = "<error>
   <unique>0x1f</unique>
@@ -480,13 +419,8 @@ mod tests {
 
     #[test]
     fn leaks_carry_their_numbers() {
-        let loss = LossRecord {
-            kind: LeakKind::Definite,
-            direct: Tally::new(4, 1),
-            indirect_bytes: 0,
-            change: None,
-            stack: Stack::default(),
-        };
+        let loss =
+            LossRecord { kind: LeakKind::Definite, direct: Tally::new(4, 1), indirect_bytes: 0, change: None, stack: Stack::default() };
         let text = error(&loss.finding(1, 2), 2, None, &style(4));
         assert!(text.contains("  <kind>Leak_DefinitelyLost</kind>\n  <xwhat>\n    <text>4 bytes in 1 blocks are definitely lost in loss record 1 of 2</text>\n    <leakedbytes>4</leakedbytes>\n    <leakedblocks>1</leakedblocks>\n  </xwhat>\n  <stack>\n  </stack>\n"), "{text}");
     }
@@ -511,10 +445,7 @@ mod tests {
             "InvalidMemPool",
         ];
         let newer = [
-            ErrorKind::Fishy {
-                function: "f".into(),
-                argument: "a".into(),
-            },
+            ErrorKind::Fishy { function: "f".into(), argument: "a".into() },
             ErrorKind::ReallocZero,
             ErrorKind::BadAlign,
             ErrorKind::UnsafeZeroSize,
@@ -536,16 +467,9 @@ mod tests {
     #[test]
     fn frames_name_an_object_and_only_absolute_directories() {
         let mut xml = Xml::at(0);
-        let relative = Frame {
-            dir: Some("./io".into()),
-            object: None,
-            ..frame(1, "write", "write.c", 26)
-        };
+        let relative = Frame { dir: Some("./io".into()), object: None, ..frame(1, "write", "write.c", 26) };
         frame_children(&mut xml, &relative, &FrameStyle::default());
-        assert_eq!(
-            xml.out,
-            "<ip>0x1</ip>\n<obj>???</obj>\n<fn>write</fn>\n<file>write.c</file>\n<line>26</line>\n"
-        );
+        assert_eq!(xml.out, "<ip>0x1</ip>\n<obj>???</obj>\n<fn>write</fn>\n<file>write.c</file>\n<line>26</line>\n");
     }
 
     #[test]
@@ -556,11 +480,7 @@ mod tests {
             command: vec!["./x".into(), "b c".into()],
             tool_command: vec!["/bin/valgrind".into(), "--xml=yes".into()],
         };
-        let commented = XmlStyle {
-            user_comment: Some("<a>hi</a>".into()),
-            qualifiers: vec![("V".into(), "1".into())],
-            ..style(4)
-        };
+        let commented = XmlStyle { user_comment: Some("<a>hi</a>".into()), qualifiers: vec![("V".into(), "1".into())], ..style(4) };
         let text = document_start(&start, &commented, false, Duration::from_millis(121));
         assert!(text.starts_with("<?xml version=\"1.0\"?>\n\n<valgrindoutput>\n\n<protocolversion>4</protocolversion>\n<protocoltool>memcheck</protocoltool>\n\n<preamble>\n  <line>Memcheck, a memory error detector</line>\n"), "{text}");
         assert!(text.ends_with("<pid>7</pid>\n<ppid>6</ppid>\n<tool>memcheck</tool>\n<logfilequalifier> <var>V</var> <value>1</value> </logfilequalifier>\n<usercomment><a>hi</a></usercomment>\n\n<args>\n  <vargv>\n    <exe>/bin/valgrind</exe>\n    <arg>--xml=yes</arg>\n  </vargv>\n  <argv>\n    <exe>./x</exe>\n    <arg>b c</arg>\n  </argv>\n</args>\n\n<status>\n  <state>RUNNING</state>\n  <time>00:00:00:00.121 </time>\n</status>\n\n"), "{text}");

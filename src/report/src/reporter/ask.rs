@@ -15,11 +15,7 @@ pub enum Answer {
 
 /// Waits for a line. It is read byte by byte: the program may want the rest of its own input.
 pub fn answer(fd: i32) -> Answer {
-    let opened = if fd == 0 {
-        Ok(None)
-    } else {
-        File::open(format!("/proc/self/fd/{fd}")).map(Some)
-    };
+    let opened = if fd == 0 { Ok(None) } else { File::open(format!("/proc/self/fd/{fd}")).map(Some) };
     match opened {
         Ok(None) => meaning(&first_line(&mut std::io::stdin().lock())),
         Ok(Some(mut file)) => meaning(&first_line(&mut file)),
@@ -52,18 +48,9 @@ mod tests {
 
     #[test]
     fn answers() {
-        for (line, expected) in [
-            ("\n", Answer::No),
-            ("n\n", Answer::No),
-            ("Y\n", Answer::Yes),
-            ("c\n", Answer::Never),
-            ("", Answer::Never),
-        ] {
-            assert_eq!(
-                meaning(&first_line(&mut line.as_bytes())),
-                expected,
-                "{line:?}"
-            );
+        for (line, expected) in [("\n", Answer::No), ("n\n", Answer::No), ("Y\n", Answer::Yes), ("c\n", Answer::Never), ("", Answer::Never)]
+        {
+            assert_eq!(meaning(&first_line(&mut line.as_bytes())), expected, "{line:?}");
         }
     }
 

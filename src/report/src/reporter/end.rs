@@ -19,23 +19,14 @@ impl Reporter {
         if !matches!(tracked, TrackFds::Yes | TrackFds::All) || self.silent {
             return;
         }
-        let open: Vec<OpenDescriptor> = open
-            .iter()
-            .map(|one| OpenDescriptor {
-                opened: one.opened.clone().map(|stack| self.kept(stack)),
-                ..one.clone()
-            })
-            .collect();
+        let open: Vec<OpenDescriptor> =
+            open.iter().map(|one| OpenDescriptor { opened: one.opened.clone().map(|stack| self.kept(stack)), ..one.clone() }).collect();
         let mut burst = self.burst();
         if self.is_text() && !self.options().is_quiet() {
             burst.user("");
             self.ending = true;
         }
-        burst.users(descriptors::section(
-            &open,
-            tracked == TrackFds::All,
-            &self.options().frames,
-        ));
+        burst.users(descriptors::section(&open, tracked == TrackFds::All, &self.options().frames));
         self.write(&burst);
     }
 
@@ -57,11 +48,7 @@ impl Reporter {
             }
             if document.style.protocol >= 6 {
                 text.push_str(&xml::heap_summary(heap));
-                text.push_str(&if heap.in_use.blocks == 0 {
-                    xml::all_freed()
-                } else {
-                    String::new()
-                });
+                text.push_str(&if heap.in_use.blocks == 0 { xml::all_freed() } else { String::new() });
             }
             document.sink.write(&text);
         } else if !self.options().is_quiet() {
@@ -78,12 +65,7 @@ impl Reporter {
             }
             self.write(&burst);
         }
-        for report in self
-            .outputs
-            .reports
-            .iter()
-            .filter(|report| report.format == ReportFormat::Json)
-        {
+        for report in self.outputs.reports.iter().filter(|report| report.format == ReportFormat::Json) {
             report.sink.write(&json::heap_summary(self.start.pid, heap));
         }
     }
@@ -111,33 +93,20 @@ impl Reporter {
 
     /// Under `-v`: how much was searched.
     fn write_extent(&self, search: &LeakSearch) {
-        let Some(bytes) = search
-            .searched_bytes
-            .filter(|_| self.is_text() && self.options().verbosity > 1)
-        else {
+        let Some(bytes) = search.searched_bytes.filter(|_| self.is_text() && self.options().verbosity > 1) else {
             return;
         };
         let blocks = search.records.iter().map(|loss| loss.direct.blocks).sum();
         self.message(&summary::extent(blocks, bytes));
     }
 
-    fn loss(
-        &mut self,
-        loss: &LossRecord,
-        number: (usize, usize),
-        search: &LeakSearch,
-        totals: &mut LeakTotals,
-    ) {
+    fn loss(&mut self, loss: &LossRecord, number: (usize, usize), search: &LeakSearch, totals: &mut LeakTotals) {
         let mut record = loss.finding(number.0, number.1);
         record.thread = search.thread.max(1);
         record.stack = self.kept(record.stack);
         let listed = search.full && loss.passes(search.delta);
         let counts = listed && self.options().errors_for_leak_kinds.contains(loss.kind);
-        let hidden_by = if loss.direct.blocks > 0 {
-            self.rules.find(&record.kind, &record.stack)
-        } else {
-            None
-        };
+        let hidden_by = if loss.direct.blocks > 0 { self.rules.find(&record.kind, &record.stack) } else { None };
         if counts {
             self.ledger.count_leak(hidden_by.is_some());
         }
@@ -154,30 +123,19 @@ impl Reporter {
     }
 
     fn write_leak_summary(&self, search: &LeakSearch, totals: &LeakTotals) {
-        for report in self
-            .outputs
-            .reports
-            .iter()
-            .filter(|report| report.format == ReportFormat::Json)
-        {
-            report
-                .sink
-                .write(&json::leak_summary(self.start.pid, totals));
+        for report in self.outputs.reports.iter().filter(|report| report.format == ReportFormat::Json) {
+            report.sink.write(&json::leak_summary(self.start.pid, totals));
         }
         if let Some(document) = &self.outputs.xml {
             if document.style.protocol >= 6 {
-                document
-                    .sink
-                    .write(&xml::leak_summary(totals, &search.heuristics));
+                document.sink.write(&xml::leak_summary(totals, &search.heuristics));
             }
             return;
         }
         if self.options().is_quiet() {
             return;
         }
-        let before = search
-            .delta
-            .map(|_| search.previous.or(self.leaks_before).unwrap_or_default());
+        let before = search.delta.map(|_| search.previous.or(self.leaks_before).unwrap_or_default());
         let mut burst = self.burst();
         burst.users(summary::leaks(totals, before.as_ref(), &search.heuristics));
         if !search.full && totals.any() {
@@ -206,27 +164,12 @@ impl Reporter {
     fn write_end(&mut self) {
         let totals = self.ledger.totals();
         let listed: Vec<_> = self.ledger.listed().into_iter().cloned().collect();
-        for report in self
-            .outputs
-            .reports
-            .iter()
-            .filter(|report| report.format == ReportFormat::Json)
-        {
+        for report in self.outputs.reports.iter().filter(|report| report.format == ReportFormat::Json) {
             let counts = listed.iter().map(|context| (context.unique, context.count));
-            report
-                .sink
-                .write(&json::finish(self.start.pid, totals, counts));
+            report.sink.write(&json::finish(self.start.pid, totals, counts));
         }
-        let own = listed
-            .iter()
-            .filter(|context| context.unique >= self.first_own);
-        self.collect(
-            own.map(|c| sarif::Finding {
-                record: c.record.clone(),
-                count: c.count,
-            })
-            .collect(),
-        );
+        let own = listed.iter().filter(|context| context.unique >= self.first_own);
+        self.collect(own.map(|c| sarif::Finding { record: c.record.clone(), count: c.count }).collect());
         if self.outputs.xml.is_some() {
             self.write_xml_end();
         } else {
@@ -235,23 +178,14 @@ impl Reporter {
     }
 
     fn write_xml_end(&self) {
-        let Some(document) = self
-            .outputs
-            .xml
-            .as_ref()
-            .filter(|document| document.owner == self.start.pid)
-        else {
+        let Some(document) = self.outputs.xml.as_ref().filter(|document| document.owner == self.start.pid) else {
             return;
         };
         // Most recent first, as the consumers are used to.
         let mut contexts = self.ledger.listed();
         contexts.sort_by_key(|context| std::cmp::Reverse(context.unique));
         let mut text = xml::error_counts(&contexts);
-        text.push_str(&xml::suppression_counts(
-            self.rules
-                .used()
-                .map(|(rule, usage)| (usage.count, rule.name.as_str())),
-        ));
+        text.push_str(&xml::suppression_counts(self.rules.used().map(|(rule, usage)| (usage.count, rule.name.as_str()))));
         if document.style.protocol >= 6 {
             text.push_str(&xml::error_summary(self.ledger.totals()));
         }
@@ -276,9 +210,7 @@ impl Reporter {
             self.write_lists(&mut burst, listed);
         }
         if self.options().show_unused_suppressions {
-            self.rules
-                .unused()
-                .for_each(|rule| burst.debug(&text::unused_suppression(rule)));
+            self.rules.unused().for_each(|rule| burst.debug(&text::unused_suppression(rule)));
         }
         self.write(&burst);
     }
@@ -290,11 +222,7 @@ impl Reporter {
             burst.user(&text::context_header(context, index + 1, totals.contexts));
             self.finding(burst, &context.record);
         }
-        let used: Vec<String> = self
-            .rules
-            .used()
-            .map(|(rule, usage)| text::used_suppression(rule, usage))
-            .collect();
+        let used: Vec<String> = self.rules.used().map(|(rule, usage)| text::used_suppression(rule, usage)).collect();
         if !used.is_empty() {
             burst.debug("");
             used.iter().for_each(|line| burst.debug(line));

@@ -70,11 +70,7 @@ pub struct Reporter {
 }
 
 impl Reporter {
-    fn begin(
-        run: Arc<RunOutput>,
-        start: ProcessStart,
-        mut outputs: Outputs,
-    ) -> Result<Self, UsageError> {
+    fn begin(run: Arc<RunOutput>, start: ProcessStart, mut outputs: Outputs) -> Result<Self, UsageError> {
         let asks = run.options.gen_suppressions == GenSuppressions::Ask;
         let notes = std::mem::take(&mut outputs.notes);
         let mut reporter = Reporter {
@@ -131,20 +127,12 @@ impl Reporter {
     /// The status to leave with when the program left with `program`.
     pub fn exit_code(&self, program: i32) -> i32 {
         let wanted = self.options().error_exitcode;
-        if wanted != 0 && self.error_count() > 0 {
-            wanted
-        } else {
-            program
-        }
+        if wanted != 0 && self.error_count() > 0 { wanted } else { program }
     }
 
     /// A reporter for a forked child, which goes on where this process is.
     pub fn fork(&self, child: u32) -> Reporter {
-        let start = ProcessStart {
-            pid: child,
-            parent: self.start.pid,
-            ..self.start.clone()
-        };
+        let start = ProcessStart { pid: child, parent: self.start.pid, ..self.start.clone() };
         let outputs = self.run.fork(&start, &self.outputs);
         let own_log = !outputs.log.same_as(&self.outputs.log);
         let mut forked = Reporter {
@@ -170,10 +158,7 @@ impl Reporter {
 
     /// A reporter for the program that this process has become.
     pub fn exec(self, command: Vec<String>) -> Reporter {
-        let start = ProcessStart {
-            command,
-            ..self.start
-        };
+        let start = ProcessStart { command, ..self.start };
         let mut next = Reporter {
             start,
             ledger: Ledger::default(),
@@ -190,10 +175,7 @@ impl Reporter {
     }
 
     fn burst(&self) -> Burst {
-        Burst::new(
-            self.start.pid,
-            self.options().time_stamp.then(|| self.run.elapsed()),
-        )
+        Burst::new(self.start.pid, self.options().time_stamp.then(|| self.run.elapsed()))
     }
 
     fn write(&self, burst: &Burst) {
@@ -228,23 +210,12 @@ impl Reporter {
             return;
         }
         let mut burst = self.burst();
-        burst.users(text::banner(
-            &self.start,
-            self.options().compat,
-            self.outputs.log.detached,
-        ));
+        burst.users(text::banner(&self.start, self.options().compat, self.outputs.log.detached));
         burst.user("");
         if self.options().verbosity > 1 {
             burst.debug("Options:");
-            self.start
-                .tool_command
-                .iter()
-                .skip(1)
-                .for_each(|word| burst.debug(&format!("   {word}")));
-            self.options()
-                .ignored
-                .iter()
-                .for_each(|word| burst.debug(&format!("   accepted and ignored: {word}")));
+            self.start.tool_command.iter().skip(1).for_each(|word| burst.debug(&format!("   {word}")));
+            self.options().ignored.iter().for_each(|word| burst.debug(&format!("   accepted and ignored: {word}")));
         }
         self.write(&burst);
     }
@@ -258,22 +229,10 @@ impl Reporter {
     }
 
     /// Text that the program prints itself through a client request, perhaps followed by where it is.
-    pub fn client_print(
-        &mut self,
-        thread: u32,
-        thread_name: Option<&str>,
-        text: &str,
-        stack: Option<Stack>,
-    ) {
+    pub fn client_print(&mut self, thread: u32, thread_name: Option<&str>, text: &str, stack: Option<Stack>) {
         let stack = stack.map(|stack| self.kept(stack));
         if let (Some(document), false) = (&self.outputs.xml, self.silent) {
-            document.sink.write(&xml::client_message(
-                thread,
-                thread_name,
-                text,
-                stack.as_ref(),
-                &document.style,
-            ));
+            document.sink.write(&xml::client_message(thread, thread_name, text, stack.as_ref(), &document.style));
             return;
         }
         let mut burst = self.burst();
@@ -293,10 +252,7 @@ impl Reporter {
     /// Counts a finding that was seen before; `false`: it is new, so name its frames and call [`Reporter::error`].
     pub fn repeat(&mut self, kind: &ErrorKind, addresses: &[u64]) -> bool {
         let kept = without_recursion(addresses, self.options().merge_recursive_frames).into_iter();
-        let kept: Vec<u64> = kept
-            .take(self.options().num_callers)
-            .map(|position| addresses[position])
-            .collect();
+        let kept: Vec<u64> = kept.take(self.options().num_callers).map(|position| addresses[position]).collect();
         let limit = self.options().error_limit;
         let (verdict, notice) = self.ledger.repeat(kind, &kept, limit);
         self.tell(notice);
@@ -328,11 +284,7 @@ impl Reporter {
         let before = self.ledger.totals();
         if self.repeat(&record.kind, &addresses) {
             let after = self.ledger.totals();
-            return if after == before {
-                Outcome::Dropped
-            } else {
-                Outcome::Repeated
-            };
+            return if after == before { Outcome::Dropped } else { Outcome::Repeated };
         }
         let hidden_by = self.rules.find(&record.kind, &record.stack);
         let index = self.ledger.insert(record, hidden_by, self.run.unique());
@@ -343,10 +295,7 @@ impl Reporter {
         let (record, unique) = (context.record.clone(), context.unique);
         self.show(&record, unique);
         if self.options().exit_on_first_error {
-            self.message(&[
-                "",
-                "Exit program on first error (--exit-on-first-error=yes)",
-            ]);
+            self.message(&["", "Exit program on first error (--exit-on-first-error=yes)"]);
             return Outcome::ShownAndExit;
         }
         Outcome::Shown
@@ -359,12 +308,7 @@ impl Reporter {
             return;
         }
         if let Some(document) = &self.outputs.xml {
-            document.sink.write(&xml::error(
-                record,
-                unique,
-                generated.as_ref(),
-                &document.style,
-            ));
+            document.sink.write(&xml::error(record, unique, generated.as_ref(), &document.style));
         } else {
             let mut burst = self.burst();
             self.finding(&mut burst, record);
@@ -376,33 +320,19 @@ impl Reporter {
         }
         for report in &self.outputs.reports {
             match report.format {
-                ReportFormat::Json => report.sink.write(&json::error(
-                    self.start.pid,
-                    record,
-                    unique,
-                    &self.run.placer,
-                )),
+                ReportFormat::Json => report.sink.write(&json::error(self.start.pid, record, unique, &self.run.placer)),
                 ReportFormat::Github => report.sink.write(&github::error(record, &self.run.placer)),
                 ReportFormat::Sarif => {}
             }
         }
         if matches!(record.kind, ErrorKind::Leak(_)) {
-            self.collect(vec![sarif::Finding {
-                record: record.clone(),
-                count: 1,
-            }]);
+            self.collect(vec![sarif::Finding { record: record.clone(), count: 1 }]);
         }
     }
 
     fn generated(&self, record: &ErrorRecord) -> Option<Generated> {
         let wanted = self.options().gen_suppressions == GenSuppressions::All;
-        wanted.then(|| {
-            generate(
-                &record.kind,
-                &record.stack,
-                self.options().frames.show_below_main,
-            )
-        })
+        wanted.then(|| generate(&record.kind, &record.stack, self.options().frames.show_below_main))
     }
 
     fn ask(&mut self, record: &ErrorRecord) {
@@ -413,18 +343,12 @@ impl Reporter {
         prompt.user("");
         prompt.user(ask::PROMPT);
         // The answer stands on the same line.
-        self.outputs
-            .log
-            .write(prompt.as_str().trim_end_matches('\n'));
+        self.outputs.log.write(prompt.as_str().trim_end_matches('\n'));
         match ask::answer(self.options().input_fd) {
             ask::Answer::No => {}
             ask::Answer::Never => self.asks = false,
             ask::Answer::Yes => {
-                let rule = generate(
-                    &record.kind,
-                    &record.stack,
-                    self.options().frames.show_below_main,
-                );
+                let rule = generate(&record.kind, &record.stack, self.options().frames.show_below_main);
                 self.outputs.log.write(&rule.text());
             }
         }
@@ -438,10 +362,7 @@ impl Reporter {
         }
         if record.thread != self.last_thread {
             self.last_thread = record.thread;
-            burst.user(&text::thread_header(
-                record.thread,
-                record.thread_name.as_deref(),
-            ));
+            burst.user(&text::thread_header(record.thread, record.thread_name.as_deref()));
         }
         burst.users(text::finding(record, &self.options().frames));
         burst.user("");
@@ -452,43 +373,25 @@ impl Reporter {
 
     /// The program dies of a signal. `from_fault`: the processor raised it; other signals are silent under `-q`.
     pub fn fatal_signal(&mut self, fatal: &FatalSignal, from_fault: bool) {
-        let fatal = FatalSignal {
-            stack: self.kept(fatal.stack.clone()),
-            ..fatal.clone()
-        };
+        let fatal = FatalSignal { stack: self.kept(fatal.stack.clone()), ..fatal.clone() };
         if self.silent || (self.options().is_quiet() && !from_fault) {
             return;
         }
         if let Some(document) = &self.outputs.xml {
-            document
-                .sink
-                .write(&xml::fatal_signal(&fatal, &document.style));
+            document.sink.write(&xml::fatal_signal(&fatal, &document.style));
             self.message(&text::stack_hint(&fatal));
         } else {
             self.message(&text::fatal_signal(&fatal, &self.options().frames));
         }
-        for report in self
-            .outputs
-            .reports
-            .iter()
-            .filter(|report| report.format == ReportFormat::Json)
-        {
-            report
-                .sink
-                .write(&json::fatal_signal(self.start.pid, &fatal));
+        for report in self.outputs.reports.iter().filter(|report| report.format == ReportFormat::Json) {
+            report.sink.write(&json::fatal_signal(self.start.pid, &fatal));
         }
     }
 
     /// Keeps findings for reports that are one document.
     fn collect(&self, findings: Vec<sarif::Finding>) {
-        for report in self
-            .outputs
-            .reports
-            .iter()
-            .filter(|report| report.format == ReportFormat::Sarif)
-        {
-            self.run
-                .collect(&report.sink, self.start.command.join(" "), findings.clone());
+        for report in self.outputs.reports.iter().filter(|report| report.format == ReportFormat::Sarif) {
+            self.run.collect(&report.sink, self.start.command.join(" "), findings.clone());
         }
     }
 }

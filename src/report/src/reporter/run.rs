@@ -67,9 +67,7 @@ struct Collected {
 }
 
 fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
-    mutex
-        .lock()
-        .unwrap_or_else(|poisoned| poisoned.into_inner())
+    mutex.lock().unwrap_or_else(|poisoned| poisoned.into_inner())
 }
 
 /// Where one process writes.
@@ -83,16 +81,11 @@ pub struct Outputs {
 
 impl RunOutput {
     /// `tool_command`: how we were called, options included, program excluded.
-    pub fn new(
-        options: Options,
-        tool_command: Vec<String>,
-        env: Box<dyn Env + Send + Sync>,
-    ) -> Arc<Self> {
+    pub fn new(options: Options, tool_command: Vec<String>, env: Box<dyn Env + Send + Sync>) -> Arc<Self> {
         // Programs change directory; names are relative to where the run began.
         let start_dir = std::env::current_dir().unwrap_or_default();
         let root = options.source_root.clone().map(|root| start_dir.join(root));
-        let root =
-            root.or_else(|| (!options.reports.is_empty()).then(|| source_root(start_dir.clone())));
+        let root = root.or_else(|| (!options.reports.is_empty()).then(|| source_root(start_dir.clone())));
         Arc::new(RunOutput {
             placer: Placer { root },
             options,
@@ -117,18 +110,8 @@ impl RunOutput {
     }
 
     /// Starts reporting for a process: opens its outputs, prints the banner, loads the rules.
-    pub fn process(
-        self: &Arc<Self>,
-        pid: u32,
-        parent: u32,
-        command: Vec<String>,
-    ) -> Result<Reporter, UsageError> {
-        let start = ProcessStart {
-            pid,
-            parent,
-            command,
-            tool_command: self.tool_command.clone(),
-        };
+    pub fn process(self: &Arc<Self>, pid: u32, parent: u32, command: Vec<String>) -> Result<Reporter, UsageError> {
+        let start = ProcessStart { pid, parent, command, tool_command: self.tool_command.clone() };
         let outputs = self.open(&start)?;
         Reporter::begin(self.clone(), start, outputs)
     }
@@ -136,42 +119,19 @@ impl RunOutput {
     /// Opens everything anew for this process.
     pub fn open(&self, start: &ProcessStart) -> Result<Outputs, UsageError> {
         let mut notes = Vec::new();
-        let log = self.opener.open(
-            &self.options.log,
-            sink::LOG,
-            start.pid,
-            &*self.env,
-            &mut notes,
-        )?;
+        let log = self.opener.open(&self.options.log, sink::LOG, start.pid, &*self.env, &mut notes)?;
         let xml = self.open_xml(start, &mut notes)?;
         let requests = self.options.reports.iter();
-        let reports = requests
-            .map(|request| self.open_report(request, start.pid, &mut notes))
-            .collect::<Result<_, _>>()?;
-        Ok(Outputs {
-            log,
-            xml,
-            reports,
-            notes,
-        })
+        let reports = requests.map(|request| self.open_report(request, start.pid, &mut notes)).collect::<Result<_, _>>()?;
+        Ok(Outputs { log, xml, reports, notes })
     }
 
-    fn open_xml(
-        &self,
-        start: &ProcessStart,
-        notes: &mut Vec<String>,
-    ) -> Result<Option<Arc<XmlDocument>>, UsageError> {
+    fn open_xml(&self, start: &ProcessStart, notes: &mut Vec<String>) -> Result<Option<Arc<XmlDocument>>, UsageError> {
         let (true, Some(destination)) = (self.options.xml, &self.options.xml_destination) else {
             return Ok(None);
         };
-        let sink = self
-            .opener
-            .open(destination, sink::XML, start.pid, &*self.env, notes)?;
-        let pattern = if let Destination::File(pattern) = destination {
-            pattern.as_str()
-        } else {
-            ""
-        };
+        let sink = self.opener.open(destination, sink::XML, start.pid, &*self.env, notes)?;
+        let pattern = if let Destination::File(pattern) = destination { pattern.as_str() } else { "" };
         let style = XmlStyle {
             protocol: self.options.xml_protocol,
             compat: self.options.compat,
@@ -179,117 +139,50 @@ impl RunOutput {
             user_comment: self.options.xml_user_comment.clone(),
             qualifiers: sink::qualifiers(pattern, &*self.env),
         };
-        sink.write(&xml::document_start(
-            start,
-            &style,
-            sink.detached,
-            self.elapsed(),
-        ));
-        let document = Arc::new(XmlDocument {
-            sink,
-            style,
-            owner: start.pid,
-            ended: AtomicBool::new(false),
-        });
+        sink.write(&xml::document_start(start, &style, sink.detached, self.elapsed()));
+        let document = Arc::new(XmlDocument { sink, style, owner: start.pid, ended: AtomicBool::new(false) });
         lock(&self.documents).push(Arc::downgrade(&document));
         Ok(Some(document))
     }
 
-    fn open_report(
-        &self,
-        request: &ReportRequest,
-        pid: u32,
-        notes: &mut Vec<String>,
-    ) -> Result<Report, UsageError> {
-        const NAME: sink::DestinationName = sink::DestinationName {
-            option: "--report",
-            noun: "report",
-        };
-        let destination = request
-            .file
-            .clone()
-            .map_or(Destination::Stderr, Destination::File);
-        let sink = self
-            .opener
-            .open(&destination, NAME, pid, &*self.env, notes)?;
-        Ok(Report {
-            format: request.format,
-            sink,
-            request: request.clone(),
-        })
+    fn open_report(&self, request: &ReportRequest, pid: u32, notes: &mut Vec<String>) -> Result<Report, UsageError> {
+        const NAME: sink::DestinationName = sink::DestinationName { option: "--report", noun: "report" };
+        let destination = request.file.clone().map_or(Destination::Stderr, Destination::File);
+        let sink = self.opener.open(&destination, NAME, pid, &*self.env, notes)?;
+        Ok(Report { format: request.format, sink, request: request.clone() })
     }
 
     /// Outputs of a forked child: its own where names contain the process id, otherwise its parent's.
     pub fn fork(&self, start: &ProcessStart, parent: &Outputs) -> Outputs {
         let mut notes = Vec::new();
         let own_log = sink::is_per_process(&self.options.log);
-        let log = own_log
-            .then(|| {
-                self.opener
-                    .open(
-                        &self.options.log,
-                        sink::LOG,
-                        start.pid,
-                        &*self.env,
-                        &mut notes,
-                    )
-                    .ok()
-            })
-            .flatten();
-        let own_xml = self
-            .options
-            .xml_destination
-            .as_ref()
-            .is_some_and(sink::is_per_process);
-        let xml = own_xml
-            .then(|| self.open_xml(start, &mut notes).ok().flatten())
-            .flatten();
+        let log = own_log.then(|| self.opener.open(&self.options.log, sink::LOG, start.pid, &*self.env, &mut notes).ok()).flatten();
+        let own_xml = self.options.xml_destination.as_ref().is_some_and(sink::is_per_process);
+        let xml = own_xml.then(|| self.open_xml(start, &mut notes).ok().flatten()).flatten();
         let reports = parent.reports.iter().map(|report| {
-            let own = report
-                .request
-                .file
-                .clone()
-                .is_some_and(|file| sink::is_per_process(&Destination::File(file)));
-            let opened = own
-                .then(|| {
-                    self.open_report(&report.request, start.pid, &mut notes)
-                        .ok()
-                })
-                .flatten();
+            let own = report.request.file.clone().is_some_and(|file| sink::is_per_process(&Destination::File(file)));
+            let opened = own.then(|| self.open_report(&report.request, start.pid, &mut notes).ok()).flatten();
             opened.unwrap_or_else(|| report.clone())
         });
         let reports = reports.collect();
-        Outputs {
-            log: log.unwrap_or_else(|| parent.log.clone()),
-            xml: xml.or_else(|| parent.xml.clone()),
-            reports,
-            notes,
-        }
+        Outputs { log: log.unwrap_or_else(|| parent.log.clone()), xml: xml.or_else(|| parent.xml.clone()), reports, notes }
     }
 
     /// The rules of this run. `Err`: lines for the log; nothing can be run then.
     pub fn load_rules(&self, said: &mut dyn FnMut(String)) -> Result<Suppressions, Vec<String>> {
         let mut rules: Vec<Rule> = Vec::new();
         if self.options.default_suppressions {
-            said(format!(
-                "Reading suppressions file: {}",
-                suppress::DEFAULT_NAME
-            ));
+            said(format!("Reading suppressions file: {}", suppress::DEFAULT_NAME));
             rules.extend(
-                suppress::parse::parse(suppress::DEFAULT_NAME, suppress::DEFAULT_RULES)
-                    .map_err(|failure| failure.lines().to_vec())?,
+                suppress::parse::parse(suppress::DEFAULT_NAME, suppress::DEFAULT_RULES).map_err(|failure| failure.lines().to_vec())?,
             );
         }
         for path in &self.options.suppressions {
             let name = path.to_string_lossy();
             said(format!("Reading suppressions file: {name}"));
             let bytes = std::fs::read(self.opener.start_dir.join(path));
-            let bytes = bytes
-                .map_err(|_| vec![format!("FATAL: can't open suppressions file \"{name}\"")])?;
-            rules.extend(
-                suppress::parse::parse(&name, &String::from_utf8_lossy(&bytes))
-                    .map_err(|failure| failure.lines().to_vec())?,
-            );
+            let bytes = bytes.map_err(|_| vec![format!("FATAL: can't open suppressions file \"{name}\"")])?;
+            rules.extend(suppress::parse::parse(&name, &String::from_utf8_lossy(&bytes)).map_err(|failure| failure.lines().to_vec())?);
         }
         Ok(Suppressions::new(rules))
     }
@@ -299,37 +192,23 @@ impl RunOutput {
         let mut collected = lock(&self.collected);
         match collected.iter_mut().find(|known| known.sink.same_as(sink)) {
             Some(known) => known.findings.extend(findings),
-            None => collected.push(Collected {
-                sink: sink.clone(),
-                command,
-                findings,
-            }),
+            None => collected.push(Collected { sink: sink.clone(), command, findings }),
         }
     }
 
     /// Completes every document. Call it before the tool exits, whatever the reason; more than once does no harm.
     pub fn close(&self) {
-        for document in lock(&self.documents)
-            .drain(..)
-            .filter_map(|document| document.upgrade())
-        {
+        for document in lock(&self.documents).drain(..).filter_map(|document| document.upgrade()) {
             document.end();
         }
         for collected in lock(&self.collected).drain(..) {
-            collected.sink.write(&sarif::document(
-                &collected.findings,
-                &collected.command,
-                &self.placer,
-            ));
+            collected.sink.write(&sarif::document(&collected.findings, &collected.command, &self.placer));
         }
     }
 }
 
 /// The directory above `start` that holds a repository, else `start`.
 fn source_root(start: PathBuf) -> PathBuf {
-    let found = start
-        .ancestors()
-        .find(|dir| dir.join(".git").exists())
-        .map(PathBuf::from);
+    let found = start.ancestors().find(|dir| dir.join(".git").exists()).map(PathBuf::from);
     found.unwrap_or(start)
 }

@@ -24,11 +24,7 @@ pub fn generate(kind: &ErrorKind, stack: &Stack, show_below_main: bool) -> Gener
     Generated {
         kind: format!("{}:{}", kind.suppression_tool(), kind.suppression_kind()),
         extra: kind.suppression_extra(),
-        frames: stack
-            .shown(show_below_main)
-            .iter()
-            .map(frame_line)
-            .collect(),
+        frames: stack.shown(show_below_main).iter().map(frame_line).collect(),
     }
 }
 
@@ -63,14 +59,8 @@ mod tests {
 
     #[test]
     fn text_is_what_users_paste() {
-        let kind = ErrorKind::ParamMemory {
-            name: "write(buf)".into(),
-            unaddressable: false,
-        };
-        let unnamed = Frame {
-            object: Some("/lib/x.so".into()),
-            ..Frame::unknown(5)
-        };
+        let kind = ErrorKind::ParamMemory { name: "write(buf)".into(), unaddressable: false };
+        let unnamed = Frame { object: Some("/lib/x.so".into()), ..Frame::unknown(5) };
         let stack = Stack(vec![
             library_frame(1, "write", "/l"),
             unnamed,
@@ -93,23 +83,13 @@ mod tests {
             ErrorKind::Jump,
             ErrorKind::Cond,
             ErrorKind::Value { size: 8 },
-            ErrorKind::ParamRegister {
-                name: "write(fd)".into(),
-            },
-            ErrorKind::ParamMemory {
-                name: "a(b[0])".into(),
-                unaddressable: true,
-            },
-            ErrorKind::User {
-                unaddressable: true,
-            },
+            ErrorKind::ParamRegister { name: "write(fd)".into() },
+            ErrorKind::ParamMemory { name: "a(b[0])".into(), unaddressable: true },
+            ErrorKind::User { unaddressable: true },
             ErrorKind::InvalidFree,
             ErrorKind::MismatchedFree,
             ErrorKind::Overlap,
-            ErrorKind::Fishy {
-                function: "calloc".into(),
-                argument: "nmemb".into(),
-            },
+            ErrorKind::Fishy { function: "calloc".into(), argument: "nmemb".into() },
             ErrorKind::Mempool,
             ErrorKind::CoreMem,
             ErrorKind::ReallocZero,
@@ -126,14 +106,8 @@ mod tests {
             Frame::unknown(1),
             library_frame(2, "S::operator*(int?)", "/l"),
             frame(3, "pthread_create@@GLIBC_2.34", "p.c", 2),
-            Frame {
-                inlined: true,
-                ..frame(4, "tiny", "t.h", 1)
-            },
-            Frame {
-                object: Some("/lib/x.so".into()),
-                ..Frame::unknown(5)
-            },
+            Frame { inlined: true, ..frame(4, "tiny", "t.h", 1) },
+            Frame { object: Some("/lib/x.so".into()), ..Frame::unknown(5) },
             frame(6, "main", "m.c", 3),
             library_frame(7, "_start", "/bin/p"),
         ];

@@ -70,22 +70,13 @@ impl Rule {
 impl RuleKind {
     fn matches(&self, kind: &ErrorKind) -> bool {
         match (self, kind) {
-            (RuleKind::Addr(size), ErrorKind::Read { .. } | ErrorKind::Write { .. }) => {
-                kind.suppression_kind() == format!("Addr{size}")
+            (RuleKind::Addr(size), ErrorKind::Read { .. } | ErrorKind::Write { .. }) => kind.suppression_kind() == format!("Addr{size}"),
+            (RuleKind::Value(size), ErrorKind::Value { .. }) => kind.suppression_kind() == format!("Value{size}"),
+            (RuleKind::Param(rule), ErrorKind::ParamRegister { name } | ErrorKind::ParamMemory { name, .. }) => {
+                rule == name || same_parameter(rule, name)
             }
-            (RuleKind::Value(size), ErrorKind::Value { .. }) => {
-                kind.suppression_kind() == format!("Value{size}")
-            }
-            (
-                RuleKind::Param(rule),
-                ErrorKind::ParamRegister { name } | ErrorKind::ParamMemory { name, .. },
-            ) => rule == name || same_parameter(rule, name),
-            (RuleKind::Fishy(rule), ErrorKind::Fishy { .. }) => {
-                kind.suppression_extra().as_deref() == Some(rule)
-            }
-            (RuleKind::Leak(kinds), ErrorKind::Leak(kind)) => {
-                kinds.is_empty() || kinds.contains(kind)
-            }
+            (RuleKind::Fishy(rule), ErrorKind::Fishy { .. }) => kind.suppression_extra().as_deref() == Some(rule),
+            (RuleKind::Leak(kinds), ErrorKind::Leak(kind)) => kinds.is_empty() || kinds.contains(kind),
             (RuleKind::Named(name), _) => *name == kind.facts().suppression,
             _ => false,
         }
@@ -146,17 +137,10 @@ impl FramePattern {
         match self {
             FramePattern::AnyFrames => true,
             FramePattern::Function(glob) => function_matches(glob, frame),
-            FramePattern::Object(glob) => {
-                pattern::matches(glob, frame.object_text().as_deref().unwrap_or("???"))
-            }
+            FramePattern::Object(glob) => pattern::matches(glob, frame.object_text().as_deref().unwrap_or("???")),
             FramePattern::Source { file, line } => {
-                let name = if file.contains('/') {
-                    frame.full_path()
-                } else {
-                    frame.file_name().map(str::to_string)
-                };
-                name.is_some_and(|name| pattern::matches(file, &name))
-                    && line.is_none_or(|line| frame.line == Some(line))
+                let name = if file.contains('/') { frame.full_path() } else { frame.file_name().map(str::to_string) };
+                name.is_some_and(|name| pattern::matches(file, &name)) && line.is_none_or(|line| frame.line == Some(line))
             }
         }
     }
@@ -199,29 +183,18 @@ pub struct Suppressions {
 impl Suppressions {
     pub fn new(rules: Vec<Rule>) -> Self {
         let count = rules.len();
-        Suppressions {
-            rules: Arc::new(rules),
-            usage: vec![Usage::default(); count],
-            order: (0..count).rev().collect(),
-        }
+        Suppressions { rules: Arc::new(rules), usage: vec![Usage::default(); count], order: (0..count).rev().collect() }
     }
 
     /// The same rules, never used: for a process that has just called exec.
     pub fn fresh(&self) -> Self {
         let count = self.rules.len();
-        Suppressions {
-            rules: self.rules.clone(),
-            usage: vec![Usage::default(); count],
-            order: (0..count).rev().collect(),
-        }
+        Suppressions { rules: self.rules.clone(), usage: vec![Usage::default(); count], order: (0..count).rev().collect() }
     }
 
     /// The number of the rule that hides this finding; counts the use.
     pub fn find(&mut self, kind: &ErrorKind, stack: &Stack) -> Option<usize> {
-        let at = self
-            .order
-            .iter()
-            .position(|&number| self.rules[number].matches(kind, stack))?;
+        let at = self.order.iter().position(|&number| self.rules[number].matches(kind, stack))?;
         let number = self.order.remove(at);
         self.order.insert(0, number);
         self.usage[number].count += 1;
@@ -243,19 +216,12 @@ impl Suppressions {
 
     /// Used rules, most recently used first.
     pub fn used(&self) -> impl Iterator<Item = (&Rule, Usage)> {
-        self.order
-            .iter()
-            .map(|&number| (&self.rules[number], self.usage[number]))
-            .filter(|(_, usage)| usage.count > 0)
+        self.order.iter().map(|&number| (&self.rules[number], self.usage[number])).filter(|(_, usage)| usage.count > 0)
     }
 
     /// Rules from the user's files that hid nothing, in file order.
     pub fn unused(&self) -> impl Iterator<Item = &Rule> {
-        let unused = self
-            .rules
-            .iter()
-            .zip(&self.usage)
-            .filter(|(rule, usage)| usage.count == 0 && &*rule.file != DEFAULT_NAME);
+        let unused = self.rules.iter().zip(&self.usage).filter(|(rule, usage)| usage.count == 0 && &*rule.file != DEFAULT_NAME);
         unused.map(|(rule, _)| rule)
     }
 
@@ -279,11 +245,7 @@ mod tests {
     }
 
     fn stack() -> Stack {
-        Stack(vec![
-            library_frame(1, "malloc", "/lib/heap.so"),
-            frame(2, "make", "table.c", 7),
-            frame(3, "main", "table.c", 21),
-        ])
+        Stack(vec![library_frame(1, "malloc", "/lib/heap.so"), frame(2, "make", "table.c", 7), frame(3, "main", "table.c", 21)])
     }
 
     fn hits(text: &str, record: &ErrorRecord) -> bool {
@@ -307,11 +269,7 @@ mod tests {
             ("...\nfun:nope", false),
             ("fun:malloc\nsrc:/src/ta*", true),
         ] {
-            assert_eq!(
-                hits(&format!("{{\nn\nMemcheck:Cond\n{frames}\n}}\n"), &record),
-                expected,
-                "{frames}"
-            );
+            assert_eq!(hits(&format!("{{\nn\nMemcheck:Cond\n{frames}\n}}\n"), &record), expected, "{frames}");
         }
     }
 
@@ -324,21 +282,13 @@ mod tests {
 
     #[test]
     fn versions_and_below_main_are_understood() {
-        let versioned = ErrorRecord::condition(
-            1,
-            Stack(vec![library_frame(1, "pthread_create@@GLIBC_2.34", "/l")]),
-        );
-        let plain =
-            ErrorRecord::condition(1, Stack(vec![library_frame(1, "pthread_create", "/l")]));
+        let versioned = ErrorRecord::condition(1, Stack(vec![library_frame(1, "pthread_create@@GLIBC_2.34", "/l")]));
+        let plain = ErrorRecord::condition(1, Stack(vec![library_frame(1, "pthread_create", "/l")]));
         for record in [&versioned, &plain] {
-            assert!(hits(
-                "{\nn\nMemcheck:Cond\nfun:pthread_create@*\n}\n",
-                record
-            ));
+            assert!(hits("{\nn\nMemcheck:Cond\nfun:pthread_create@*\n}\n", record));
             assert!(hits("{\nn\nMemcheck:Cond\nfun:pthread_create\n}\n", record));
         }
-        let start =
-            ErrorRecord::condition(1, Stack(vec![library_frame(1, "__libc_start_main", "/l")]));
+        let start = ErrorRecord::condition(1, Stack(vec![library_frame(1, "__libc_start_main", "/l")]));
         assert!(hits("{\nn\nMemcheck:Cond\nfun:(below main)\n}\n", &start));
     }
 
@@ -347,72 +297,32 @@ mod tests {
         let read = ErrorRecord::invalid_read(8, 1, stack());
         assert!(hits("{\nn\nMemcheck:Addr8\nfun:malloc\n}\n", &read));
         assert!(!hits("{\nn\nMemcheck:Addr4\nfun:malloc\n}\n", &read));
-        assert!(hits(
-            "{\nn\nMemcheck:Value0\nfun:malloc\n}\n",
-            &ErrorRecord::condition(1, stack())
-        ));
-        assert!(hits(
-            "{\nn\nMemcheck:Free\nfun:malloc\n}\n",
-            &ErrorRecord::mismatched_free(1, stack())
-        ));
+        assert!(hits("{\nn\nMemcheck:Value0\nfun:malloc\n}\n", &ErrorRecord::condition(1, stack())));
+        assert!(hits("{\nn\nMemcheck:Free\nfun:malloc\n}\n", &ErrorRecord::mismatched_free(1, stack())));
         let param = ErrorRecord::param_memory("sendmsg(msg.msg_iov[0])", false, 1, stack());
-        assert!(hits(
-            "{\nn\nMemcheck:Param\nsocketcall.sendmsg(msg.msg_iov[i])\nfun:malloc\n}\n",
-            &param
-        ));
-        assert!(!hits(
-            "{\nn\nMemcheck:Param\nsendmsg(msg)\nfun:malloc\n}\n",
-            &param
-        ));
+        assert!(hits("{\nn\nMemcheck:Param\nsocketcall.sendmsg(msg.msg_iov[i])\nfun:malloc\n}\n", &param));
+        assert!(!hits("{\nn\nMemcheck:Param\nsendmsg(msg)\nfun:malloc\n}\n", &param));
         let fishy = ErrorRecord::fishy("malloc", "size", u64::MAX, 1, stack());
-        assert!(hits(
-            "{\nn\nMemcheck:FishyValue\nmalloc(size)\nfun:malloc\n}\n",
-            &fishy
-        ));
-        assert!(!hits(
-            "{\nn\nMemcheck:FishyValue\nrealloc(size)\nfun:malloc\n}\n",
-            &fishy
-        ));
+        assert!(hits("{\nn\nMemcheck:FishyValue\nmalloc(size)\nfun:malloc\n}\n", &fishy));
+        assert!(!hits("{\nn\nMemcheck:FishyValue\nrealloc(size)\nfun:malloc\n}\n", &fishy));
         let kind = ErrorKind::Leak(LeakKind::Possible);
-        assert!(
-            rules("{\nn\nMemcheck:Leak\nfun:malloc\n}\n")
-                .find(&kind, &stack())
-                .is_some()
-        );
-        assert!(
-            rules("{\nn\nMemcheck:Leak\nmatch-leak-kinds: definite\nfun:malloc\n}\n")
-                .find(&kind, &stack())
-                .is_none()
-        );
+        assert!(rules("{\nn\nMemcheck:Leak\nfun:malloc\n}\n").find(&kind, &stack()).is_some());
+        assert!(rules("{\nn\nMemcheck:Leak\nmatch-leak-kinds: definite\nfun:malloc\n}\n").find(&kind, &stack()).is_none());
     }
 
     #[test]
     fn the_last_loaded_is_asked_first_and_then_the_last_used() {
-        let mut set = rules(
-            "{\na\nMemcheck:Cond\nfun:malloc\n}\n{\nb\nMemcheck:Cond\nfun:*\n}\n{\nc\nMemcheck:Free\nfun:*\n}\n",
-        );
+        let mut set = rules("{\na\nMemcheck:Cond\nfun:malloc\n}\n{\nb\nMemcheck:Cond\nfun:*\n}\n{\nc\nMemcheck:Free\nfun:*\n}\n");
         assert_eq!(set.find(&ErrorKind::Cond, &stack()), Some(1));
         assert_eq!(set.find(&ErrorKind::InvalidFree, &stack()), Some(2));
         assert_eq!(set.find(&ErrorKind::Cond, &stack()), Some(1));
-        let used: Vec<_> = set
-            .used()
-            .map(|(rule, usage)| (rule.name.clone(), usage.count))
-            .collect();
+        let used: Vec<_> = set.used().map(|(rule, usage)| (rule.name.clone(), usage.count)).collect();
         assert_eq!(used, [("b".to_string(), 2), ("c".to_string(), 1)]);
-        assert_eq!(
-            set.unused()
-                .map(|rule| (rule.name.as_str(), rule.line))
-                .collect::<Vec<_>>(),
-            [("a", 2)]
-        );
+        assert_eq!(set.unused().map(|rule| (rule.name.as_str(), rule.line)).collect::<Vec<_>>(), [("a", 2)]);
     }
 
     #[test]
     fn the_shipped_rules_are_well_formed() {
-        assert!(
-            !parse::parse(DEFAULT_NAME, DEFAULT_RULES)
-                .expect("shipped file")
-                .is_empty()
-        );
+        assert!(!parse::parse(DEFAULT_NAME, DEFAULT_RULES).expect("shipped file").is_empty());
     }
 }

@@ -29,11 +29,7 @@ pub struct ParseFailure {
 
 impl fmt::Display for ParseFailure {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        write!(
-            f,
-            "in suppressions file \"{}\" near line {}: {}",
-            self.file, self.line, self.what
-        )
+        write!(f, "in suppressions file \"{}\" near line {}: {}", self.file, self.line, self.what)
     }
 }
 
@@ -43,10 +39,7 @@ impl ParseFailure {
     /// The lines to print before giving up.
     pub fn lines(&self) -> [String; 3] {
         [
-            format!(
-                "FATAL: in suppressions file \"{}\" near line {}:",
-                self.file, self.line
-            ),
+            format!("FATAL: in suppressions file \"{}\" near line {}:", self.file, self.line),
             format!("   {}", self.what),
             "exiting now.".to_string(),
         ]
@@ -77,11 +70,7 @@ const SIZES: [u64; 6] = [1, 2, 4, 8, 16, 32];
 
 /// The rules of one file. `file` is its name as the user gave it.
 pub fn parse(file: &str, text: &str) -> Result<Vec<Rule>, ParseFailure> {
-    let mut reader = Reader {
-        lines: text.lines(),
-        number: 0,
-        shared: Arc::from(file),
-    };
+    let mut reader = Reader { lines: text.lines(), number: 0, shared: Arc::from(file) };
     let mut rules = Vec::new();
     while let Some(line) = reader.next() {
         if line != "{" {
@@ -113,31 +102,18 @@ impl<'a> Reader<'a> {
     }
 
     fn fail(&self, what: &'static str) -> ParseFailure {
-        ParseFailure {
-            file: self.shared.to_string(),
-            line: self.number,
-            what,
-        }
+        ParseFailure { file: self.shared.to_string(), line: self.number, what }
     }
 
     /// A rule after its opening brace; `None` if it is for another tool.
     fn rule(&mut self) -> Result<Option<Rule>, ParseFailure> {
-        let name = self
-            .next()
-            .filter(|line| *line != "}")
-            .ok_or_else(|| self.fail("unexpected '}'"))?;
+        let name = self.next().filter(|line| *line != "}").ok_or_else(|| self.fail("unexpected '}'"))?;
         let name_line = self.number;
-        let tools_and_kind = self
-            .next()
-            .ok_or_else(|| self.fail("unexpected end-of-file (expecting tool:suppr)"))?;
-        let (tools, kind) = tools_and_kind
-            .split_once(':')
-            .ok_or_else(|| self.fail("malformed 'tool1,tool2,...:supp' line"))?;
+        let tools_and_kind = self.next().ok_or_else(|| self.fail("unexpected end-of-file (expecting tool:suppr)"))?;
+        let (tools, kind) = tools_and_kind.split_once(':').ok_or_else(|| self.fail("malformed 'tool1,tool2,...:supp' line"))?;
         let ours = |tool: &str| tools.split(',').any(|listed| listed.trim() == tool);
         let kind = match kind.trim() {
-            kind if ours("Memcheck") => {
-                kind_of(kind).ok_or_else(|| self.fail("unknown tool suppression type"))?
-            }
+            kind if ours("Memcheck") => kind_of(kind).ok_or_else(|| self.fail("unknown tool suppression type"))?,
             kind if ours("CoreError") => match kind_of(kind) {
                 Some(kind @ RuleKind::Named(_)) => kind,
                 _ => return self.skip(),
@@ -146,13 +122,7 @@ impl<'a> Reader<'a> {
         };
         let (kind, first) = self.extra(kind)?;
         let frames = self.frames(first)?;
-        Ok(Some(Rule {
-            name: name.to_string(),
-            file: self.shared.clone(),
-            line: name_line,
-            kind,
-            frames,
-        }))
+        Ok(Some(Rule { name: name.to_string(), file: self.shared.clone(), line: name_line, kind, frames }))
     }
 
     fn skip(&mut self) -> Result<Option<Rule>, ParseFailure> {
@@ -174,22 +144,12 @@ impl<'a> Reader<'a> {
                     return Err(self.fail(BAD));
                 }
                 let fact = line.to_string();
-                Ok((
-                    if matches!(kind, RuleKind::Param(_)) {
-                        RuleKind::Param(fact)
-                    } else {
-                        RuleKind::Fishy(fact)
-                    },
-                    None,
-                ))
+                Ok((if matches!(kind, RuleKind::Param(_)) { RuleKind::Param(fact) } else { RuleKind::Fishy(fact) }, None))
             }
             RuleKind::Leak(_) => {
                 let line = self.next().ok_or_else(|| self.fail(BAD))?;
                 match line.strip_prefix("match-leak-kinds:") {
-                    Some(set) => Ok((
-                        RuleKind::Leak(leak_kinds(set).ok_or_else(|| self.fail(BAD))?),
-                        None,
-                    )),
+                    Some(set) => Ok((RuleKind::Leak(leak_kinds(set).ok_or_else(|| self.fail(BAD))?), None)),
                     None => Ok((RuleKind::Leak(Vec::new()), Some(line))),
                 }
             }
@@ -208,16 +168,16 @@ impl<'a> Reader<'a> {
             if line == "}" {
                 break;
             }
-            frames.push(location(line).ok_or_else(|| {
-                self.fail("location should be \"...\", or should start with \"fun:\", \"obj:\", or \"src:\"")
-            })?);
+            frames.push(
+                location(line)
+                    .ok_or_else(|| self.fail("location should be \"...\", or should start with \"fun:\", \"obj:\", or \"src:\""))?,
+            );
         }
         if frames.is_empty() {
             return Err(self.fail("missing stack trace"));
         }
         if frames.iter().all(|frame| *frame == FramePattern::AnyFrames) {
-            return Err(self
-                .fail("suppression must contain at least one location line which is not \"...\""));
+            return Err(self.fail("suppression must contain at least one location line which is not \"...\""));
         }
         Ok(frames)
     }
@@ -233,13 +193,8 @@ fn kind_of(name: &str) -> Option<RuleKind> {
         "FishyValue" => Some(RuleKind::Fishy(String::new())),
         "Leak" => Some(RuleKind::Leak(Vec::new())),
         _ => {
-            let named = NAMED_KINDS
-                .iter()
-                .find(|(written, _)| *written == name)
-                .map(|(_, kind)| RuleKind::Named(kind));
-            named
-                .or_else(|| sized("Addr").map(RuleKind::Addr))
-                .or_else(|| sized("Value").map(RuleKind::Value))
+            let named = NAMED_KINDS.iter().find(|(written, _)| *written == name).map(|(_, kind)| RuleKind::Named(kind));
+            named.or_else(|| sized("Addr").map(RuleKind::Addr)).or_else(|| sized("Value").map(RuleKind::Value))
         }
     }
 }
@@ -249,11 +204,7 @@ fn leak_kinds(set: &str) -> Option<Vec<LeakKind>> {
     if set.trim() == "all" {
         return Some(Vec::new());
     }
-    let kind = |word: &str| {
-        LeakKind::ALL
-            .into_iter()
-            .find(|kind| kind.word() == word.trim())
-    };
+    let kind = |word: &str| LeakKind::ALL.into_iter().find(|kind| kind.word() == word.trim());
     set.split(',').map(kind).collect()
 }
 
@@ -266,14 +217,8 @@ fn location(line: &str) -> Option<FramePattern> {
         "fun" => Some(FramePattern::Function(pattern.to_string())),
         "obj" => Some(FramePattern::Object(pattern.to_string())),
         "src" => Some(match pattern.rsplit_once(':') {
-            Some((file, line)) if line.parse::<u32>().is_ok() => FramePattern::Source {
-                file: file.to_string(),
-                line: line.parse().ok(),
-            },
-            _ => FramePattern::Source {
-                file: pattern.to_string(),
-                line: None,
-            },
+            Some((file, line)) if line.parse::<u32>().is_ok() => FramePattern::Source { file: file.to_string(), line: line.parse().ok() },
+            _ => FramePattern::Source { file: pattern.to_string(), line: None },
         }),
         _ => None,
     }
@@ -288,62 +233,18 @@ mod tests {
         ("x\n", 1, "expected '{' or end-of-file"),
         ("{\n", 1, "unexpected '}'"),
         ("{\n}\n", 2, "unexpected '}'"),
-        (
-            "{\n n\n",
-            2,
-            "unexpected end-of-file (expecting tool:suppr)",
-        ),
-        (
-            "{\n n\n MemcheckLeak\n fun:a\n}\n",
-            3,
-            "malformed 'tool1,tool2,...:supp' line",
-        ),
-        (
-            "{\n n\n Memcheck:Foo\n fun:a\n}\n",
-            3,
-            "unknown tool suppression type",
-        ),
-        (
-            "{\n n\n Memcheck:Value3\n fun:a\n}\n",
-            3,
-            "unknown tool suppression type",
-        ),
-        (
-            "{\n n\n Memcheck:Leak\n match-leak-kinds: foo\n fun:a\n}\n",
-            4,
-            "bad or missing extra suppression info",
-        ),
-        (
-            "{\n n\n Memcheck:Leak\n match-leak-kinds:\n fun:a\n}\n",
-            4,
-            "bad or missing extra suppression info",
-        ),
-        (
-            "{\n n\n Memcheck:Param\n fun:a\n}\n",
-            4,
-            "bad or missing extra suppression info",
-        ),
+        ("{\n n\n", 2, "unexpected end-of-file (expecting tool:suppr)"),
+        ("{\n n\n MemcheckLeak\n fun:a\n}\n", 3, "malformed 'tool1,tool2,...:supp' line"),
+        ("{\n n\n Memcheck:Foo\n fun:a\n}\n", 3, "unknown tool suppression type"),
+        ("{\n n\n Memcheck:Value3\n fun:a\n}\n", 3, "unknown tool suppression type"),
+        ("{\n n\n Memcheck:Leak\n match-leak-kinds: foo\n fun:a\n}\n", 4, "bad or missing extra suppression info"),
+        ("{\n n\n Memcheck:Leak\n match-leak-kinds:\n fun:a\n}\n", 4, "bad or missing extra suppression info"),
+        ("{\n n\n Memcheck:Param\n fun:a\n}\n", 4, "bad or missing extra suppression info"),
         ("{\n n\n Memcheck:Cond\n}\n", 4, "missing stack trace"),
-        (
-            "{\n n\n Memcheck:Cond\n",
-            3,
-            "unexpected end-of-file (when reading stack trace)",
-        ),
-        (
-            "{\n n\n Memcheck:Cond\n ...\n}\n",
-            5,
-            "suppression must contain at least one location line which is not \"...\"",
-        ),
-        (
-            "{\n n\n Memcheck:Cond\n foo:bar\n}\n",
-            4,
-            "location should be \"...\", or should start with \"fun:\", \"obj:\", or \"src:\"",
-        ),
-        (
-            "{\n n\n Helgrind:Race\n junk\n}\n{\n n\n Memcheck:Cond\n fun:a\n",
-            9,
-            "unexpected end-of-file (when reading stack trace)",
-        ),
+        ("{\n n\n Memcheck:Cond\n", 3, "unexpected end-of-file (when reading stack trace)"),
+        ("{\n n\n Memcheck:Cond\n ...\n}\n", 5, "suppression must contain at least one location line which is not \"...\""),
+        ("{\n n\n Memcheck:Cond\n foo:bar\n}\n", 4, "location should be \"...\", or should start with \"fun:\", \"obj:\", or \"src:\""),
+        ("{\n n\n Helgrind:Race\n junk\n}\n{\n n\n Memcheck:Cond\n fun:a\n", 9, "unexpected end-of-file (when reading stack trace)"),
     ];
 
     #[test]
@@ -356,17 +257,8 @@ mod tests {
 
     #[test]
     fn a_mistake_reads_like_the_original() {
-        let lines = parse("x.supp", "{\n n\n Memcheck:Foo\n fun:a\n}\n")
-            .expect_err("bad kind")
-            .lines();
-        assert_eq!(
-            lines,
-            [
-                "FATAL: in suppressions file \"x.supp\" near line 3:",
-                "   unknown tool suppression type",
-                "exiting now."
-            ]
-        );
+        let lines = parse("x.supp", "{\n n\n Memcheck:Foo\n fun:a\n}\n").expect_err("bad kind").lines();
+        assert_eq!(lines, ["FATAL: in suppressions file \"x.supp\" near line 3:", "   unknown tool suppression type", "exiting now."]);
     }
 
     #[test]
@@ -380,31 +272,17 @@ mod tests {
             rules[0].frames,
             [
                 FramePattern::Function("a".into()),
-                FramePattern::Source {
-                    file: "a.c".into(),
-                    line: Some(12)
-                },
-                FramePattern::Source {
-                    file: "a:b".into(),
-                    line: None
-                },
+                FramePattern::Source { file: "a.c".into(), line: Some(12) },
+                FramePattern::Source { file: "a:b".into(), line: None },
             ]
         );
     }
 
     #[test]
     fn leak_kinds_and_their_absence() {
-        let kind = |extra: &str| {
-            parse("x", &format!("{{\nn\nMemcheck:Leak\n{extra}fun:a\n}}\n")).expect("well formed")
-                [0]
-            .kind
-            .clone()
-        };
+        let kind = |extra: &str| parse("x", &format!("{{\nn\nMemcheck:Leak\n{extra}fun:a\n}}\n")).expect("well formed")[0].kind.clone();
         assert_eq!(kind(""), RuleKind::Leak(vec![]));
         assert_eq!(kind("match-leak-kinds:all\n"), RuleKind::Leak(vec![]));
-        assert_eq!(
-            kind("match-leak-kinds: definite,possible\n"),
-            RuleKind::Leak(vec![LeakKind::Definite, LeakKind::Possible])
-        );
+        assert_eq!(kind("match-leak-kinds: definite,possible\n"), RuleKind::Leak(vec![LeakKind::Definite, LeakKind::Possible]));
     }
 }

@@ -21,9 +21,7 @@ pub fn scratch(name: &str) -> PathBuf {
 /// Run a tool in `dir`; `None` with a message if it is missing or refuses (so that the test can be skipped).
 pub fn tool(dir: &Path, program: &str, args: &[&str]) -> Option<String> {
     match Command::new(program).args(args).current_dir(dir).output() {
-        Ok(output) if output.status.success() => {
-            Some(String::from_utf8_lossy(&output.stdout).into_owned())
-        }
+        Ok(output) if output.status.success() => Some(String::from_utf8_lossy(&output.stdout).into_owned()),
         Ok(output) => {
             let reason = String::from_utf8_lossy(&output.stderr).into_owned();
             eprintln!("skipped: {program} {args:?} failed: {reason}");
@@ -57,34 +55,20 @@ pub fn map(object: &Path, options: Options) -> Symbolizer {
 /// ELF addresses and sizes of functions by name.
 pub fn function(object: &Path, name: &str) -> (u64, u64) {
     let found = find_functions(object, &|candidate| candidate == name).expect("readable");
-    let symbol = found
-        .first()
-        .unwrap_or_else(|| panic!("no {name} in {}", object.display()));
+    let symbol = found.first().unwrap_or_else(|| panic!("no {name} in {}", object.display()));
     (symbol.value, symbol.size)
 }
 
 /// A stack as one word per frame: `function@file:line`.
 pub fn brief(frames: &[Frame]) -> Vec<String> {
     let text = |part: &Option<String>| part.clone().unwrap_or_else(|| "?".to_owned());
-    frames
-        .iter()
-        .map(|frame| {
-            format!(
-                "{}@{}:{}",
-                text(&frame.function),
-                text(&frame.file),
-                frame.line.unwrap_or(0)
-            )
-        })
-        .collect()
+    frames.iter().map(|frame| format!("{}@{}:{}", text(&frame.function), text(&frame.file), frame.line.unwrap_or(0))).collect()
 }
 
 /// All distinct stacks of the code of `name`.
 pub fn stacks_of(symbolizer: &mut Symbolizer, object: &Path, name: &str) -> Vec<Vec<String>> {
     let (start, size) = function(object, name);
-    let mut stacks: Vec<_> = (start..start + size)
-        .map(|vaddr| brief(&symbolizer.frames(BIAS + vaddr)))
-        .collect();
+    let mut stacks: Vec<_> = (start..start + size).map(|vaddr| brief(&symbolizer.frames(BIAS + vaddr))).collect();
     stacks.dedup();
     stacks
 }

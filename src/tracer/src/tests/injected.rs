@@ -101,7 +101,8 @@ fn play(scenario: Scenario, follow: Option<Scenario>) -> (Ending, Log) {
     let bytes = image();
     let image = Image { bytes: &bytes, memory_size: bytes.len() as u64 + 0x10000 };
     let (exits, threads, fatal, ended, internal) = Default::default();
-    let mut log = Log { scenario, follow, ready: 0, exits, threads, fatal, ended, children: 0, sharing: 0, leak_checks: Vec::new(), internal };
+    let mut log =
+        Log { scenario, follow, ready: 0, exits, threads, fatal, ended, children: 0, sharing: 0, leak_checks: Vec::new(), internal };
     let launched = launch(&program).expect("ptrace is possible");
     let tracer = Tracer::start(launched, Some(image), &mut log).expect("injected");
     (tracer.run(&mut log), log)

@@ -5,21 +5,11 @@ use super::*;
 #[test]
 fn a_run_with_findings_in_two_threads() {
     let mut probe = probe("");
-    let block = Block {
-        start: 0x4a40040,
-        size: 10,
-        state: BlockState::Live,
-        allocated: Some(at(0x1091f0)),
-        freed: None,
-    };
-    let write = ErrorRecord::invalid_write(1, 2, at(0x1091bd))
-        .with_aux(Address::Block(block).aux(0x4a4004a));
+    let block = Block { start: 0x4a40040, size: 10, state: BlockState::Live, allocated: Some(at(0x1091f0)), freed: None };
+    let write = ErrorRecord::invalid_write(1, 2, at(0x1091bd)).with_aux(Address::Block(block).aux(0x4a4004a));
     assert_eq!(probe.reporter.error(write.clone()), Outcome::Shown);
     assert_eq!(probe.reporter.error(write), Outcome::Repeated);
-    assert_eq!(
-        probe.reporter.error(ErrorRecord::condition(1, at(0x10ab))),
-        Outcome::Shown
-    );
+    assert_eq!(probe.reporter.error(ErrorRecord::condition(1, at(0x10ab))), Outcome::Shown);
     assert_eq!(
         probe.printed(),
         "Thread 2:
@@ -35,13 +25,7 @@ Conditional jump or move depends on uninitialised value(s)
 "
     );
     assert!(probe.reporter.heap_summary(&HEAP));
-    probe.reporter.leaks(search(
-        false,
-        vec![
-            loss(LeakKind::Definite, 5, 0, "malloc"),
-            loss(LeakKind::Reachable, 10, 0, "malloc"),
-        ],
-    ));
+    probe.reporter.leaks(search(false, vec![loss(LeakKind::Definite, 5, 0, "malloc"), loss(LeakKind::Reachable, 10, 0, "malloc")]));
     probe.reporter.finish();
     assert_eq!(
         probe.printed(),
@@ -62,10 +46,7 @@ For lists of detected and suppressed errors, rerun with: -s
 ERROR SUMMARY: 3 errors from 2 contexts (suppressed: 0 from 0)
 "
     );
-    assert_eq!(
-        (probe.reporter.error_count(), probe.reporter.exit_code(5)),
-        (3, 5)
-    );
+    assert_eq!((probe.reporter.error_count(), probe.reporter.exit_code(5)), (3, 5));
 }
 
 #[test]
@@ -114,30 +95,12 @@ ERROR SUMMARY: 3 errors from 3 contexts (suppressed: 1 from 1)
 #[test]
 fn differences_from_the_check_before() {
     let mut probe = probe("--leak-check=full");
-    probe.reporter.leaks(search(
-        false,
-        vec![loss(LeakKind::Reachable, 20, 0, "malloc")],
-    ));
+    probe.reporter.leaks(search(false, vec![loss(LeakKind::Reachable, 20, 0, "malloc")]));
     probe.printed();
-    let change = |bytes, blocks| {
-        Some(leak::Change {
-            bytes,
-            indirect_bytes: 0,
-            blocks,
-        })
-    };
-    let grown = LossRecord {
-        change: change(7, 1),
-        ..loss(LeakKind::Definite, 7, 0, "malloc")
-    };
-    let same = LossRecord {
-        change: change(0, 0),
-        ..loss(LeakKind::Definite, 20, 0, "calloc")
-    };
-    probe.reporter.leaks(LeakSearch {
-        delta: Some(leak::DeltaMode::Changed),
-        ..search(true, vec![same, grown])
-    });
+    let change = |bytes, blocks| Some(leak::Change { bytes, indirect_bytes: 0, blocks });
+    let grown = LossRecord { change: change(7, 1), ..loss(LeakKind::Definite, 7, 0, "malloc") };
+    let same = LossRecord { change: change(0, 0), ..loss(LeakKind::Definite, 20, 0, "calloc") };
+    probe.reporter.leaks(LeakSearch { delta: Some(leak::DeltaMode::Changed), ..search(true, vec![same, grown]) });
     assert_eq!(
         probe.printed(),
         "7 (+7) bytes in 1 (+1) blocks are definitely lost in loss record 1 of 2
@@ -157,16 +120,10 @@ LEAK SUMMARY:
 
 #[test]
 fn the_list_at_the_end() {
-    let mut probe = probe_with_rules(
-        "-s --error-markers=B,E",
-        "{\nmine\nMemcheck:Cond\nfun:main\n}\n",
-    );
+    let mut probe = probe_with_rules("-s --error-markers=B,E", "{\nmine\nMemcheck:Cond\nfun:main\n}\n");
     probe.reporter.error(ErrorRecord::invalid_free(1, at(1)));
     probe.reporter.error(ErrorRecord::invalid_read(1, 2, at(2)));
-    assert_eq!(
-        probe.reporter.error(ErrorRecord::condition(1, at(3))),
-        Outcome::Suppressed
-    );
+    assert_eq!(probe.reporter.error(ErrorRecord::condition(1, at(3))), Outcome::Suppressed);
     assert!(probe.reporter.repeat(&ErrorKind::Cond, &[3]));
     assert!(probe.reporter.repeat(&ErrorKind::Read { size: 1 }, &[2]));
     probe.printed();
@@ -205,15 +162,8 @@ fn quiet_keeps_findings_and_records_only() {
     let mut probe = probe("-q --leak-check=full");
     probe.reporter.error(ErrorRecord::invalid_read(1, 1, at(2)));
     probe.reporter.heap_summary(&HEAP);
-    probe
-        .reporter
-        .leaks(search(true, vec![loss(LeakKind::Definite, 5, 0, "malloc")]));
-    let abort = FatalSignal {
-        signo: 6,
-        code: -6,
-        thread: 1,
-        ..FatalSignal::default()
-    };
+    probe.reporter.leaks(search(true, vec![loss(LeakKind::Definite, 5, 0, "malloc")]));
+    let abort = FatalSignal { signo: 6, code: -6, thread: 1, ..FatalSignal::default() };
     probe.reporter.fatal_signal(&abort, false);
     probe.reporter.finish();
     assert_eq!(
@@ -237,28 +187,12 @@ fn hints_at_the_end_depend_on_options_and_findings() {
         probe.printed();
         probe.reporter.heap_summary(&HeapSummary::default());
         probe.reporter.finish();
-        probe
-            .printed()
-            .lines()
-            .skip(5)
-            .map(str::to_string)
-            .collect::<Vec<_>>()
+        probe.printed().lines().skip(5).map(str::to_string).collect::<Vec<_>>()
     };
     const TRACK: &str = "Use --track-origins=yes to see where uninitialised values come from";
     let condition = || Some(ErrorRecord::condition(1, at(1)));
-    assert!(
-        end("--track-origins=no", condition())
-            .iter()
-            .any(|line| line == TRACK)
-    );
-    assert!(
-        !end(
-            "--track-origins=no",
-            Some(ErrorRecord::invalid_free(1, at(1)))
-        )
-        .iter()
-        .any(|line| line == TRACK)
-    );
+    assert!(end("--track-origins=no", condition()).iter().any(|line| line == TRACK));
+    assert!(!end("--track-origins=no", Some(ErrorRecord::invalid_free(1, at(1)))).iter().any(|line| line == TRACK));
     assert!(!end("", condition()).iter().any(|line| line == TRACK));
     assert_eq!(
         end("", None),
@@ -282,16 +216,15 @@ fn hints_at_the_end_depend_on_options_and_findings() {
 #[test]
 fn open_descriptors_come_before_the_heap() {
     use crate::render::descriptors::{Descriptor, OpenDescriptor};
-    let open = [OpenDescriptor {
-        number: 3,
-        descriptor: Descriptor::File(None),
-        opened: Some(at(1)),
-    }];
+    let open = [OpenDescriptor { number: 3, descriptor: Descriptor::File(None), opened: Some(at(1)) }];
     let mut probe = probe("--track-fds=yes");
     probe.reporter.open_descriptors(&open);
     probe.reporter.heap_summary(&HEAP);
-    assert!(probe.printed().starts_with(
-        "\nFILE DESCRIPTORS: 1 open (0 std) at exit.\nOpen file descriptor 3:\n   at 0x1: main (a.c:9)\n\n\nHEAP SUMMARY:\n"));
+    assert!(
+        probe.printed().starts_with(
+            "\nFILE DESCRIPTORS: 1 open (0 std) at exit.\nOpen file descriptor 3:\n   at 0x1: main (a.c:9)\n\n\nHEAP SUMMARY:\n"
+        )
+    );
     let mut untracked = self::probe("");
     untracked.reporter.open_descriptors(&open);
     assert_eq!(untracked.printed(), "");

@@ -24,16 +24,9 @@ struct Probe {
 }
 
 fn output(line: &str) -> Arc<RunOutput> {
-    let words: Vec<_> = format!("{line} ./p")
-        .split_whitespace()
-        .map(Into::into)
-        .collect();
+    let words: Vec<_> = format!("{line} ./p").split_whitespace().map(Into::into).collect();
     match parse("valgrind".as_ref(), &words, &FakeEnv::default()) {
-        Ok(Invocation::Run(run)) => RunOutput::new(
-            run.options,
-            vec!["valgrind".into()],
-            Box::new(FakeEnv::default()),
-        ),
+        Ok(Invocation::Run(run)) => RunOutput::new(run.options, vec!["valgrind".into()], Box::new(FakeEnv::default())),
         other => panic!("{line}: {other:?}"),
     }
 }
@@ -46,23 +39,12 @@ fn probe(line: &str) -> Probe {
 fn probe_with_rules(line: &str, rules: &str) -> Probe {
     let run = output(&format!("--default-suppressions=no {line}"));
     let (log, bytes) = Sink::memory();
-    let start = ProcessStart {
-        pid: 7,
-        parent: 6,
-        command: vec!["./p".into()],
-        tool_command: vec!["valgrind".into()],
-    };
+    let start = ProcessStart { pid: 7, parent: 6, command: vec!["./p".into()], tool_command: vec!["valgrind".into()] };
     let outputs = run.open(&start).expect("opens");
-    let mut reporter =
-        Reporter::begin(run.clone(), start, Outputs { log, ..outputs }).expect("starts");
-    reporter.rules =
-        Suppressions::new(crate::suppress::parse::parse("s.supp", rules).expect("well formed"));
+    let mut reporter = Reporter::begin(run.clone(), start, Outputs { log, ..outputs }).expect("starts");
+    reporter.rules = Suppressions::new(crate::suppress::parse::parse("s.supp", rules).expect("well formed"));
     bytes.lock().expect("memory").clear(); // the banner has its own test
-    Probe {
-        run,
-        reporter,
-        log: bytes,
-    }
+    Probe { run, reporter, log: bytes }
 }
 
 impl Probe {
@@ -70,9 +52,7 @@ impl Probe {
     fn printed(&self) -> String {
         let bytes = std::mem::take(&mut *self.log.lock().expect("memory"));
         let text = String::from_utf8(bytes).expect("text");
-        text.lines()
-            .map(|line| format!("{}\n", line.strip_prefix("==7== ").unwrap_or(line)))
-            .collect()
+        text.lines().map(|line| format!("{}\n", line.strip_prefix("==7== ").unwrap_or(line))).collect()
     }
 }
 
@@ -81,33 +61,12 @@ fn at(addr: u64) -> Stack {
 }
 
 fn loss(kind: LeakKind, bytes: u64, indirect: u64, name: &str) -> LossRecord {
-    let stack = Stack(vec![
-        library_frame(0x48417b4, name, "/lib/heap.so"),
-        frame(0x1092ff, "main", "a.c", 11),
-    ]);
-    LossRecord {
-        kind,
-        direct: Tally::new(bytes, 1),
-        indirect_bytes: indirect,
-        change: None,
-        stack,
-    }
+    let stack = Stack(vec![library_frame(0x48417b4, name, "/lib/heap.so"), frame(0x1092ff, "main", "a.c", 11)]);
+    LossRecord { kind, direct: Tally::new(bytes, 1), indirect_bytes: indirect, change: None, stack }
 }
 
 fn search(full: bool, records: Vec<LossRecord>) -> LeakSearch {
-    LeakSearch {
-        records,
-        full,
-        ..LeakSearch::default()
-    }
+    LeakSearch { records, full, ..LeakSearch::default() }
 }
 
-const HEAP: HeapSummary = HeapSummary {
-    in_use: Tally {
-        bytes: 350,
-        blocks: 6,
-    },
-    allocs: 7,
-    frees: 3,
-    allocated_bytes: 3350,
-};
+const HEAP: HeapSummary = HeapSummary { in_use: Tally { bytes: 350, blocks: 6 }, allocs: 7, frees: 3, allocated_bytes: 3350 };
