@@ -299,7 +299,7 @@ fn first_difference(checked: &str, native: &str) -> String {
 }
 
 /// All builds of one file, or a skip.
-fn check_fixture(path: &PathBuf) -> Result<(), String> {
+fn check_fixture(path: &Path) -> Result<(), String> {
     let fixture = Fixture::read(path)?;
     if let Some(why) = fixture.missing() {
         common::skip(&fixture.name, &why);
@@ -333,7 +333,7 @@ fn sources(family: &str) -> Vec<PathBuf> {
 
 fn check_family(family: &str) {
     let files = sources(family);
-    let failures = common::check_all(&files, check_fixture);
+    let failures = common::check_all(&files, |path| check_fixture(path));
     assert!(failures.is_empty(), "{} of {} fixtures in '{family}' fail:\n{}", failures.len(), files.len(), failures.join("\n"));
 }
 

@@ -168,7 +168,9 @@ pub fn internal(text: &str) -> ! {
     trap(Trap::Internal, text.as_ptr() as u64, text.len() as u64, 0, 0);
     // SAFETY: ends the process.
     unsafe { crate::sys::syscall3(crate::sys::nr::EXIT_GROUP, 1, 0, 0) };
-    loop {}
+    loop {
+        core::hint::spin_loop();
+    }
 }
 
 /// A line for -v.
@@ -197,7 +199,7 @@ pub extern "C" fn trap_stub() {
 /// Host tests: events are collected instead.
 #[cfg(feature = "host")]
 pub mod host {
-    use super::*;
+    use super::{ErrorEvent, Kind, Lock, SEEN, Seen};
     pub static LOG: Lock<([ErrorEvent; 16], usize)> = Lock::new(([ErrorEvent::new(Kind::Core); 16], 0));
 
     /// The errors raised since the last call: (number, copy of the last one). Also forgets what was seen.

@@ -25,6 +25,11 @@ use crate::program::View;
 const DIRTY_START: u64 = CACHE_START + 0x2000_0000;
 const COLD_START: u64 = CACHE_START + 0x2800_0000;
 
+/// Is this host address in a dirty region?
+pub fn is_dirty_code(host: u64) -> bool {
+    (DIRTY_START..COLD_START).contains(&host)
+}
+
 /// Bytes of the indirect entry in front of the body (`mov rcx, fs:[slot 0]`).
 pub const INDIRECT_ENTRY: u64 = 9;
 
@@ -245,7 +250,7 @@ impl Cache {
         }
         let i = record.info.partition_point(|x| x.host <= at) - 1;
         let x = &record.info[i];
-        let spilled = (x.spilled != 0xff && at >= x.spill.0 && at < x.spill.1).then(|| if x.spilled & 0x80 != 0 { (x.spilled & 0x7f, 0) } else { (x.spilled, 6) });
+        let spilled = (x.spilled != 0xff && at >= x.spill.0 && at < x.spill.1).then_some(if x.spilled & 0x80 != 0 { (x.spilled & 0x7f, 0) } else { (x.spilled, 6) });
         Some(Position {
             pc: record.start.wrapping_add(x.pc as i64 as u64),
             len: x.len,

@@ -27,6 +27,11 @@ pub extern "C" fn slow() {
             return;
         }
         if !(kind == LOAD && partial(ctx, sp, addr, size)) {
+            if !crate::cache::is_dirty_code(ctx.scratch[slot::CONTINUE as usize]) {
+                // Clean code takes the rest of the region for checked. Dirty code asks at every access; it also reports this one.
+                ctx.scratch[slot::CONTINUE as usize] = crate::dirty::enter();
+                return;
+            }
             complained = true;
             complain(kind, pc, sp, addr, size);
         }
@@ -49,7 +54,7 @@ fn partial(ctx: &ThreadContext, sp: u64, addr: u64, size: u64) -> bool {
     crate::startup::config().partial_loads_ok != 0
         && size >= 4
         && size.is_power_of_two()
-        && addr % size == 0
+        && addr.is_multiple_of(size)
         && (addr..addr + size).any(|a| access::addressable(ctx, sp, a))
 }
 
@@ -58,7 +63,7 @@ fn partial(ctx: &ThreadContext, sp: u64, addr: u64, size: u64) -> bool {
 fn in_loader(ctx: &ThreadContext, sp: u64, pc: u64, addr: u64, size: u64) -> bool {
     let config = crate::startup::config();
     let loader = &config.mappings[..config.mapping_count as usize];
-    size >= 8 && (addr % 16 == 0 || access::addressable(ctx, sp, addr)) && loader.iter().any(|m| m.kind == mapping::INTERPRETER && pc >= m.start && pc < m.end)
+    size >= 8 && (addr.is_multiple_of(16) || access::addressable(ctx, sp, addr)) && loader.iter().any(|m| m.kind == mapping::INTERPRETER && pc >= m.start && pc < m.end)
 }
 
 fn complain(kind: u32, pc: u64, sp: u64, addr: u64, size: u64) {

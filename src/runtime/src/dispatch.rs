@@ -27,16 +27,16 @@ pub extern "C" fn entry_of_rip() -> u64 {
 
 /// First execution of a direct branch: translate its target and patch it. `data` = {program target, address of the rel32}; the link
 /// stub lies just in front of it.
-pub extern "C" fn link(data: *const [u64; 2]) -> u64 {
+pub extern "C" fn link(data: u64) -> u64 {
     // SAFETY: link stubs pass the address of their own data.
-    let [target, patch] = unsafe { data.read_unaligned() };
+    let [target, patch] = unsafe { (data as *const [u64; 2]).read_unaligned() };
     context::current().target = target;
     let mut cache = CACHE.lock();
     let Some(body) = cache.find_or_translate(target) else {
         drop(cache);
         fault::bad_jump(target)
     };
-    cache.link(patch, data as u64 - STUB_SIZE, target, body);
+    cache.link(patch, data - STUB_SIZE, target, body);
     body
 }
 

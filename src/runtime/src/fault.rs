@@ -5,7 +5,7 @@ use crate::cache::CACHE;
 use crate::safepoint::deliver;
 use memcheck_abi::context::{RCX, RSP, ThreadContext};
 use memcheck_abi::event::Kind;
-use memcheck_abi::layout::{CACHE_END, CACHE_START, IMAGE_BASE, PROGRAM_END};
+use memcheck_abi::layout::{CACHE_END, CACHE_START, IMAGE_BASE, PROGRAM_END, RED_ZONE};
 use memcheck_abi::replace::Func;
 use memcheck_rt::{access, context, report};
 
@@ -42,12 +42,12 @@ pub fn bad_jump(target: u64) -> ! {
 }
 
 /// Entry from `asm::fault_entry`. Returns the host address to go on at, when the fault was repaired.
-pub extern "C" fn handle(fault: *const Fault) -> u64 {
+pub extern "C" fn handle(fault: u64) -> u64 {
     let ctx = context::current();
     // SAFETY: the tracer filled the record in this thread's slot.
-    let fault = unsafe { &*fault };
+    let fault = unsafe { &*(fault as *const Fault) };
     let host = fault.regs[RIP];
-    let in_image = host >= IMAGE_BASE && host < CACHE_START;
+    let in_image = (IMAGE_BASE..CACHE_START).contains(&host);
     let in_cache = (CACHE_START..CACHE_END).contains(&host);
     let at_lookup = fault.signo == SIGSEGV && (in_image || in_cache) && is_lookup(host);
     if in_image && !at_lookup {
@@ -103,11 +103,17 @@ fn program_fault(ctx: &mut ThreadContext, fault: &Fault, pc: u64) -> ! {
         addr = at;
         let reported = at < PROGRAM_END && access::first_unaddressable(ctx, sp, at, size.max(1)).is_some();
         let byte = if fault.addr > at && fault.addr < at + size { fault.addr } else { at };
-        if !reported && !is_present(byte, sp) {
+        if !reported && !is_present(byte, sp) && !overflows(ctx, byte, sp) {
             report::raise(kind, pc, sp, |e| (e.addr, e.has_addr, e.size) = (at, 1, size));
         }
     }
     deliver(ctx, fault.signo, fault.code, if fault.signo == SIGILL { pc } else { addr })
+}
+
+/// Is this the thread's own frame, for which its stack has no room? That is named as a stack overflow, not as an error of addressing.
+fn overflows(ctx: &ThreadContext, addr: u64, sp: u64) -> bool {
+    const PUSHED: u64 = 8;
+    (sp.saturating_sub(RED_ZONE + PUSHED)..ctx.stack_high).contains(&addr)
 }
 
 /// Is something mapped here that the program may use in some way? Then the fault is about permissions, or the end of a file: no error of

@@ -34,12 +34,9 @@ pub fn add_redirect(pc: u64, func: u32, resolver: bool) {
 
 /// Redirects of an unmapped range mean nothing any more.
 pub fn remove_redirects(start: u64, end: u64) {
-    for i in 0..SLOTS {
-        let key = KEYS[i].load(Ordering::Relaxed);
-        if key >= start && key < end {
-            // The slot stays occupied (probing goes on past it) but matches nothing.
-            KEYS[i].store(1, Ordering::Release);
-        }
+    for key in KEYS.iter().filter(|key| (start..end).contains(&key.load(Ordering::Relaxed))) {
+        // The slot stays occupied (probing goes on past it) but matches nothing.
+        key.store(1, Ordering::Release);
     }
 }
 

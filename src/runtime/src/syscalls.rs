@@ -83,8 +83,8 @@ fn special(ctx: &mut ThreadContext, s: Special) -> i64 {
 
 fn is_last_thread() -> bool {
     let path = b"/proc/self/task\0";
-    // SAFETY: stat on a constant path into our buffer of the kernel's size.
     let mut stat = [0u64; 18];
+    // SAFETY: stat on a constant path into our buffer of the kernel's size.
     let r = unsafe { sys::syscall3(4, path.as_ptr() as u64, stat.as_mut_ptr() as u64, 0) };
     // The number of links of the task directory is the number of threads plus two.
     r == 0 && stat[2] == 3
