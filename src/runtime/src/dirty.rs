@@ -227,7 +227,7 @@ pub fn step(ctx: &mut ThreadContext) {
     // SAFETY: the translator put the address of a complete plan there.
     let plan = unsafe { &*(ctx.scratch[slot::ADDRESS as usize] as *const Plan) };
     let regs = shadow_regs(ctx);
-    let mut thread = Thread { ctx, reported: false, silent: false };
+    let mut thread = Thread { ctx, reported: 0, silent: false };
     memcheck_semantics::run(plan, regs, &mut thread);
 }
 
@@ -245,8 +245,8 @@ pub fn after_syscall(ctx: &ThreadContext) {
 /// The thread as the rules see it.
 struct Thread<'a> {
     ctx: &'a mut ThreadContext,
-    /// One invalid access is reported for each instruction.
-    reported: bool,
+    /// Kinds of invalid accesses that the instruction was blamed for: each once.
+    reported: u32,
     /// Looking ahead: nothing is reported.
     silent: bool,
 }
@@ -257,8 +257,9 @@ impl Thread<'_> {
     }
 
     fn invalid(&mut self, kind: Kind, addr: u64, size: usize) {
-        if !self.reported && !self.silent {
-            self.reported = true;
+        let bit = 1 << kind as u32;
+        if self.reported & bit == 0 && !self.silent {
+            self.reported |= bit;
             report::raise(kind, self.ctx.regs.rip, self.sp(), |e| (e.addr, e.has_addr, e.size) = (addr, 1, size as u64));
         }
     }
@@ -375,7 +376,7 @@ impl Machine for Thread<'_> {
     }
 
     fn complain(&mut self, complaint: Complaint, regs: &ShadowRegs) {
-        if self.silent {
+        if self.silent || crate::startup::UNDEF.load(Ordering::Relaxed) == 0 {
             return;
         }
         let (pc, sp) = (self.ctx.regs.rip, self.sp());

@@ -18,6 +18,9 @@ pub const fn rip_slot() -> Mem {
     Mem::ctx(offset::REGS + 16 * 8)
 }
 
+/// Checked operands remembered at a time.
+const MAX_KNOWN: usize = 12;
+
 /// Code that is emitted behind the region because it is seldom run.
 pub enum Cold {
     Check { patches: Vec<usize>, restore_rcx: bool, mem: Mem, size: u32, kind: u32, back: usize },
@@ -54,6 +57,10 @@ pub struct Emitter<'a> {
     pub pending: Option<Pending>,
     /// Dirty mode: vector registers 0..16 that the region has written so far.
     pub vectors_written: u32,
+    /// Operands (and sizes) whose V bytes are known to be zero here: checked or defined by the region, registers unchanged since.
+    known: Vec<(Mem, u32)>,
+    /// The operand is built on a scratch register: it means nothing later.
+    passing: bool,
 }
 
 pub fn emit_region<'a>(t: &'a mut Translator, program: &'a dyn Program, items: &[Item], tail: Tail, at: Place, shadow: Option<&'a mut dyn Shadow>) -> Region {
@@ -63,7 +70,7 @@ pub fn emit_region<'a>(t: &'a mut Translator, program: &'a dyn Program, items: &
         _ => first,
     };
     let placeholder = Item { insn: Instruction::default(), raw: [0; 15], pc: start, len: 0, flags_live: true, deferred: false, released: 0, noise: false, batch: 1, client_request: false };
-    let mut e = Emitter { asm: Asm::new(at.hot), hot: at.hot, t, program, cold: Vec::new(), exits: Vec::new(), info: Vec::with_capacity(items.len() + 1), item: placeholder, shadow, pending: None, vectors_written: 0 };
+    let mut e = Emitter { asm: Asm::new(at.hot), hot: at.hot, t, program, cold: Vec::new(), exits: Vec::new(), info: Vec::with_capacity(items.len() + 1), item: placeholder, shadow, pending: None, vectors_written: 0, known: Vec::new(), passing: false };
     e.asm.load(RCX, &spill(slot::RCX));
     let body = e.asm.offset();
     if program.is_writable(start) {
@@ -73,6 +80,7 @@ pub fn emit_region<'a>(t: &'a mut Translator, program: &'a dyn Program, items: &
     for item in items {
         e.begin(item, start);
         e.instruction();
+        e.forget();
         end = item.pc + u64::from(item.len);
     }
     match tail {
@@ -342,7 +350,9 @@ impl Emitter<'_> {
         let from = self.asm.offset() as u32;
         load(self, r);
         let mem = build(self, r);
+        self.passing = true;
         f(self, mem, true);
+        self.passing = false;
         let to = self.asm.offset() as u32;
         self.asm.load(r, &spill(SLOT_ADDRESS_REGISTER));
         if let Some(i) = self.info.last_mut() {
@@ -363,6 +373,44 @@ impl Emitter<'_> {
         [2u8, 6, 7, 0, 3, 1].into_iter().find(|r| mask & 1 << r == 0).unwrap_or(5)
     }
 
+    fn is_known(&self, mem: &Mem, size: u32) -> bool {
+        let inside = |known: &Mem, n: u32| mem.disp >= known.disp && i64::from(mem.disp) + i64::from(size) <= i64::from(known.disp) + i64::from(n);
+        let same = |known: &Mem| known.base == mem.base && known.index == mem.index && known.addr32 == mem.addr32;
+        self.known.iter().any(|(known, n)| same(known) && inside(known, *n))
+    }
+
+    /// From here on the V bytes are zero: a check that finds something else leaves for dirty code, and does not come back to this.
+    fn learn(&mut self, mem: &Mem, size: u32) {
+        if self.shadow.is_some() || self.passing || size > 64 {
+            return;
+        }
+        if self.known.len() >= MAX_KNOWN {
+            self.known.remove(0);
+        }
+        self.known.push((*mem, size));
+    }
+
+    /// What the instruction just emitted makes of that knowledge.
+    fn forget(&mut self) {
+        let insn = self.item.insn;
+        if insn.is_string_instruction() || self.item.client_request {
+            self.known.clear();
+        }
+        if self.known.is_empty() {
+            return;
+        }
+        let mut written = 0u32;
+        for used in self.t.factory.info(&insn).used_registers() {
+            if !matches!(used.access(), OpAccess::Read | OpAccess::CondRead | OpAccess::NoMemAccess | OpAccess::None)
+                && let Some(r) = gpr(used.register())
+            {
+                written |= 1 << r;
+            }
+        }
+        let touched = |r: Option<u8>| r.is_some_and(|r| written >> r & 1 != 0);
+        self.known.retain(|(m, _)| !touched(m.base) && !touched(m.index.map(|(r, _)| r)));
+    }
+
     /// Check an access of `size` bytes at `mem`.
     pub fn check(&mut self, mem: &Mem, size: u32, kind: u32) {
         if size == 0 {
@@ -374,6 +422,10 @@ impl Emitter<'_> {
         if mem.base.is_none() && mem.index.is_none() && kind == LOAD && self.program.is_constant(mem.disp as i64 as u64) {
             return;
         }
+        if self.is_known(mem, size) {
+            return;
+        }
+        self.learn(mem, size);
         let on_stack = mem.base == Some(RSP) && mem.index.is_none() && mem.disp >= -128 && !mem.addr32;
         if on_stack && kind == STORE && size <= 64 {
             return self.define(mem, size);

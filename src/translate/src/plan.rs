@@ -3,6 +3,7 @@
 use crate::Program;
 use crate::decode::{Item, Tail};
 use alloc::vec::Vec;
+use memcheck_abi::layout::RED_ZONE;
 use iced_x86::{Decoder, DecoderOptions, FlowControl, Instruction, InstructionInfoFactory, Mnemonic, OpKind, Register, RflagsBits};
 
 /// The arithmetic flags.
@@ -137,9 +138,18 @@ fn releases(items: &mut [Item]) {
             break;
         }
     }
+    if total == 16 && before.last().is_some_and(|i| i.insn.op0_register() == Register::RBP) || before.iter().any(|i| below_stack(&i.insn)) {
+        // A leaf: what it left in its red zone is nobody's initial value either.
+        total += RED_ZONE as u32;
+    }
     last.released = total;
     // A function that takes down a frame is compiled: its caller expects nothing in the flags. (Leaves written by hand may.)
-    last.noise = total > 8;
+    last.noise = before.iter().any(|i| i.deferred);
+}
+
+/// Does it touch memory below the stack pointer?
+fn below_stack(insn: &Instruction) -> bool {
+    insn.memory_base() == Register::RSP && (insn.memory_displacement64() as i64) < 0 && insn.mnemonic() != Mnemonic::Lea
 }
 
 /// Runs of pops are checked, and runs of pushes made defined, at once, by the first. Prologues save a register between moves: what
