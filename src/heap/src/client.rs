@@ -284,11 +284,17 @@ pub fn move_mempool(ctx: &mut ThreadContext, from: u64, to: u64) {
     }
 }
 
+/// A chunk is somewhere else now, or of another size; the program has moved its contents and their state itself.
 pub fn mempool_change(ctx: &mut ThreadContext, pool: u64, old: u64, new: u64, size: u64) {
-    mempool_free(ctx, pool, old);
-    if mempool_exists(pool) {
-        mempool_alloc(ctx, pool, new, size);
+    if pool_of(ctx, pool).is_none() {
+        return;
     }
+    let mut client = CLIENT.lock();
+    let Some(marked) = client.marked.remove(&(old, pool)) else {
+        drop(client);
+        return block::invalid(ctx, old);
+    };
+    client.marked.insert((new, pool), Marked { size, ..marked });
 }
 
 pub fn mempool_exists(pool: u64) -> bool {

@@ -84,7 +84,10 @@ fn pools() {
     client::mempool_free(ctx, area, area + 100);
     assert_eq!(drain().1.kind, Kind::InvalidFree as u32);
     client::mempool_change(ctx, area, area + 200, area + 300, 40);
-    assert_a(area + 300, 40, false);
+    assert_eq!(place_of(area + 335), (CLIENT, area + 300, 40));
+    assert_a(area + 200, 30, false);
+    assert_a(area + 300, 40, true);
+    shadow::make_defined(area + 300, 40);
     client::mempool_trim(ctx, area, area + 310, 100);
     assert_a(area + 300, 10, true);
     assert_a(area + 310, 30, false);
