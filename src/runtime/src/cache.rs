@@ -169,11 +169,13 @@ impl Cache {
         let mut translator = self.translator.take()?;
         let mut plans = self.plans.take().unwrap_or_default();
         let at = Place { hot: self.dirty_hot.next_multiple_of(16), cold: self.cold };
-        let region = translator.translate_dirty(&View { high: &self.high, original: pc }, pc, at, &mut plans);
+        let view = View { high: &self.high, original: pc };
+        let region = translator.translate_dirty(&view, pc, at, &mut plans);
+        let keep = view.is_writable(pc);
         (self.translator, self.plans) = (Some(translator), Some(plans));
         let region = region?;
         let body = at.hot + u64::from(region.body);
-        self.place(&region, pc, at, false, true);
+        self.place(&region, pc, at, keep, true);
         let (dead, stale) = crate::dirty::dead_at(pc);
         self.dirty.insert(pc, (body, dead, stale));
         Some((body, dead, stale))
@@ -308,11 +310,13 @@ impl Cache {
         }
     }
 
-    /// Has the code of the region around this host address changed since it was translated? Then it is invalidated.
-    pub fn recheck(&mut self, host: u64) -> bool {
+    /// Has the code of the region around this host address changed since it was translated (`surely`: its own comparison says so)?
+    /// Then it is invalidated.
+    pub fn recheck(&mut self, host: u64, surely: bool) -> bool {
         let Some(index) = self.index_of_host(host) else { return false };
         let r = &self.regions[index];
         let changed = match &r.bytes {
+            _ if surely => true,
             Some(bytes) => **bytes != *copy_code(r.start, r.end),
             None => !r.alive,
         };

@@ -19,18 +19,19 @@ pub extern "C" fn helper() {
         number::STRING => string(ctx, argument >> 8),
         number::CLIENT_REQUEST => requests::request(ctx, (argument >> 8) as u8),
         number::STEP => dirty::step(ctx),
-        number::CODE_CHECK => code_check(ctx),
+        number::CODE_CHECK => code_check(ctx, argument >> 8 != 0),
         _ => report::internal("unknown helper"),
     }
 }
 
-/// Code in a writable page: if it changed, the region is dropped and the new code translated.
-fn code_check(ctx: &mut ThreadContext) {
+/// Code in a writable page: if it changed, the region is dropped and the new code translated. `surely`: it did.
+fn code_check(ctx: &mut ThreadContext, surely: bool) {
     let here = ctx.scratch[slot::CONTINUE as usize];
     let mut cache = CACHE.lock();
-    if cache.recheck(here) {
+    if cache.recheck(here, surely) {
         let pc = ctx.regs.rip;
-        let body = cache.find_or_translate(pc);
+        let dirty = dirty::shadow_regs(ctx).dirty != 0;
+        let body = if dirty { cache.find_dirty(pc).map(|(body, ..)| body) } else { cache.find_or_translate(pc) };
         drop(cache);
         ctx.scratch[slot::CONTINUE as usize] = body.unwrap_or_else(|| crate::fault::bad_jump(pc));
     }

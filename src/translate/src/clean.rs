@@ -2,7 +2,7 @@
 
 use crate::decode::{Flow, Item, Tail, flow};
 use crate::emit::{Asm, CC_NE, Mem, RAX, RCX, RSI, RSP, Seg};
-use crate::{Exit, InsnInfo, LEAVE_CALL, LEAVE_JUMP, LOAD, MODIFY, Place, Program, Region, STORE, Shadow, Translator, check_descriptor, control, gpr, helper, relocate, slot, stack};
+use crate::{Exit, InsnInfo, LEAVE_CALL, LEAVE_JUMP, LOAD, MODIFY, Place, Program, Region, STORE, Shadow, Translator, check_descriptor, changing, control, gpr, helper, relocate, slot, stack};
 use alloc::vec::Vec;
 use iced_x86::{Code, Instruction, InstructionInfoFactory, Mnemonic, OpAccess, OpKind, Register};
 use memcheck_abi::context::offset;
@@ -29,6 +29,8 @@ pub enum Cold {
     Step { patches: Vec<usize>, restore_rcx: bool, pc: u64, plan: u64, back: usize },
     /// Dirty mode: leave for an address, clean or dirty as the registers are then.
     DirtyExit { patch: usize, target: u64, argument: u32 },
+    /// The program's code is not what was translated; see `changing`.
+    Changed { patches: Vec<usize>, live: bool, pc: u64, back: usize },
 }
 
 /// State of the instruction being emitted in dirty mode; see `dirty`.
@@ -74,7 +76,7 @@ pub fn emit_region<'a>(t: &'a mut Translator, program: &'a dyn Program, items: &
     e.asm.load(RCX, &spill(slot::RCX));
     let body = e.asm.offset();
     if program.is_writable(start) {
-        control::code_check(&mut e, start);
+        changing::check(&mut e, start, items);
     }
     let mut end = start + 1;
     for item in items {
@@ -156,6 +158,7 @@ impl Emitter<'_> {
                 self.asm.u64(self.hot + patch as u64);
             }
             Cold::Step { .. } | Cold::DirtyExit { .. } => self.dirty_stub(hot, stub),
+            Cold::Changed { patches, live, pc, back } => self.changed_stub(hot, patches, live, pc, back),
         }
     }
 

@@ -31,12 +31,6 @@ pub fn client_request(e: &mut Emitter) {
     call_helper(e, helper::CLIENT_REQUEST | u32::from(e.item.raw[REQUEST_KIND]) << 8);
 }
 
-/// Code of a writable page: ask whether it is still what was translated.
-pub fn code_check(e: &mut Emitter, start: u64) {
-    e.item.pc = start;
-    call_helper(e, helper::CODE_CHECK);
-}
-
 /// Call runtime helper `argument`; all registers survive, except what the helper changes on purpose.
 pub fn call_helper(e: &mut Emitter, argument: u32) {
     let pc = e.item.pc;

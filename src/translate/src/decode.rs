@@ -5,7 +5,7 @@
 
 use crate::Program;
 use alloc::vec::Vec;
-use iced_x86::{Code, Decoder, DecoderOptions, FlowControl, Instruction, Mnemonic, OpKind};
+use iced_x86::{Code, Decoder, DecoderOptions, FlowControl, Instruction, Mnemonic, OpKind, Register};
 
 /// Longest region, in instructions and in conditional branches.
 const MAX_INSTRUCTIONS: usize = 60;
@@ -118,10 +118,14 @@ pub fn flow(insn: &Instruction) -> Flow {
     }
 }
 
-/// Might this write to memory other than the stack? (Generous: some that only read are among them.)
+/// Might this write to memory other than the frame? (Generous: some that only read are among them.)
 fn may_store(insn: &Instruction) -> bool {
+    let frame = insn.memory_base() == Register::RSP && insn.memory_index() == Register::None;
     insn.is_string_instruction()
-        || insn.op_count() > 0 && insn.op0_kind() == OpKind::Memory && !matches!(insn.mnemonic(), Mnemonic::Cmp | Mnemonic::Test | Mnemonic::Push | Mnemonic::Nop)
+        || insn.op_count() > 0
+            && insn.op0_kind() == OpKind::Memory
+            && !frame
+            && !matches!(insn.mnemonic(), Mnemonic::Cmp | Mnemonic::Test | Mnemonic::Push | Mnemonic::Nop)
 }
 
 /// Keep only the first `most` instructions of a region.

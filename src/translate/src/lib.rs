@@ -20,6 +20,7 @@
 #![no_std]
 extern crate alloc;
 
+pub mod changing;
 pub mod clean;
 pub mod control;
 pub mod decode;
@@ -65,7 +66,8 @@ pub mod helper {
     pub const CLIENT_REQUEST: u32 = 3;
     /// Dirty mode: apply the rule of the plan at slot 2 to the instruction at regs.rip.
     pub const STEP: u32 = 5;
-    /// Code in a writable page: has it changed since it was translated? Argument unused; slot 2 = region's check record.
+    /// Code in a writable page is no longer what was translated (argument 1), or could not be compared in place (0). Slot 3 = an
+    /// address in the region.
     pub const CODE_CHECK: u32 = 4;
 }
 
