@@ -133,7 +133,7 @@ macro_rules! routine {
 }
 
 // ctx.target = program address, rcx in slot 0.
-routine!(dispatch, "mov rcx, fs:[{s0}]\n mov fs:[{s1}], rax\n", crate::dispatch::dispatch, "mov fs:[{s3}], rax\n");
+routine!(dispatch_slow, "mov rcx, fs:[{s0}]\n mov fs:[{s1}], rax\n", crate::dispatch::dispatch, "mov fs:[{s3}], rax\n");
 // rax = link data, the program's rax in slot 1.
 routine!(link, "", crate::dispatch::link, "mov fs:[{s3}], rax\n");
 // Slow check, Rust part: slots 1 to 4 as `Stubs::check` says.
@@ -265,6 +265,58 @@ pub extern "C" fn check() {
     )
 }
 
+/// Go to ctx.target, rcx in slot 0: a low target by the branch table, a high one by the table of `far`. The latter comes here at
+/// every branch, so a waiting signal must be noticed.
+#[unsafe(naked)]
+pub extern "C" fn dispatch() {
+    naked_asm!(
+        "mov ecx, fs:[{target}+4]
+         jrcxz 5f
+         jmp 8f
+         5: mov rcx, fs:[{target}]
+         mov rcx, gs:[rcx*8+{branch_table}]
+         jrcxz 6f
+         jmp rcx
+         6: jmp {slow}
+         8: mov fs:[{s1}], rax
+         mov fs:[{s9}], rdx
+         lahf
+         seto al
+         mov fs:[{s5}], rax
+         mov rax, fs:[{target}]
+         mov rdx, rax
+         shr rdx, 16
+         mov ecx, edx
+         xor ecx, eax
+         movzx ecx, cx
+         lea rax, [rip+{far}]
+         mov rcx, [rax+rcx*8]
+         mov rax, rcx
+         shr rax, 32
+         xor eax, edx
+         or eax, fs:[{pending}]
+         jnz 7f
+         mov ecx, ecx
+         movabs rax, {cache_start}
+         add rcx, rax
+         mov rdx, fs:[{s9}]
+         mov rax, fs:[{s5}]
+         add al, 0x7f
+         sahf
+         mov rax, fs:[{s1}]
+         jmp rcx
+         7: mov rdx, fs:[{s9}]
+         mov rax, fs:[{s5}]
+         add al, 0x7f
+         sahf
+         mov rax, fs:[{s1}]
+         jmp {slow}",
+        s1 = const S1, s5 = const S5, s9 = const S9, target = const offset::TARGET, pending = const offset::PENDING,
+        branch_table = const memcheck_abi::layout::TABLE_DISPLACEMENT, cache_start = const memcheck_abi::layout::CACHE_START,
+        far = sym crate::far::TABLE, slow = sym dispatch_slow,
+    )
+}
+
 /// End of a dirty region: to clean code if no register is dirty. rcx in slot 0, ctx.target.
 #[unsafe(naked)]
 pub extern "C" fn dirty_branch() {
@@ -272,7 +324,10 @@ pub extern "C" fn dirty_branch() {
         "mov rcx, fs:[{dirty}]
          jrcxz 5f
          jmp {leave}
-         5: mov rcx, fs:[{target}]
+         5: mov ecx, fs:[{target}+4]
+         jrcxz 7f
+         jmp {dispatch}
+         7: mov rcx, fs:[{target}]
          mov rcx, gs:[rcx*8+{branch_table}]
          jrcxz 6f
          jmp rcx
@@ -479,6 +534,8 @@ pub extern "C" fn replace() {
          mov fs:[{s0}], rcx
          cmp qword ptr fs:[{dirty}], 0
          jne 6f
+         cmp rcx, {code_end}
+         jae 4f
          mov rcx, gs:[rcx*8+{branch_table}]
          jrcxz 4f
          jmp rcx
@@ -504,7 +561,7 @@ pub extern "C" fn replace() {
         regs = const offset::REGS, guest_rsp = const offset::GUEST_RSP, runtime_rsp = const offset::RUNTIME_RSP,
         s0 = const S0, s4 = const S4, pending = const offset::PENDING, target = const offset::TARGET,
         branch_table = const memcheck_abi::layout::TABLE_DISPLACEMENT, magic = const memcheck_abi::layout::MAGIC_BASE,
-        table = sym crate::replaced::TABLE, dispatch = sym dispatch, leave = sym crate::safepoint::after_replaced,
+        code_end = const memcheck_abi::layout::CODE_END, table = sym crate::replaced::TABLE, dispatch = sym dispatch, leave = sym crate::safepoint::after_replaced,
     )
 }
 

@@ -19,6 +19,7 @@ use memcheck_rt::{report, sys};
 use memcheck_translate::{InsnInfo, Options, Place, Program, Region, Stubs, Translator};
 
 use crate::dirty::{Found, Plans};
+use crate::far;
 use crate::program::View;
 
 /// Parts of the cache: clean regions are dense, so that they share cache lines and pages with each other only.
@@ -189,6 +190,7 @@ impl Cache {
             table_entry(pc).store(at, Ordering::Release);
         } else {
             self.high.insert(pc, at);
+            far::insert(pc, at);
         }
         for exit in &region.exits {
             if let Some(target) = self.lookup(exit.target) {
@@ -290,6 +292,14 @@ impl Cache {
         }
     }
 
+    /// The indirect branch in the region at this host address goes to high code: it is translated anew, so that it can.
+    pub fn branch_goes_far(&mut self, host: u64) {
+        if let (Some(p), Some(index)) = (self.position(host), self.index_of_host(host)) {
+            far::mark(p.pc);
+            self.kill(index);
+        }
+    }
+
     fn kill(&mut self, index: usize) {
         let r = &mut self.regions[index];
         r.alive = false;
@@ -307,6 +317,7 @@ impl Cache {
             let _ = table_entry(pc).compare_exchange(host, 0, Ordering::AcqRel, Ordering::Relaxed);
         } else if self.high.get(&pc) == Some(&host) {
             self.high.remove(&pc);
+            far::remove(pc);
         }
     }
 

@@ -1,8 +1,8 @@
 //! Find or make the translation of a program address.
 #![allow(unsafe_code, reason = "reads link data from the code cache")]
 
-use crate::cache::{CACHE, lookup_low};
-use crate::fault;
+use crate::cache::{CACHE, INDIRECT_ENTRY, lookup_low};
+use crate::{far, fault};
 use memcheck_rt::context;
 
 /// Host address of the body of the translation of `pc`.
@@ -10,7 +10,12 @@ pub fn body_of(pc: u64) -> u64 {
     if let Some(body) = lookup_low(pc) {
         return body;
     }
-    let found = CACHE.lock().find_or_translate(pc);
+    let mut cache = CACHE.lock();
+    let found = cache.find_or_translate(pc);
+    if let Some(body) = found {
+        far::insert(pc, body - INDIRECT_ENTRY);
+    }
+    drop(cache);
     found.unwrap_or_else(|| fault::bad_jump(pc))
 }
 

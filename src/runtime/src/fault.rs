@@ -60,6 +60,9 @@ pub extern "C" fn handle(fault: u64) -> u64 {
     if at_lookup || !in_cache {
         // The target is too high for the branch table, or its entry is garbage. The branch itself is done, but for rcx.
         ctx.regs.gpr[RCX] = ctx.scratch[0];
+        if in_cache {
+            CACHE.lock().branch_goes_far(host);
+        }
         return crate::dispatch::body_of(ctx.target);
     }
     let position = CACHE.lock().position(host);

@@ -94,6 +94,10 @@ impl Program for View<'_> {
         space::mapping_of(addr).is_some_and(|(_, _, prot, kind)| prot & WRITE == 0 && kind & kind::SHARED == 0)
     }
 
+    fn is_far(&self, pc: u64) -> bool {
+        crate::far::is_far(pc)
+    }
+
     fn is_writable(&self, pc: u64) -> bool {
         space::mapping_of(pc).is_some_and(|(_, _, prot, kind)| prot & WRITE != 0 || kind & kind::SHARED != 0)
     }

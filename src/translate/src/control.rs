@@ -187,6 +187,9 @@ fn branch_to_target(e: &mut Emitter, leave: u32) {
         e.asm.store_imm(&spill(slot::ARGUMENT), 8, argument as i32);
         return e.asm.jmp(e.t.stubs.dirty_branch);
     }
+    if e.program.is_far(e.item.pc) {
+        return e.asm.jmp(e.t.stubs.dispatch);
+    }
     e.asm.load(RCX, &table(RCX));
     let miss = e.asm.jrcxz_forward();
     e.asm.jmp_reg(RCX);

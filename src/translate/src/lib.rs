@@ -140,6 +140,10 @@ pub trait Program {
     /// The page of `pc` is writable, through this or another mapping: the code may change under us. Regions there end behind every
     /// store and begin with a comparison.
     fn is_writable(&self, pc: u64) -> bool;
+    /// The indirect branch at `pc` is known to go to code that has no entry in the branch table.
+    fn is_far(&self, _pc: u64) -> bool {
+        false
+    }
 }
 
 /// One program instruction in a region: enough to map a host address back to program state.
