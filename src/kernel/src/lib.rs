@@ -30,6 +30,7 @@ pub mod call;
 pub mod check;
 pub mod hooks;
 pub mod limits;
+pub mod proc_files;
 pub mod row;
 pub mod signals;
 pub mod sigtrap;

@@ -64,6 +64,16 @@ pub struct View<'a> {
     pub original: u64,
 }
 
+/// Bytes of code shown to the translator at a time. Code runs on from one mapping into the next, as in generated code that the
+/// program makes executable piece by piece.
+const LONGEST_REGION: u64 = 4096;
+
+/// End of the mapping around `pc`, if it can be executed.
+fn executable_end(pc: u64) -> Option<u64> {
+    let (_, end, prot, _) = space::mapping_of(pc)?;
+    (prot & EXEC != 0 && prot & READ != 0).then_some(end)
+}
+
 const EXEC: u32 = 4;
 const WRITE: u32 = 2;
 const READ: u32 = 1;
@@ -73,12 +83,14 @@ impl Program for View<'_> {
         if pc >= PROGRAM_END {
             return None;
         }
-        let (_, end, prot, _) = space::mapping_of(pc)?;
-        if prot & EXEC == 0 || prot & READ == 0 {
-            return None;
+        let mut end = executable_end(pc)?;
+        while end - pc < LONGEST_REGION
+            && let Some(next) = executable_end(end)
+        {
+            end = next;
         }
-        let len = (end - pc).min(4096) as usize;
-        // SAFETY: the mapping is readable, says the map that every mapping call of the program goes through.
+        let len = (end - pc).min(LONGEST_REGION) as usize;
+        // SAFETY: the mappings are readable, says the map that every mapping call of the program goes through.
         Some(unsafe { core::slice::from_raw_parts(pc as *const u8, len) })
     }
 

@@ -51,7 +51,7 @@ pub extern "C" fn start(rsp: u64) -> ! {
         fail("the address space for the shadow memory cannot be reserved (overcommit or ulimit -v)");
     }
     let stack = move_stack(config, rsp);
-    fix_auxv(config, &moves, rsp, stack);
+    memcheck_kernel::proc_files::keep_auxv(fix_auxv(config, &moves, rsp, stack));
     let rsp = rsp.wrapping_add(stack);
     if !cache::init(stubs(), Options { undef: config.undef_value_errors != 0, private_vectors: crate::vectors::acquire() }) {
         fail("the code cache cannot be mapped");
@@ -237,7 +237,7 @@ mod at {
     pub const SYSINFO_EHDR: u64 = 33;
 }
 
-fn fix_auxv(config: &Config, moves: &Moves, rsp: u64, delta: u64) {
+fn fix_auxv(config: &Config, moves: &Moves, rsp: u64, delta: u64) -> &'static [u8] {
     let vdso_moved = config.mappings[..config.mapping_count as usize].iter().filter(|m| m.kind == mapping::VDSO).all(|m| m.end <= PROGRAM_END);
     let mut at = rsp.wrapping_add(delta) + 8;
     for _ in 0..2 {
@@ -247,11 +247,13 @@ fn fix_auxv(config: &Config, moves: &Moves, rsp: u64, delta: u64) {
         }
         at += 8;
     }
+    let start = at;
     loop {
         // SAFETY: the auxiliary vector follows and ends with AT_NULL.
         let pair = unsafe { &mut *(at as *mut [u64; 2]) };
         match pair[0] {
-            at::NULL => return,
+            // SAFETY: the vector from its start to here, in the program's stack, which stays.
+            at::NULL => return unsafe { core::slice::from_raw_parts(start as *const u8, (at + 16 - start) as usize) },
             at::PHDR | at::ENTRY => pair[1] = moves.program.apply(pair[1]),
             at::BASE => pair[1] = moves.interpreter.apply(pair[1]),
             at::PLATFORM | at::BASE_PLATFORM | at::RANDOM | at::EXECFN => pair[1] = pair[1].wrapping_add(delta),

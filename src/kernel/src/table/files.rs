@@ -1,5 +1,6 @@
 //! Files and directories.
 
+use crate::proc_files;
 use crate::call::Call;
 use crate::row::Rule::{self, Do, In, IovIn, IovOut, Out, Set, Str};
 use crate::row::Size::{Arg, Fix, Ret};
@@ -28,7 +29,7 @@ const fn got(buf: u8, size: u8, name: &'static str) -> Rule {
 pub const ROWS: &[Row] = &[
     row(0, "read", "fd:4 buf count", &[got(1, 2, "read(buf)")]),
     row(1, "write", "fd:4 buf count", &[In(1, Arg(2), "write(buf)")]),
-    row(2, "open", "filename flags:4 mode:4", &[Str(0, "open(filename)")]).uses(|a| open_uses(a[1], 7, 4)),
+    row(2, "open", "filename flags:4 mode:4", &[Str(0, "open(filename)")]).uses(|a| open_uses(a[1], 7, 4)).act(proc_files::open),
     plain(3, "close", "fd:4"),
     row(4, "stat", "file_name buf", &[Str(0, "stat(file_name)"), Set(1, Fix(STAT), "stat(buf)")]),
     row(5, "fstat", "fd:4 buf", &[Set(1, Fix(STAT), "fstat(buf)")]),
@@ -77,7 +78,7 @@ pub const ROWS: &[Row] = &[
     row(217, "getdents64", "fd:4 dirp count:4", &[got(1, 2, "getdents64(dirp)")]),
     plain(221, "fadvise64", "fd:4 offset len advice:4"),
     row(235, "utimes", "filename tvp", &[Str(0, "utimes(filename)"), In(1, Fix(16), "utimes(tvp[0])"), Do(utimes_second)]),
-    row(257, "openat", "dfd:4 filename flags:4 mode:4", &[Str(1, "openat(filename)")]).uses(|a| open_uses(a[2], 15, 8)),
+    row(257, "openat", "dfd:4 filename flags:4 mode:4", &[Str(1, "openat(filename)")]).uses(|a| open_uses(a[2], 15, 8)).act(proc_files::openat),
     row(258, "mkdirat", "dfd:4 pathname mode:4", &[Str(1, "mkdirat(pathname)")]),
     row(259, "mknodat", "dfd:4 pathname mode:4 dev:4", &[Str(1, "mknodat(pathname)")]),
     row(260, "fchownat", "dfd:4 path owner:4 group:4 flag:4", &[Str(1, "fchownat(path)")]),

@@ -3,8 +3,8 @@
 //! ```text
 //! CACHE_START   state of the program's registers (rip-relative for all routines here)
 //!      +0x4000  routines: enter, exit, fault, and the stubs that translated code jumps to
-//!     +0x10000  code cache
-//! THREADS_START thread context, shadow registers, shadow call stack
+//!     +0x10000  code cache, and from the middle on its cold parts
+//! THREADS_START thread context, shadow registers
 //! ```
 //! `enter` loads all registers of the program, fs and gs bases included, and jumps; everything that leaves, be it a stub, the jump at
 //! the native program's end or the signal handler, comes to `exit`, which stores them and returns to Rust. In between the thread's fs
@@ -12,8 +12,8 @@
 #![allow(unsafe_code, reason = "generated routines, signal handler, and registers that are shared with both")]
 
 use iced_x86::{Code, Encoder, Instruction, MemoryOperand, Register};
-use memcheck_abi::context::{CallEntry, ThreadContext, offset};
-use memcheck_abi::layout::{CACHE_START, SLOT_CALL_STACK, THREADS_START, V_DISTANCE};
+use memcheck_abi::context::{ThreadContext, offset};
+use memcheck_abi::layout::{CACHE_START, SLOT_RUNTIME_STACK, THREADS_START, V_DISTANCE};
 use memcheck_translate::{SHADOW_REGS, Stubs, slot};
 use std::mem::offset_of;
 use std::sync::atomic::{AtomicBool, AtomicU32, AtomicU64, Ordering};
@@ -21,7 +21,8 @@ use std::sync::atomic::{AtomicBool, AtomicU32, AtomicU64, Ordering};
 const ROUTINES: u64 = CACHE_START + 0x4000;
 pub const CACHE: u64 = CACHE_START + 0x1_0000;
 pub const CACHE_SIZE: u64 = 0x10_0000;
-const CALL_STACK_SIZE: u64 = 0x4000;
+pub const COLD: u64 = CACHE + CACHE_SIZE;
+const BOTH: u64 = 2 * CACHE_SIZE;
 
 /// Why the program came back.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
@@ -36,13 +37,12 @@ pub enum Reason {
     Helper,
     Syscall,
     Replace,
-    ReturnMismatch,
     Release,
     StackMoved,
     DirtyBranch,
 }
 
-const REASONS: [Reason; 12] = [
+const REASONS: [Reason; 11] = [
     Reason::End,
     Reason::Fault,
     Reason::Dispatch,
@@ -51,7 +51,6 @@ const REASONS: [Reason; 12] = [
     Reason::Helper,
     Reason::Syscall,
     Reason::Replace,
-    Reason::ReturnMismatch,
     Reason::Release,
     Reason::StackMoved,
     Reason::DirtyBranch,
@@ -172,7 +171,7 @@ fn field(at: usize) -> MemoryOperand {
 
 fn scratch(k: i32) -> MemoryOperand {
     let displacement = i64::from(offset::SCRATCH + 8 * k);
-    MemoryOperand::new(Register::None, Register::None, 1, displacement, 4, false, Register::FS)
+    MemoryOperand::new(Register::None, Register::None, 1, displacement, 8, false, Register::FS)
 }
 
 impl Routines {
@@ -294,8 +293,8 @@ impl Gate {
         if !fsgsbase || !is_x86_feature_detected!("avx2") {
             return None;
         }
-        crate::world::map_private(CACHE_START, CACHE - CACHE_START + CACHE_SIZE, true);
-        crate::world::map_private(THREADS_START, SLOT_CALL_STACK + CALL_STACK_SIZE, false);
+        crate::world::map_private(CACHE_START, CACHE - CACHE_START + BOTH, true);
+        crate::world::map_private(THREADS_START, SLOT_RUNTIME_STACK, false);
         let components = if is_x86_feature_detected!("avx512f") { 0xe7 } else { 0x7 };
         let mut r = Routines { encoder: Encoder::new(64), bytes: Vec::new() };
         r.enter(components);
@@ -313,7 +312,6 @@ impl Gate {
             helper: r.stub(Reason::Helper, rax, exit),
             syscall: r.stub(Reason::Syscall, None, exit),
             replace: r.stub(Reason::Replace, None, exit),
-            ret_mismatch: r.stub(Reason::ReturnMismatch, rcx, exit),
             release: r.stub(Reason::Release, rcx, exit),
             stack_moved: r.stub(Reason::StackMoved, rcx, exit),
             dirty_branch: r.stub(Reason::DirtyBranch, rcx, exit),
@@ -335,30 +333,19 @@ impl Gate {
         unsafe { &mut *(THREADS_START as *mut ThreadContext) }
     }
 
-    /// Fresh context: bases, empty call stack, no dirty registers.
+    /// Fresh context: bases, no dirty registers.
     pub fn reset_context(&mut self, fs: u64, gs: u64) {
         let ctx = self.context();
         ctx.self_ptr = THREADS_START;
         ctx.scratch = [0x5c5c_5c5c_5c5c_5c5c; 16];
+        ctx.scratch[slot::ALIGNMENT_CHECK as usize] = 0;
         (ctx.guest_fs, ctx.guest_gs) = (fs, gs);
-        ctx.call_base = THREADS_START + SLOT_CALL_STACK;
-        ctx.call_top = ctx.call_base;
-        ctx.call_limit = ctx.call_base + CALL_STACK_SIZE - 64;
-        *self.top_entry() = CallEntry::default();
         self.set_dirty(0);
     }
 
     pub fn set_dirty(&mut self, mask: u64) {
         // SAFETY: behind the context in the same mapping.
         unsafe { *((THREADS_START as i64 + i64::from(SHADOW_REGS)) as *mut u64) = mask };
-    }
-
-    /// The topmost entry of the shadow call stack.
-    pub fn top_entry(&mut self) -> &mut CallEntry {
-        let top = self.context().call_top;
-        assert!(top >= THREADS_START + SLOT_CALL_STACK && top < THREADS_START + SLOT_CALL_STACK + CALL_STACK_SIZE, "the call stack is out of bounds");
-        // SAFETY: inside the mapping, as just checked.
-        unsafe { &mut *(top as *mut CallEntry) }
     }
 
     /// Bases as translated code expects them.
@@ -413,7 +400,7 @@ impl Gate {
 
     /// Put translated code at `at`.
     pub fn write_cache(&mut self, at: u64, code: &[u8]) {
-        assert!(at >= CACHE && at + code.len() as u64 <= CACHE + CACHE_SIZE, "the cache is full");
+        assert!(at >= CACHE && at + code.len() as u64 <= CACHE + BOTH, "the cache is full");
         // SAFETY: inside our executable mapping; it does not run now.
         unsafe { std::ptr::copy_nonoverlapping(code.as_ptr(), at as *mut u8, code.len()) }
     }
@@ -421,7 +408,7 @@ impl Gate {
     /// The two words behind a link stub: program target, address of the rel32 to patch.
     pub fn link_data(&mut self) -> (u64, u64) {
         let at = self.state().link_data;
-        assert!(at >= CACHE && at + 16 <= CACHE + CACHE_SIZE, "link data at {at:#x}");
+        assert!(at >= CACHE && at + 16 <= CACHE + BOTH, "link data at {at:#x}");
         // SAFETY: inside our mapping, as just checked.
         let [target, patch] = unsafe { (at as *const [u64; 2]).read_unaligned() };
         (target, patch)
@@ -469,7 +456,7 @@ impl Attached {
             let mut timer: libc::timer_t = std::mem::zeroed();
             let period = libc::timespec { tv_sec: 1, tv_nsec: 0 };
             let setting = libc::itimerspec { it_interval: period, it_value: period };
-            assert_eq!(libc::timer_create(libc::CLOCK_MONOTONIC, &raw mut event, &raw mut timer), 0, "a timer");
+            assert_eq!(libc::timer_create(libc::CLOCK_THREAD_CPUTIME_ID, &raw mut event, &raw mut timer), 0, "a timer");
             assert_eq!(libc::timer_settime(timer, 0, &raw const setting, std::ptr::null_mut()), 0, "a timer");
             Attached { timer, _stack: stack }
         }

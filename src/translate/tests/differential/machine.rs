@@ -1,0 +1,619 @@
+//! Runs programs, natively and translated, and tells how they ended.
+//!
+//! The translated run stands in for the runtime: it answers every stub as `memcheck_runtime` would, and checks on the way what the
+//! translator promises to it (what the slots hold, that a check means what its instruction does, that state is exact where code says so).
+
+use crate::gate::{CACHE, CACHE_SIZE, COLD, Fault, Gate, Reason, Step};
+use crate::positions;
+use crate::random::Random;
+use crate::vectors;
+use crate::world::{CODE, HIGH_CODE, INDEX_AT, Image, LOW, STACK_START, World};
+use crate::writer::{FS, GS};
+use iced_x86::{Decoder, DecoderOptions, Instruction, Mnemonic, OpAccess, OpKind, Register};
+use memcheck_abi::layout::RED_ZONE;
+use memcheck_translate::{InsnInfo, LOAD, MODIFY, Options, Place, Program, Region, STORE, Shadow, Translator, helper, slot};
+use std::collections::HashMap;
+
+/// Code at its address, and where it begins and ends.
+#[derive(Clone)]
+pub struct Code {
+    pub base: u64,
+    pub bytes: Vec<u8>,
+    pub entry: u64,
+}
+
+impl Code {
+    pub fn end(&self) -> u64 {
+        self.base + self.bytes.len() as u64
+    }
+}
+
+/// Everything that a run starts from.
+#[derive(Clone)]
+pub struct Start {
+    pub gpr: [u64; 16],
+    pub rflags: u64,
+    pub vectors: Vec<u8>,
+    pub image: Image,
+}
+
+impl Start {
+    pub fn random(random: &mut Random, image: &Image, components: u64) -> Start {
+        let mut gpr: [u64; 16] = std::array::from_fn(|_| random.value());
+        gpr[4] = STACK_START - random.pick(&[0, 0, 8, 16, 24, 48]);
+        let rflags = 0x202 | random.word() & 0x8d5 | if random.one_in(5) { 0x400 } else { 0 };
+        let mut image = image.clone();
+        image.stir(random);
+        Start { gpr, rflags, vectors: vectors::random(random, components), image }
+    }
+}
+
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub enum End {
+    Finished,
+    /// A signal at a program address.
+    Fault { signal: i32, pc: u64 },
+    Hang,
+}
+
+/// How a run ended, and the state then.
+#[derive(Clone)]
+pub struct Outcome {
+    pub end: End,
+    pub gpr: [u64; 16],
+    pub rflags: u64,
+    pub vectors: Vec<u8>,
+    pub image: Image,
+}
+
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub enum Kind {
+    Clean,
+    Dirty,
+    /// Begins clean, goes on in dirty code where a check meets undefined bytes, and back at branches.
+    Mixed,
+}
+
+/// One way to run a program translated.
+#[derive(Clone, Copy, Debug)]
+pub struct Way {
+    pub kind: Kind,
+    pub undef: bool,
+    /// The code's pages are writable.
+    pub writable: bool,
+    /// Registers that are dirty, by bit.
+    pub dirty: u64,
+    /// Share of V bytes that are not zero at the start, per mille.
+    pub painted: u64,
+    /// Direct branches are linked.
+    pub link: bool,
+    /// The translator has vector registers of its own. Only for programs that do not use them.
+    pub private: bool,
+    pub seed: u64,
+}
+
+impl Way {
+    pub const CLEAN: Way = Way { kind: Kind::Clean, undef: true, writable: false, dirty: 0, painted: 0, link: true, private: false, seed: 1 };
+}
+
+/// What a stub reported.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub enum Event {
+    Check { pc: u64, addr: u64, size: u32, kind: u32 },
+    Step { pc: u64 },
+    String { pc: u64 },
+}
+
+/// A translated region in the cache.
+pub struct Placed {
+    pub at: u64,
+    pub cold: u64,
+    pub pc: u64,
+    pub dirty: bool,
+    pub region: Region,
+}
+
+/// Program state that a host address stands for.
+#[derive(Clone, Copy, Debug)]
+pub struct Position {
+    pub pc: u64,
+    pub len: u8,
+    pub offset: u32,
+    pub info: InsnInfo,
+    pub spilled: Option<(usize, usize)>,
+}
+
+pub struct Machine {
+    pub world: World,
+    pub gate: Gate,
+    translator: Translator,
+    /// Free places in the cache, for hot and cold code.
+    next: Place,
+    pub placed: Vec<Placed>,
+    clean: HashMap<u64, u64>,
+    dirty: HashMap<u64, u64>,
+    pub events: Vec<Event>,
+    /// Check every region that is made.
+    pub inspect: bool,
+}
+
+const START: Place = Place { hot: CACHE, cold: COLD };
+
+/// The translator's view of the program.
+struct View<'a> {
+    world: &'a World,
+    code: &'a Code,
+    known: &'a HashMap<u64, u64>,
+    writable: bool,
+    constants: bool,
+}
+
+impl Program for View<'_> {
+    fn code(&self, pc: u64) -> Option<&[u8]> {
+        (pc >= self.code.base && pc < self.code.end()).then(|| self.world.code(pc, (self.code.end() - pc) as usize))
+    }
+
+    fn redirect(&self, _: u64) -> Option<(u32, bool)> {
+        None
+    }
+
+    fn translated(&self, pc: u64) -> Option<u64> {
+        self.known.get(&pc).copied()
+    }
+
+    fn is_constant(&self, addr: u64) -> bool {
+        // Generated code only reads them.
+        self.constants && addr >= LOW.start && addr < LOW.start + INDEX_AT
+    }
+
+    fn is_writable(&self, _: u64) -> bool {
+        self.writable
+    }
+}
+
+/// Masks by address and seed; the plan of an instruction is its address.
+pub struct Plans(pub u64);
+
+impl Shadow for Plans {
+    fn plan(&mut self, insn: &Instruction) -> (u64, u64) {
+        (plan_mask(self.0, insn.ip()), insn.ip())
+    }
+}
+
+/// Which dirty registers matter to the instruction at `pc`, in the run with that seed.
+pub fn plan_mask(seed: u64, pc: u64) -> u64 {
+    let mut random = Random::new(seed ^ pc.rotate_left(17));
+    match random.below(4) {
+        0 => 0,
+        1 => 1 << random.below(64),
+        2 => random.word() & random.word() & random.word(),
+        _ => random.word() & 0xffff,
+    }
+}
+
+impl Machine {
+    /// None if this processor cannot run it.
+    pub fn new() -> Option<Machine> {
+        let gate = Gate::new()?;
+        let translator = Translator::new(gate.stubs, Options { undef: true, private_vectors: false });
+        let world = World::new();
+        Some(Machine { world, gate, translator, next: START, placed: Vec::new(), clean: HashMap::new(), dirty: HashMap::new(), events: Vec::new(), inspect: false })
+    }
+
+    /// Put the program's code at its place, with a way out behind it.
+    pub fn install(&mut self, code: &Code) {
+        assert!(code.end() <= if code.base < 1 << 31 { CODE.end() } else { HIGH_CODE.end() }, "the program is too long");
+        self.world.write_code(code.base, &code.bytes);
+        let mut exit = vec![0xff, 0x25, 0, 0, 0, 0];
+        exit.extend(self.gate.native_exit.to_le_bytes());
+        self.world.write_code(code.end(), &exit);
+    }
+
+    fn load(&mut self, start: &Start) {
+        self.world.load(&start.image);
+        let state = self.gate.state();
+        (state.gpr, state.rflags) = (start.gpr, start.rflags);
+        state.xsave[..start.vectors.len()].copy_from_slice(&start.vectors);
+    }
+
+    fn outcome(&mut self, end: End) -> Outcome {
+        let image = self.world.image();
+        let components = self.gate.components();
+        let state = self.gate.state();
+        Outcome { end, gpr: state.gpr, rflags: state.rflags, vectors: vectors::normal(&state.xsave, components), image }
+    }
+
+    /// Run the installed program on the processor.
+    pub fn native(&mut self, code: &Code, start: &Start) -> Outcome {
+        self.native_run(code, start, false)
+    }
+
+    /// The same, single-stepped.
+    pub fn native_steps(&mut self, code: &Code, start: &Start) -> (Outcome, Vec<Step>) {
+        let outcome = self.native_run(code, start, true);
+        let steps = self.gate.steps().into_iter().filter(|s| s.pc >= code.base && s.pc < code.end()).collect();
+        (outcome, steps)
+    }
+
+    fn native_run(&mut self, code: &Code, start: &Start, stepping: bool) -> Outcome {
+        self.load(start);
+        let state = self.gate.state();
+        (state.fs, state.gs) = (FS, GS);
+        let reason = if stepping { self.gate.run_stepping(code.entry) } else { self.gate.run(code.entry) };
+        let end = match reason {
+            Reason::End => End::Finished,
+            _ => match self.gate.fault() {
+                Fault { signal: libc::SIGALRM, .. } => End::Hang,
+                Fault { signal, rip, .. } => End::Fault { signal, pc: rip },
+            },
+        };
+        self.outcome(end)
+    }
+
+    /// Run the installed program translated. Err: a promise was broken on the way.
+    pub fn translated(&mut self, code: &Code, start: &Start, way: &Way) -> Result<Outcome, String> {
+        let old: Vec<u64> = self.clean.keys().copied().collect();
+        for pc in old.into_iter().filter(|&pc| CODE.contains(pc)) {
+            self.gate.set_table(pc, 0);
+        }
+        self.clean.clear();
+        self.dirty.clear();
+        self.placed.clear();
+        self.events.clear();
+        self.next = START;
+        self.translator.options = Options { undef: way.undef, private_vectors: way.private };
+        self.load(start);
+        self.gate.reset_context(FS, GS);
+        self.gate.set_dirty(way.dirty);
+        self.gate.translated_bases();
+        self.world.clear_shadow();
+        let mut random = Random::new(way.seed);
+        if way.painted > 0 {
+            self.paint(&mut random, way.painted);
+        }
+        let components = self.gate.components();
+        if way.private {
+            vectors::set_private(&mut self.gate.state().xsave, components);
+        }
+        let mut outcome = Run { m: self, code, way, random, rounds: 0 }.go()?;
+        if way.private {
+            vectors::check_private(&outcome.vectors, components)?;
+            // What the program had there does not matter: it does not use them.
+            vectors::copy_private(&mut outcome.vectors, &start.vectors, components);
+        }
+        Ok(outcome)
+    }
+
+    fn paint(&mut self, random: &mut Random, per_mille: u64) {
+        for area in crate::world::AREAS {
+            for _ in 0..area.size * per_mille / 1000 / 4 {
+                let len = 1 + random.below(7);
+                let at = area.start + random.below(area.size - len);
+                self.world.paint(at, len, random.pick(&[0xff, 0xff, 1, 0x80]));
+            }
+        }
+    }
+
+    /// Offset into the cache region that holds a host address.
+    fn region_of(&self, host: u64) -> Option<&Placed> {
+        self.placed.iter().find(|p| host >= p.at && host < p.at + p.region.code.len() as u64)
+    }
+
+    pub fn position(&self, host: u64) -> Option<Position> {
+        let placed = self.region_of(host)?;
+        let offset = (host - placed.at) as u32;
+        let i = placed.region.info.partition_point(|x| x.host <= offset).checked_sub(1)?;
+        let info = placed.region.info[i];
+        let spilled = (info.spilled != 0xff && offset >= info.spill.0 && offset < info.spill.1)
+            .then(|| if info.spilled & 0x80 != 0 { (usize::from(info.spilled & 0x7f), 0) } else { (usize::from(info.spilled), 6) });
+        Some(Position { pc: placed.region.start.wrapping_add(info.pc as i64 as u64), len: info.len, offset, info, spilled })
+    }
+
+    pub fn decode(&self, code: &Code, pc: u64) -> Instruction {
+        let len = (code.end().saturating_sub(pc)).min(15) as usize;
+        Decoder::with_ip(64, self.world.code(pc, len), pc, DecoderOptions::NONE).decode()
+    }
+
+    /// Address of the instruction's explicit memory operand with the registers in the gate's state.
+    pub fn operand_address(&mut self, insn: &Instruction) -> Option<u64> {
+        let i = (0..insn.op_count()).find(|&i| insn.op_kind(i) == OpKind::Memory)?;
+        let gpr = self.gate.state().gpr;
+        insn.virtual_address(i, 0, |reg, _, _| register_value(&gpr, reg))
+    }
+}
+
+/// The value of a register in an address.
+pub fn register_value(gpr: &[u64; 16], reg: Register) -> Option<u64> {
+    match reg {
+        Register::FS => Some(FS),
+        Register::GS => Some(GS),
+        r if r.is_segment_register() => Some(0),
+        Register::AL => Some(gpr[0] & 0xff),
+        r if r.is_gpr32() => Some(gpr[r.number()] & 0xffff_ffff),
+        r if r.is_gpr64() => Some(gpr[r.number()]),
+        _ => None,
+    }
+}
+
+/// One translated run.
+struct Run<'a> {
+    m: &'a mut Machine,
+    code: &'a Code,
+    way: &'a Way,
+    random: Random,
+    rounds: u32,
+}
+
+/// What to do next: run at a host address, or stop.
+enum Next {
+    At(u64),
+    Stop(End),
+}
+
+impl Run<'_> {
+    fn go(mut self) -> Result<Outcome, String> {
+        let mut next = self.continue_at(self.code.entry, self.way.kind == Kind::Dirty)?;
+        loop {
+            let host = match next {
+                Next::At(host) => host,
+                Next::Stop(end) => return Ok(self.m.outcome(end)),
+            };
+            self.rounds += 1;
+            if self.rounds > 200_000 {
+                return Ok(self.m.outcome(End::Hang));
+            }
+            let reason = self.m.gate.run(host);
+            next = self.answer(reason)?;
+        }
+    }
+
+    fn answer(&mut self, reason: Reason) -> Result<Next, String> {
+        match reason {
+            Reason::Dispatch => {
+                let target = self.m.gate.context().target;
+                self.continue_at(target, false)
+            }
+            Reason::Link => self.link(),
+            Reason::Check => self.check(),
+            Reason::Helper => self.helper(),
+            Reason::Release => Ok(self.release()),
+            Reason::StackMoved => Ok(Next::At(self.scratch(slot::CONTINUE))),
+            Reason::DirtyBranch => {
+                let target = self.m.gate.context().target;
+                let dirty = match self.way.kind {
+                    Kind::Clean => return Err("clean code came to the dirty branch".into()),
+                    Kind::Dirty => true,
+                    Kind::Mixed => self.random.one_in(2),
+                };
+                self.continue_at(target, dirty)
+            }
+            Reason::Fault => self.fault(),
+            Reason::End | Reason::Syscall | Reason::Replace => Err(format!("unexpected way out: {reason:?}")),
+        }
+    }
+
+    fn scratch(&mut self, k: i32) -> u64 {
+        self.m.gate.context().scratch[k as usize]
+    }
+
+    /// Go on at a program address, which may be the program's end, or nowhere.
+    fn continue_at(&mut self, pc: u64, dirty: bool) -> Result<Next, String> {
+        if pc == self.code.end() {
+            return Ok(Next::Stop(End::Finished));
+        }
+        Ok(match self.body(pc, dirty)? {
+            Some(host) => Next::At(host),
+            None => Next::Stop(End::Fault { signal: libc::SIGSEGV, pc }),
+        })
+    }
+
+    /// The body of a translation, made now if there is none.
+    fn body(&mut self, pc: u64, dirty: bool) -> Result<Option<u64>, String> {
+        let m = &mut *self.m;
+        if let Some(&body) = if dirty { &m.dirty } else { &m.clean }.get(&pc) {
+            return Ok(Some(body));
+        }
+        let at = Place { hot: m.next.hot.next_multiple_of(16) + self.random.below(4) * 16, cold: m.next.cold + self.random.below(8) };
+        let view = View { world: &m.world, code: self.code, known: &m.clean, writable: self.way.writable, constants: self.way.seed % 2 == 1 };
+        let made = if dirty {
+            m.translator.translate_dirty(&view, pc, at, &mut Plans(self.way.seed))
+        } else {
+            m.translator.translate(&view, pc, at)
+        };
+        let Some(region) = made else { return Ok(None) };
+        if m.inspect {
+            positions::inspect(&region, at, self.code, pc, self.way.writable).map_err(|e| format!("region of {pc:#x}: {e}"))?;
+        }
+        m.gate.write_cache(at.hot, &region.code);
+        m.gate.write_cache(at.cold, &region.cold);
+        m.next = Place { hot: at.hot + region.code.len() as u64, cold: at.cold + region.cold.len() as u64 };
+        if m.next.hot > CACHE + CACHE_SIZE - 0x8000 || m.next.cold > COLD + CACHE_SIZE - 0x8000 {
+            return Err("the cache is full".into());
+        }
+        let body = at.hot + u64::from(region.body);
+        if dirty {
+            m.dirty.insert(pc, body);
+        } else {
+            if CODE.contains(pc) {
+                m.gate.set_table(pc, at.hot);
+            }
+            m.clean.insert(pc, body);
+        }
+        m.placed.push(Placed { at: at.hot, cold: at.cold, pc, dirty, region });
+        Ok(Some(body))
+    }
+
+    fn link(&mut self) -> Result<Next, String> {
+        let (target, patch) = self.m.gate.link_data();
+        let placed = self.m.region_of(patch).ok_or("a link stub that patches no region")?;
+        let offset = (patch - placed.at) as u32;
+        if !placed.region.exits.iter().any(|e| e.patch == offset && e.target == target) {
+            return Err(format!("link data {target:#x}, {patch:#x} are no exit of their region"));
+        }
+        let next = self.continue_at(target, false)?;
+        if let Next::At(body) = next
+            && self.way.link
+        {
+            let rel = body.wrapping_sub(patch + 4) as u32;
+            self.m.gate.write_cache(patch, &rel.to_le_bytes());
+        }
+        Ok(next)
+    }
+
+    /// The position of a continue address, with the spilled register brought home.
+    fn restored(&mut self, host: u64) -> Result<Position, String> {
+        let p = self.m.position(host).ok_or_else(|| format!("host address {host:#x} is in no region"))?;
+        if let Some((register, k)) = p.spilled {
+            self.m.gate.state().gpr[register] = self.m.gate.context().scratch[k];
+        }
+        Ok(p)
+    }
+
+    fn check(&mut self) -> Result<Next, String> {
+        let (addr, host, descriptor) = (self.scratch(slot::ADDRESS), self.scratch(slot::CONTINUE), self.scratch(slot::ARGUMENT));
+        let (size, kind) = (descriptor as u32 & 0xffff, descriptor as u32 >> 16);
+        let saved = self.m.gate.state().gpr;
+        let p = self.restored(host)?;
+        self.m.events.push(Event::Check { pc: p.pc, addr, size, kind });
+        self.check_is_right(&p, addr, size, kind).map_err(|e| format!("check at {:#x}: {e}", p.pc))?;
+        if self.way.kind == Kind::Mixed && kind != STORE && self.m.world.any_v(addr, u64::from(size)) && self.random.percent(60) {
+            return self.continue_at(p.pc, true);
+        }
+        self.m.gate.state().gpr = saved;
+        if kind == STORE && self.m.world.has_shadow(addr, u64::from(size)) {
+            self.m.world.paint(addr, u64::from(size), 0);
+        }
+        Ok(Next::At(host))
+    }
+
+    /// Does the check say what its instruction does?
+    fn check_is_right(&mut self, p: &Position, addr: u64, size: u32, kind: u32) -> Result<(), String> {
+        let insn = self.m.decode(self.code, p.pc);
+        let whole = size > 64;
+        if !whole && self.m.world.has_shadow(addr, u64::from(size)) && !self.m.world.any_v(addr, u64::from(size)) {
+            return Err(format!("{size} bytes at {addr:#x} are all defined"));
+        }
+        let stack = matches!(insn.mnemonic(), Mnemonic::Pop | Mnemonic::Popf | Mnemonic::Popfq);
+        let (want, want_size, want_kind) = if stack && kind == LOAD {
+            (self.m.gate.state().gpr[4], self.popped(&insn, size), LOAD)
+        } else {
+            let mut at = self.m.operand_address(&insn).ok_or("the instruction has no memory operand")?;
+            if stack && insn.memory_base() == Register::RSP {
+                at = at.wrapping_add(insn.stack_pointer_increment() as u64);
+            }
+            (at, insn.memory_size().size() as u32, kind_of(&insn))
+        };
+        if (addr, size, kind) != (want, want_size, want_kind) {
+            return Err(format!("address {addr:#x} size {size} kind {kind}, but the instruction {insn} has {want:#x}, {want_size}, {want_kind}"));
+        }
+        Ok(())
+    }
+
+    /// Bytes that a check in front of a pop may cover: a run of pops is checked at once.
+    fn popped(&mut self, insn: &Instruction, size: u32) -> u32 {
+        let (mut insn, mut sum) = (*insn, 0);
+        while insn.mnemonic() == Mnemonic::Pop && sum < size && insn.next_ip() <= self.code.end() {
+            sum += insn.stack_pointer_increment() as u32;
+            insn = self.m.decode(self.code, insn.next_ip());
+        }
+        sum.max(if sum == 0 { insn.stack_pointer_increment() as u32 } else { 0 })
+    }
+
+    fn helper(&mut self) -> Result<Next, String> {
+        let (argument, host) = (self.scratch(slot::ARGUMENT), self.scratch(slot::CONTINUE));
+        let pc = self.m.gate.context().regs.rip;
+        let insn = self.m.decode(self.code, pc);
+        let p = self.m.position(host);
+        match argument as u32 & 0xff {
+            helper::STRING => {
+                self.m.events.push(Event::String { pc });
+                if !insn.is_string_instruction() {
+                    return Err(format!("string helper for {insn} at {pc:#x}"));
+                }
+            }
+            helper::STEP => self.step(pc, &insn)?,
+            helper::EMULATE => self.emulate(&insn)?,
+            helper::CODE_CHECK if self.way.writable => {}
+            other => return Err(format!("unexpected helper {other} at {pc:#x}")),
+        }
+        // An emulated instruction is done when its helper returns.
+        let here = if argument as u32 & 0xff == helper::EMULATE { insn.next_ip() } else { pc };
+        if p.is_none_or(|p| p.pc != here) && argument as u32 & 0xff != helper::CODE_CHECK {
+            return Err(format!("helper {argument:#x} for {pc:#x} goes on at {host:#x}, which is {p:x?}"));
+        }
+        Ok(Next::At(host))
+    }
+
+    fn step(&mut self, pc: u64, insn: &Instruction) -> Result<(), String> {
+        self.m.events.push(Event::Step { pc });
+        let plan = self.scratch(slot::ADDRESS);
+        if plan != pc {
+            return Err(format!("plan {plan:#x} for the instruction at {pc:#x}"));
+        }
+        // Where flags live the filter looks at whole bytes of the mask.
+        let wide = |mask: u64| u64::from_le_bytes(mask.to_le_bytes().map(|b| if b == 0 { 0 } else { 0xff }));
+        let marked = wide(plan_mask(self.way.seed, pc)) & wide(self.way.dirty) != 0;
+        if marked || insn.is_string_instruction() {
+            return Ok(());
+        }
+        let stack = matches!(insn.mnemonic(), Mnemonic::Pop | Mnemonic::Popfq);
+        let at = if stack { Some(self.m.gate.state().gpr[4]) } else { self.m.operand_address(insn) };
+        let size = if stack { insn.stack_pointer_increment() as u64 } else { insn.memory_size().size() as u64 };
+        match at {
+            Some(at) if size > 64 || self.m.world.any_v(at, size) => Ok(()),
+            _ => Err(format!("step for {insn} at {pc:#x} without anything undefined")),
+        }
+    }
+
+    fn emulate(&mut self, insn: &Instruction) -> Result<(), String> {
+        let number = insn.op0_register().number();
+        match insn.mnemonic() {
+            Mnemonic::Rdfsbase => self.m.gate.state().gpr[number] = self.m.gate.context().guest_fs,
+            Mnemonic::Rdgsbase => self.m.gate.state().gpr[number] = self.m.gate.context().guest_gs,
+            Mnemonic::Wrfsbase => self.m.gate.context().guest_fs = self.m.gate.state().gpr[number],
+            Mnemonic::Wrgsbase => self.m.gate.context().guest_gs = self.m.gate.state().gpr[number],
+            _ => return Err(format!("asked to emulate {insn}")),
+        }
+        Ok(())
+    }
+
+    fn release(&mut self) -> Next {
+        let (old, argument) = (self.scratch(slot::ADDRESS), self.scratch(slot::ARGUMENT));
+        let shift = if argument & 1 != 0 { 0 } else { RED_ZONE };
+        let end = self.m.gate.state().gpr[4].wrapping_add(argument >> 8).wrapping_sub(shift);
+        let from = old.wrapping_sub(shift);
+        if end > from && self.m.world.has_shadow(from, end - from) {
+            self.m.world.paint(from, end - from, 0xff);
+        }
+        Next::At(self.scratch(slot::CONTINUE))
+    }
+
+    fn fault(&mut self) -> Result<Next, String> {
+        let fault = self.m.gate.fault();
+        if fault.signal == libc::SIGALRM {
+            return Ok(Next::Stop(End::Hang));
+        }
+        let p = self.restored(fault.rip)?;
+        let insn = self.m.decode(self.code, p.pc);
+        // A trap is reported behind its instruction.
+        let trap = fault.signal == libc::SIGTRAP;
+        let pc = if trap { p.pc + u64::from(p.len) } else { p.pc };
+        let wild = fault.signal == libc::SIGSEGV && !self.m.world.has_shadow(fault.addr, 1);
+        let jumps = insn.is_jmp_near_indirect() || insn.is_call_near_indirect();
+        if !(trap || wild || jumps || p.offset == p.info.own) {
+            return Err(format!("{fault:x?} in the code of {insn} at {:#x}, offset {:#x}, but its own instruction is at {:#x}", p.pc, p.offset, p.info.own));
+        }
+        Ok(Next::Stop(End::Fault { signal: fault.signal, pc }))
+    }
+}
+
+/// How the explicit memory operand is accessed.
+pub fn kind_of(insn: &Instruction) -> u32 {
+    let Some(i) = (0..insn.op_count()).find(|&i| insn.op_kind(i) == OpKind::Memory) else { return LOAD };
+    let mut factory = iced_x86::InstructionInfoFactory::new();
+    match factory.info(insn).op_access(i) {
+        OpAccess::Write | OpAccess::CondWrite => STORE,
+        OpAccess::ReadWrite | OpAccess::ReadCondWrite => MODIFY,
+        _ => LOAD,
+    }
+}

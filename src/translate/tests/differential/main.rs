@@ -1,0 +1,96 @@
+//! Translated code against the processor: the same program, from the same state, must do the same.
+//!
+//! ```text
+//! forms     every instruction form of the decoder library, with random operands
+//! writer    straight-line code whose memory operands and flags are sound     shapes   control flow, stack, special needs
+//! assemble  operations and labels to bytes
+//! world     the program's memory and its shadow                              gate     into generated code and out again
+//! machine   native and translated runs; stands in for the runtime            positions  host address to program address
+//! compare   two outcomes                                                     shrink   the shortest program that still fails
+//! ```
+//! Programs are random but reproducible: a failure names its seed, and `MEMCHECK_DIFF_SEED` starts there. `MEMCHECK_DIFF_SECONDS`
+//! (default 1) says how long to search. Both sides may fault; then the faults must be the same.
+//!
+//! Not covered here: system calls, client requests, replaced functions, `cpuid` (the runtime's), AVX-512 scatters, and instructions that
+//! tell the time or the machine's state.
+
+mod assemble;
+mod compare;
+mod forms;
+mod gate;
+mod machine;
+mod positions;
+mod random;
+mod session;
+mod shapes;
+mod shrink;
+mod vectors;
+mod world;
+mod writer;
+
+use machine::{Kind, Way};
+use random::Random;
+use session::Session;
+use std::time::{Duration, Instant};
+use writer::Taste;
+
+fn seconds() -> f64 {
+    std::env::var("MEMCHECK_DIFF_SECONDS").ok().and_then(|s| s.parse().ok()).unwrap_or(1.0)
+}
+
+fn first_seed() -> u64 {
+    std::env::var("MEMCHECK_DIFF_SEED").ok().and_then(|s| s.parse().ok()).unwrap_or(1)
+}
+
+/// A random way to run translated; all of them must agree with the processor.
+fn ways(random: &mut Random, no_masks: bool) -> Vec<Way> {
+    let seed = random.word();
+    let private = no_masks && is_x86_feature_detected!("avx512bw") && is_x86_feature_detected!("avx512vl") && !random.one_in(3);
+    let common = Way { undef: !random.one_in(5), writable: random.one_in(5), link: !random.one_in(4), private, seed, ..Way::CLEAN };
+    let painted = random.pick(&[0, 0, 20, 200]);
+    vec![
+        Way { painted, ..common },
+        Way { kind: Kind::Dirty, painted: random.pick(&[0, 50]), dirty: random.pick(&[0, 1, 0xffff, u64::MAX]) & random.word(), ..common },
+        Way { kind: Kind::Mixed, painted: 150, dirty: random.pick(&[0, 0x1234_5678]), ..common },
+    ]
+}
+
+#[test]
+fn random_programs_do_the_same() {
+    let Some(mut session) = Session::begin() else { return };
+    let end = Instant::now() + Duration::from_secs_f64(seconds());
+    let mut seed = first_seed();
+    let mut count = 0;
+    while count < 20 || Instant::now() < end {
+        let mut random = Random::new(seed);
+        let taste = Taste { high: random.one_in(6), faults: random.one_in(4), no_masks: random.one_in(2), ..Taste::PLAIN };
+        let size = random.pick(&[4, 12, 30, 30, 80, 200]);
+        let program = shapes::program(&mut random, session.forms(), taste, size);
+        session.try_program(&mut random, seed, &program, taste, |random| ways(random, taste.no_masks));
+        seed += 1;
+        count += 1;
+    }
+    session.report(count);
+}
+
+#[test]
+fn every_form_does_the_same() {
+    let Some(mut session) = Session::begin() else { return };
+    let codes: Vec<_> = session.forms().all().collect();
+    let rounds = (seconds() as u64).clamp(1, 100);
+    for round in 0..rounds {
+        for (i, &code) in codes.iter().enumerate() {
+            let seed = first_seed() + (round << 32) + ((i as u64) << 1);
+            for memory in [false, true] {
+                if memory && !forms::can_use_memory(code) || !memory && forms::needs_memory(code) {
+                    continue;
+                }
+                let mut random = Random::new(seed + u64::from(memory));
+                let no_masks = forms::family(code) != forms::Family::Evex && random.one_in(2);
+                let taste = Taste { high: random.one_in(6), no_masks, ..Taste::PLAIN };
+                let Some(program) = shapes::single(&mut random, session.forms(), taste, code, memory) else { continue };
+                session.try_program(&mut random, seed, &program, taste, |random| ways(random, taste.no_masks));
+            }
+        }
+    }
+}

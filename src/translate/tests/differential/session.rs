@@ -1,0 +1,188 @@
+//! What the tests share: one machine for the process, and the story of a failure.
+
+use crate::assemble::{Op, assemble};
+use crate::compare;
+use crate::gate::Attached;
+use crate::machine::{Code, End, Machine, Start, Way};
+use crate::random::Random;
+use crate::shapes::Program;
+use crate::shrink;
+use crate::world::{CODE, HIGH_CODE, Image};
+use crate::writer::{Forms, Taste};
+use iced_x86::{Decoder, DecoderOptions, Instruction};
+use std::collections::BTreeMap;
+use std::sync::{Mutex, MutexGuard, OnceLock, PoisonError};
+
+struct Shared {
+    machine: Machine,
+    forms: Forms,
+    image: Image,
+}
+
+static SHARED: OnceLock<Option<Mutex<Shared>>> = OnceLock::new();
+
+/// The machine, for one test at a time.
+pub struct Session {
+    shared: MutexGuard<'static, Shared>,
+    _attached: Attached,
+    ends: BTreeMap<String, u64>,
+}
+
+/// A program with everything that its runs start from.
+#[derive(Clone)]
+pub struct Case {
+    pub program: Program,
+    pub base: u64,
+    pub start: Start,
+}
+
+impl Case {
+    pub fn code(&self) -> Option<Code> {
+        let done = assemble(&self.program.ops, self.program.labels, self.base)?;
+        let entry = self.program.ops.iter().position(|op| matches!(op, Op::Label(l) if *l == self.program.entry))?;
+        Some(Code { base: self.base, bytes: done.bytes, entry: done.at[entry] })
+    }
+}
+
+impl Session {
+    /// None, with a word about it, where the processor cannot run this.
+    pub fn begin() -> Option<Session> {
+        let attached = Attached::new();
+        let shared = SHARED.get_or_init(|| {
+            let machine = Machine::new()?;
+            let image = Image::random(&mut Random::new(77));
+            Some(Mutex::new(Shared { machine, forms: Forms::new(|_| true), image }))
+        });
+        let Some(shared) = shared else {
+            eprintln!("skipped: needs AVX2 and user-mode segment base instructions");
+            return None;
+        };
+        let mut session = Session { shared: shared.lock().unwrap_or_else(PoisonError::into_inner), _attached: attached, ends: BTreeMap::new() };
+        session.calibrate();
+        Some(session)
+    }
+
+    /// Keep only the forms that this processor has.
+    fn calibrate(&mut self) {
+        let mut random = Random::new(5);
+        let all = Forms::new(|_| true);
+        let Shared { machine, forms, image } = &mut *self.shared;
+        let taste = Taste::PLAIN;
+        let usable = |code| {
+            (0..3).any(|_| {
+                let memory = crate::forms::needs_memory(code);
+                let Some(program) = crate::shapes::single(&mut random, &all, taste, code, memory) else { return false };
+                let start = Start::random(&mut random, image, machine.gate.components());
+                let case = Case { program, base: CODE.start, start };
+                let Some(code) = case.code() else { return false };
+                machine.install(&code);
+                machine.native(&code, &case.start).end == End::Finished
+            })
+        };
+        *forms = Forms::new(usable);
+    }
+
+    pub fn forms(&self) -> &Forms {
+        &self.shared.forms
+    }
+
+    pub fn machine(&mut self) -> &mut Machine {
+        &mut self.shared.machine
+    }
+
+    pub fn case(&mut self, random: &mut Random, program: &Program, high: bool) -> Case {
+        let components = self.shared.machine.gate.components();
+        let start = Start::random(random, &self.shared.image, components);
+        let area = if high { HIGH_CODE } else { CODE };
+        Case { program: program.clone(), base: area.start + random.below(64), start }
+    }
+
+    /// Run it natively and in all `ways`; panics with the story if they differ.
+    pub fn try_program(&mut self, random: &mut Random, seed: u64, program: &Program, taste: Taste, ways: impl Fn(&mut Random) -> Vec<Way>) {
+        let case = self.case(random, program, taste.high);
+        self.shared.machine.inspect = random.one_in(3);
+        for way in ways(random) {
+            let Some(failure) = try_case(&mut self.shared.machine, &case, &way, Some(&mut self.ends)) else { continue };
+            let small = shrink::shrink(&mut self.shared.machine, &case, &way, &failure);
+            let again = try_case(&mut self.shared.machine, &small, &way, None).map_or_else(|| "(the shorter program fails in a child process only)".into(), |f| f.text);
+            let difference = failure.text;
+            let story = story(&mut self.shared.machine, &small);
+            panic!("seed {seed}, {way:x?}\n{difference}\n\nshortest program found:\n{story}\n{again}");
+        }
+    }
+
+    pub fn report(&self, count: u64) {
+        println!("{count} programs; ends: {:?}", self.ends);
+    }
+}
+
+/// A difference, and how the native run ended.
+pub struct Failure {
+    pub text: String,
+    pub end: End,
+}
+
+impl Failure {
+    /// Do two programs fail in the same way? A program without its end or its frame can run into anything.
+    pub fn is_like(&self, other: &Failure) -> bool {
+        let first = |text: &str| text.split([' ', ':']).next().unwrap_or_default().to_owned();
+        let alike = match (self.end, other.end) {
+            (End::Fault { signal: a, .. }, End::Fault { signal: b, pc }) => a == b && [CODE, HIGH_CODE].iter().any(|c| c.contains(pc)),
+            (a, b) => a == b,
+        };
+        alike && first(&self.text) == first(&other.text)
+    }
+}
+
+/// The difference between the native run and one translated run.
+pub fn try_case(machine: &mut Machine, case: &Case, way: &Way, ends: Option<&mut BTreeMap<String, u64>>) -> Option<Failure> {
+    let code = case.code()?;
+    if code.end() > if case.base < 1 << 31 { CODE.end() } else { HIGH_CODE.end() } {
+        return None;
+    }
+    machine.install(&code);
+    let native = machine.native(&code, &case.start);
+    if let Some(ends) = ends {
+        let name = match native.end {
+            End::Fault { signal, .. } => format!("signal {signal}"),
+            end => format!("{end:?}"),
+        };
+        *ends.entry(name).or_default() += 1;
+    }
+    let text = match native.end {
+        End::Hang => Some("the native program hangs: a defect of the generator".into()),
+        _ => match machine.translated(&code, &case.start, way) {
+            Ok(translated) => compare::difference(&native, &translated, case.program.undefined, machine.gate.components()),
+            Err(broken) => Some(broken),
+        },
+    };
+    text.map(|text| Failure { text, end: native.end })
+}
+
+/// The program and its state, for the reader of a failure.
+fn story(machine: &mut Machine, case: &Case) -> String {
+    let Some(code) = case.code() else { return String::new() };
+    let mut text = format!("entry {:#x}, flags {:#x}\n", code.entry, case.start.rflags);
+    for (i, value) in case.start.gpr.iter().enumerate() {
+        text += &format!("{:?} = {value:#x}{}", crate::writer::r64(i), if i % 4 == 3 { "\n" } else { "  " });
+    }
+    text += &listing(&code.bytes, code.base);
+    for placed in machine.placed.iter().take(4) {
+        text += &format!("\n{} region of {:#x}, own instructions {:x?}\n", if placed.dirty { "dirty" } else { "clean" }, placed.pc, placed.region.info.iter().map(|i| i.own).collect::<Vec<_>>());
+        text += &listing(&placed.region.code, placed.at);
+    }
+    text
+}
+
+fn listing(bytes: &[u8], base: u64) -> String {
+    let mut text = String::new();
+    let mut decoder = Decoder::with_ip(64, bytes, base, DecoderOptions::NONE);
+    let mut insn = Instruction::default();
+    while decoder.can_decode() {
+        decoder.decode_out(&mut insn);
+        let from = (insn.ip() - base) as usize;
+        let raw: String = bytes[from..from + insn.len()].iter().map(|b| format!("{b:02x}")).collect();
+        text += &format!("{:x}  {raw:30} {insn}\n", insn.ip());
+    }
+    text
+}
