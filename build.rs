@@ -64,7 +64,20 @@ fn build(root: &Path, target: &Path) -> PathBuf {
     cargo
         .current_dir(root)
         .env("CARGO_ENCODED_RUSTFLAGS", flags.join("\x1f"))
-        .args(["build", "--profile", "image", "--locked", "-p", "memcheck-runtime", "--features", "image", "--bin", "memcheck-runtime-image", "--target", "x86_64-unknown-linux-gnu"])
+        .args([
+            "build",
+            "--profile",
+            "image",
+            "--locked",
+            "-p",
+            "memcheck-runtime",
+            "--features",
+            "image",
+            "--bin",
+            "memcheck-runtime-image",
+            "--target",
+            "x86_64-unknown-linux-gnu",
+        ])
         .arg("--target-dir")
         .arg(target);
     let status = cargo.status().expect("cargo can be run");

@@ -156,7 +156,10 @@ mod tests {
     #[test]
     fn facts_become_words() {
         assert_eq!(what(Kind::InvalidWrite, |e| e.size = 4), "Invalid write of size 4");
-        assert_eq!(what(Kind::ParamMemory, |e| (e.flag = 1, e.set_name("read(buf)")).1), "Syscall param read(buf) points to unaddressable byte(s)");
+        assert_eq!(
+            what(Kind::ParamMemory, |e| (e.flag = 1, e.set_name("read(buf)")).1),
+            "Syscall param read(buf) points to unaddressable byte(s)"
+        );
         let overlap = |e: &mut ErrorEvent| (e.args = [0x20, 0x10, 24, 0], e.set_name("memcpy")).1;
         assert_eq!(what(Kind::Overlap, |e| (overlap(e), e.flag = 1).1), "Source and destination overlap in memcpy(0x20, 0x10, 24)");
         assert_eq!(what(Kind::Overlap, overlap), "Source and destination overlap in memcpy(0x20, 0x10)");

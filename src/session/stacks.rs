@@ -48,9 +48,15 @@ pub fn calls(process: &Process, thread: &ThreadInfo, sp: u64, most: usize) -> Ve
                 let Some(return_address) = process.memory().value(slot) else { continue };
                 found.push(Call { return_address, slot });
             } else if mark == layout::SIGNAL_MARK {
-                let (Some(saved), Some(rip)) = (process.memory().value::<u64>(slot - 8), process.memory().value::<u64>(slot)) else { continue };
+                let (Some(saved), Some(rip)) = (process.memory().value::<u64>(slot - 8), process.memory().value::<u64>(slot)) else {
+                    continue;
+                };
                 found.push(Call { return_address: rip.wrapping_add(1), slot });
-                (at, end, jumped) = (saved.wrapping_add(7) & !7, if saved < thread.stack_high { thread.stack_high } else { saved.saturating_add(REACH) }, true);
+                (at, end, jumped) = (
+                    saved.wrapping_add(7) & !7,
+                    if saved < thread.stack_high { thread.stack_high } else { saved.saturating_add(REACH) },
+                    true,
+                );
                 break;
             }
             if slot >= thread.first_sp && at <= thread.first_sp || found.len() >= most {

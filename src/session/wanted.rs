@@ -117,15 +117,7 @@ mod tests {
     use super::*;
 
     fn symbol(name: &str, value: u64) -> FoundSymbol {
-        FoundSymbol {
-            name: name.into(),
-            version: None,
-            default_version: true,
-            value,
-            size: 1,
-            is_ifunc: false,
-            is_global_dynamic: true,
-        }
+        FoundSymbol { name: name.into(), version: None, default_version: true, value, size: 1, is_ifunc: false, is_global_dynamic: true }
     }
 
     fn chosen(role: Role, symbols: &[FoundSymbol]) -> Vec<(u64, Func)> {

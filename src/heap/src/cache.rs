@@ -15,9 +15,9 @@ use crate::stacks;
 use core::mem::swap;
 use core::sync::atomic::{AtomicBool, AtomicU64, Ordering::Relaxed};
 use memcheck_abi::context::ThreadContext;
-use memcheck_abi::layout::{A_BASE, v_of};
 #[cfg(not(test))]
 use memcheck_abi::context::local;
+use memcheck_abi::layout::{A_BASE, v_of};
 
 #[repr(C)]
 pub struct Cache {

@@ -53,7 +53,13 @@ pub static CLASSES: [Class; COUNT] = {
         table[i] = Class {
             slot,
             reciprocal: (1u64 << 32).div_ceil(slot / 16),
-            batch: if batch > TRAY as u64 { TRAY as u32 } else if batch < 4 { 4 } else { batch as u32 },
+            batch: if batch > TRAY as u64 {
+                TRAY as u32
+            } else if batch < 4 {
+                4
+            } else {
+                batch as u32
+            },
         };
         i += 1;
     }

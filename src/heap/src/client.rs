@@ -50,13 +50,8 @@ struct Client {
     named: Vec<Option<Named>>,
 }
 
-static CLIENT: Lock<Client> = Lock::new(Client {
-    marked: BTreeMap::new(),
-    pools: BTreeMap::new(),
-    freed: VecDeque::new(),
-    freed_bytes: 0,
-    named: Vec::new(),
-});
+static CLIENT: Lock<Client> =
+    Lock::new(Client { marked: BTreeMap::new(), pools: BTreeMap::new(), freed: VecDeque::new(), freed_bytes: 0, named: Vec::new() });
 
 /// Was anything ever declared?
 static USED: AtomicBool = AtomicBool::new(false);

@@ -11,7 +11,7 @@
 use crate::layout::{UNIT, address_of, owns, unit_of};
 use crate::map::{self, Kind};
 use crate::record::{self, Record, State};
-use crate::{client, classes::CLASSES, settings, spans};
+use crate::{classes::CLASSES, client, settings, spans};
 use memcheck_abi::event::{Block, ErrorEvent, Place};
 use memcheck_abi::layout::{HEAP_START, RED_ZONE};
 use memcheck_rt::context;

@@ -65,8 +65,7 @@ fn order<F: Fold>(a: u64, b: u64, n: u64) -> i32 {
 /// wcsncmp, wmemcmp: -1, 0 or 1; `wchar_t` is signed.
 #[inline(always)]
 fn order_wide<const STRING: bool>(a: u64, b: u64, n: u64) -> i32 {
-    compare::<u32, Exact, STRING>(&mut Call::new(), a, b, bytes::<u32>(n), true)
-        .map_or(0, |d| (d.a as i32).cmp(&(d.b as i32)) as i32)
+    compare::<u32, Exact, STRING>(&mut Call::new(), a, b, bytes::<u32>(n), true).map_or(0, |d| (d.a as i32).cmp(&(d.b as i32)) as i32)
 }
 
 /// strcpy: the address of the terminator in the copy.

@@ -10,10 +10,10 @@
 
 use core::arch::x86_64::{
     __cpuid, __cpuid_count, __m128i, __m256i, _mm_add_epi8, _mm_and_si128, _mm_andnot_si128, _mm_cmpeq_epi8, _mm_cmpeq_epi32,
-    _mm_cmpgt_epi8, _mm_loadu_si128, _mm_movemask_epi8, _mm_or_si128, _mm_set1_epi8, _mm_set1_epi32, _mm_setzero_si128,
-    _mm_storeu_si128, _mm_stream_si128, _mm256_add_epi8, _mm256_and_si256, _mm256_andnot_si256, _mm256_cmpeq_epi8, _mm256_cmpeq_epi32,
-    _mm256_cmpgt_epi8, _mm256_loadu_si256, _mm256_movemask_epi8, _mm256_or_si256, _mm256_set1_epi8, _mm256_set1_epi32,
-    _mm256_setzero_si256, _mm256_storeu_si256, _mm256_stream_si256,
+    _mm_cmpgt_epi8, _mm_loadu_si128, _mm_movemask_epi8, _mm_or_si128, _mm_set1_epi8, _mm_set1_epi32, _mm_setzero_si128, _mm_storeu_si128,
+    _mm_stream_si128, _mm256_add_epi8, _mm256_and_si256, _mm256_andnot_si256, _mm256_cmpeq_epi8, _mm256_cmpeq_epi32, _mm256_cmpgt_epi8,
+    _mm256_loadu_si256, _mm256_movemask_epi8, _mm256_or_si256, _mm256_set1_epi8, _mm256_set1_epi32, _mm256_setzero_si256,
+    _mm256_storeu_si256, _mm256_stream_si256,
 };
 use core::sync::atomic::{AtomicBool, Ordering};
 
@@ -101,11 +101,42 @@ macro_rules! vector {
     };
 }
 
-vector!(__m128i, 16, _mm_loadu_si128, _mm_storeu_si128, _mm_stream_si128, _mm_setzero_si128, _mm_set1_epi8(i8), _mm_set1_epi32, _mm_or_si128,
-    _mm_and_si128, _mm_andnot_si128, _mm_add_epi8, _mm_cmpeq_epi8, _mm_cmpeq_epi32, _mm_cmpgt_epi8, _mm_movemask_epi8);
-vector!(__m256i, 32, _mm256_loadu_si256, _mm256_storeu_si256, _mm256_stream_si256, _mm256_setzero_si256, _mm256_set1_epi8(i8), _mm256_set1_epi32,
-    _mm256_or_si256, _mm256_and_si256, _mm256_andnot_si256, _mm256_add_epi8, _mm256_cmpeq_epi8, _mm256_cmpeq_epi32,
-    _mm256_cmpgt_epi8, _mm256_movemask_epi8);
+vector!(
+    __m128i,
+    16,
+    _mm_loadu_si128,
+    _mm_storeu_si128,
+    _mm_stream_si128,
+    _mm_setzero_si128,
+    _mm_set1_epi8(i8),
+    _mm_set1_epi32,
+    _mm_or_si128,
+    _mm_and_si128,
+    _mm_andnot_si128,
+    _mm_add_epi8,
+    _mm_cmpeq_epi8,
+    _mm_cmpeq_epi32,
+    _mm_cmpgt_epi8,
+    _mm_movemask_epi8
+);
+vector!(
+    __m256i,
+    32,
+    _mm256_loadu_si256,
+    _mm256_storeu_si256,
+    _mm256_stream_si256,
+    _mm256_setzero_si256,
+    _mm256_set1_epi8(i8),
+    _mm256_set1_epi32,
+    _mm256_or_si256,
+    _mm256_and_si256,
+    _mm256_andnot_si256,
+    _mm256_add_epi8,
+    _mm256_cmpeq_epi8,
+    _mm256_cmpeq_epi32,
+    _mm256_cmpgt_epi8,
+    _mm256_movemask_epi8
+);
 
 static WIDE: AtomicBool = AtomicBool::new(false);
 

@@ -172,9 +172,7 @@ pub fn set_a(addr: u64, len: u64, noaccess: bool) {
 unsafe fn set_bits(p: *mut u8, first: u64, count: u64, value: bool) {
     let mask = (((1u32 << count) - 1) << first) as u8;
     // SAFETY: the caller's promise.
-    unsafe {
-        if value { *p |= mask } else { *p &= !mask }
-    }
+    unsafe { if value { *p |= mask } else { *p &= !mask } }
 }
 
 /// # Safety

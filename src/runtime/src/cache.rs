@@ -68,7 +68,19 @@ pub struct Cache {
     translator: Option<Translator>,
 }
 
-pub static CACHE: Lock<Cache> = Lock::new(Cache { hot: CACHE_START, dirty_hot: DIRTY_START, cold: COLD_START, regions: Vec::new(), order: [const { Vec::new() }; 2], pages: BTreeMap::new(), high: BTreeMap::new(), originals: BTreeMap::new(), dirty: BTreeMap::new(), plans: None, translator: None });
+pub static CACHE: Lock<Cache> = Lock::new(Cache {
+    hot: CACHE_START,
+    dirty_hot: DIRTY_START,
+    cold: COLD_START,
+    regions: Vec::new(),
+    order: [const { Vec::new() }; 2],
+    pages: BTreeMap::new(),
+    high: BTreeMap::new(),
+    originals: BTreeMap::new(),
+    dirty: BTreeMap::new(),
+    plans: None,
+    translator: None,
+});
 
 /// Regions translated so far.
 pub static TRANSLATED: AtomicU64 = AtomicU64::new(0);
@@ -217,7 +229,17 @@ impl Cache {
         TRANSLATED.fetch_add(1, Ordering::Relaxed);
         let index = self.regions.len() as u32;
         let bytes = keep_bytes.then(|| copy_code(region.start, region.end));
-        self.regions.push(Record { host: at, host_end: end, pc, start: region.start, end: region.end, info: region.info.clone().into_boxed_slice(), incoming: Vec::new(), alive: true, bytes });
+        self.regions.push(Record {
+            host: at,
+            host_end: end,
+            pc,
+            start: region.start,
+            end: region.end,
+            info: region.info.clone().into_boxed_slice(),
+            incoming: Vec::new(),
+            alive: true,
+            bytes,
+        });
         for page in region.start >> 12..=(region.end - 1) >> 12 {
             self.pages.entry(page).or_default().push(index);
         }
@@ -250,11 +272,22 @@ impl Cache {
         let record = &self.regions[self.index_of_host(host)?];
         let at = (host - record.host) as u32;
         if record.info.is_empty() || at < record.info[0].host {
-            return Some(Position { pc: record.pc, len: 0, before_own: true, at_start: at == 0, at_own: false, spilled: (at == 0).then_some((1, 0)) });
+            return Some(Position {
+                pc: record.pc,
+                len: 0,
+                before_own: true,
+                at_start: at == 0,
+                at_own: false,
+                spilled: (at == 0).then_some((1, 0)),
+            });
         }
         let i = record.info.partition_point(|x| x.host <= at) - 1;
         let x = &record.info[i];
-        let spilled = (x.spilled != 0xff && at >= x.spill.0 && at < x.spill.1).then_some(if x.spilled & 0x80 != 0 { (x.spilled & 0x7f, 0) } else { (x.spilled, 6) });
+        let spilled = (x.spilled != 0xff && at >= x.spill.0 && at < x.spill.1).then_some(if x.spilled & 0x80 != 0 {
+            (x.spilled & 0x7f, 0)
+        } else {
+            (x.spilled, 6)
+        });
         Some(Position {
             pc: record.start.wrapping_add(x.pc as i64 as u64),
             len: x.len,

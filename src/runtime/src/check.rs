@@ -63,7 +63,9 @@ fn partial(ctx: &ThreadContext, sp: u64, addr: u64, size: u64) -> bool {
 fn in_loader(ctx: &ThreadContext, sp: u64, pc: u64, addr: u64, size: u64) -> bool {
     let config = crate::startup::config();
     let loader = &config.mappings[..config.mapping_count as usize];
-    size >= 8 && (addr.is_multiple_of(16) || access::addressable(ctx, sp, addr)) && loader.iter().any(|m| m.kind == mapping::INTERPRETER && pc >= m.start && pc < m.end)
+    size >= 8
+        && (addr.is_multiple_of(16) || access::addressable(ctx, sp, addr))
+        && loader.iter().any(|m| m.kind == mapping::INTERPRETER && pc >= m.start && pc < m.end)
 }
 
 fn complain(kind: u32, pc: u64, sp: u64, addr: u64, size: u64) {

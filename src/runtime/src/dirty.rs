@@ -102,7 +102,12 @@ pub const KNOWN: usize = 1 << 12;
 
 impl Known {
     const fn new() -> Known {
-        Known { keys: [const { AtomicU64::new(0) }; KNOWN], bodies: [const { AtomicU64::new(0) }; KNOWN], dead: [const { AtomicU64::new(0) }; KNOWN], stale: [const { AtomicU64::new(0) }; KNOWN] }
+        Known {
+            keys: [const { AtomicU64::new(0) }; KNOWN],
+            bodies: [const { AtomicU64::new(0) }; KNOWN],
+            dead: [const { AtomicU64::new(0) }; KNOWN],
+            stale: [const { AtomicU64::new(0) }; KNOWN],
+        }
     }
 
     fn slot(key: u64) -> usize {

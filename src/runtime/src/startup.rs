@@ -187,7 +187,9 @@ fn relocate(m: &Mapping, delta: u64) -> bool {
 /// Copy the initial stack to MAIN_STACK_TOP; returns the distance.
 fn move_stack(config: &mut Config, rsp: u64) -> u64 {
     let count = config.mapping_count as usize;
-    let Some(m) = config.mappings[..count].iter_mut().find(|m| rsp >= m.start && rsp < m.end) else { fail("the initial stack was not found") };
+    let Some(m) = config.mappings[..count].iter_mut().find(|m| rsp >= m.start && rsp < m.end) else {
+        fail("the initial stack was not found")
+    };
     let used = m.end - (rsp & !4095);
     let len = used + 2 * STACK_MARGIN;
     let flags = sys::MAP_PRIVATE | sys::MAP_ANONYMOUS | sys::MAP_FIXED_NOREPLACE | MAP_GROWSDOWN;
@@ -238,7 +240,8 @@ mod at {
 }
 
 fn fix_auxv(config: &Config, moves: &Moves, rsp: u64, delta: u64) -> &'static [u8] {
-    let vdso_moved = config.mappings[..config.mapping_count as usize].iter().filter(|m| m.kind == mapping::VDSO).all(|m| m.end <= PROGRAM_END);
+    let vdso_moved =
+        config.mappings[..config.mapping_count as usize].iter().filter(|m| m.kind == mapping::VDSO).all(|m| m.end <= PROGRAM_END);
     let mut at = rsp.wrapping_add(delta) + 8;
     for _ in 0..2 {
         // SAFETY: argv and envp end with a null each.

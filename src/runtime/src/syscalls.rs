@@ -102,9 +102,7 @@ fn clone(ctx: &mut ThreadContext, args: &CloneArgs) -> i64 {
     let cache = CACHE.lock();
     let memory = arena::hold();
     // SAFETY: a plain copy of the process; the child goes on here with the same context.
-    let r = unsafe {
-        sys::syscall6(56, args.flags & !memcheck_kernel::action::clone::SETTLS, 0, args.parent_tid, args.child_tid, 0, 0)
-    };
+    let r = unsafe { sys::syscall6(56, args.flags & !memcheck_kernel::action::clone::SETTLS, 0, args.parent_tid, args.child_tid, 0, 0) };
     drop(memory);
     drop(cache);
     memcheck_heap::after_fork();

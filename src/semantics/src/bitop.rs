@@ -90,11 +90,7 @@ fn test<M: Machine>(cx: &mut Cx<M>, op: BitOp, width: u32) {
         cx.addr = cx.addr.wrapping_add((offset * i64::from(width / 8)) as u64);
     }
     let bytes = width as usize / 8;
-    let a = if memory {
-        Bits { x: cx.load(cx.addr, bytes).0[0], v: cx.load_v(cx.addr, bytes).0[0] }
-    } else {
-        cx.bits(cx.op(0))
-    };
+    let a = if memory { Bits { x: cx.load(cx.addr, bytes).0[0], v: cx.load_v(cx.addr, bytes).0[0] } } else { cx.bits(cx.op(0)) };
     if memory && a.v != 0 {
         cx.origin = cx.m.load_origin(cx.addr, bytes);
     }
@@ -261,4 +257,3 @@ fn extract(word: u64, mut map: u64) -> u64 {
     }
     out
 }
-

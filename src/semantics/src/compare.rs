@@ -260,4 +260,3 @@ fn text<M: Machine>(cx: &mut Cx<M>, explicit: u8, to_vector: bool) {
     }
     cx.set_flags(if spoilt { ARITH } else { 0 }, 0);
 }
-

@@ -253,9 +253,7 @@ impl<M: Machine> Cx<'_, M> {
     /// V bits of an operand at its own size.
     pub fn v(&self, operand: Operand) -> u64 {
         match operand {
-            Operand::Gpr { n, size, high } => {
-                self.regs.gpr(usize::from(n)) >> (u32::from(high) * 8) & lane_mask(usize::from(size))
-            }
+            Operand::Gpr { n, size, high } => self.regs.gpr(usize::from(n)) >> (u32::from(high) * 8) & lane_mask(usize::from(size)),
             Operand::Mem => self.mem_v.0[0] & lane_mask(self.plan.size(operand)),
             Operand::Vec { n, .. } => self.regs.vec(usize::from(n)).0[0],
             Operand::Mask { n } => self.regs.mask(usize::from(n)),
@@ -267,9 +265,7 @@ impl<M: Machine> Cx<'_, M> {
     /// Concrete value of an operand at its own size.
     pub fn x(&mut self, operand: Operand) -> u64 {
         match operand {
-            Operand::Gpr { n, size, high } => {
-                self.m.gpr(usize::from(n)) >> (u32::from(high) * 8) & lane_mask(usize::from(size))
-            }
+            Operand::Gpr { n, size, high } => self.m.gpr(usize::from(n)) >> (u32::from(high) * 8) & lane_mask(usize::from(size)),
             Operand::Mem => self.memory_x().0[0] & lane_mask(self.plan.size(operand)),
             Operand::Vec { n, .. } => self.m.vec(usize::from(n)).0[0],
             Operand::Mask { n } => self.m.kmask(usize::from(n)),

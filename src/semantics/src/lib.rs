@@ -56,11 +56,6 @@ pub use table::Rule;
 pub use wide::Wide;
 
 /// Plans and runs in one go, for callers that meet an instruction only once.
-pub fn step<M: Machine>(
-    planner: &mut Planner,
-    insn: &iced_x86::Instruction,
-    regs: &mut ShadowRegs,
-    m: &mut M,
-) -> Outcome {
+pub fn step<M: Machine>(planner: &mut Planner, insn: &iced_x86::Instruction, regs: &mut ShadowRegs, m: &mut M) -> Outcome {
     run(&planner.plan(insn), regs, m)
 }

@@ -221,9 +221,7 @@ impl<M: Machine> Ahead<'_, M> {
 
     fn read(&mut self, plan: &Plan, operand: Operand) -> u64 {
         match operand {
-            Operand::Gpr { n, size, high } => {
-                self.gpr[usize::from(n & 15)] >> (u32::from(high) * 8) & lane_mask(usize::from(size))
-            }
+            Operand::Gpr { n, size, high } => self.gpr[usize::from(n & 15)] >> (u32::from(high) * 8) & lane_mask(usize::from(size)),
             Operand::Imm(x) => x,
             Operand::Mem => {
                 let addr = plan.mem.map_or(0, |mem| self.address(&mem));

@@ -5,9 +5,7 @@
 //! in it is dirty and no loaded byte is undefined, every output is defined*, whatever the rule: the quick way out of nearly all
 //! instructions that dirty mode meets.
 
-use iced_x86::{
-    ConditionCode, EncodingKind, Instruction, InstructionInfoFactory, MemorySize, OpAccess, OpKind, Register, RflagsBits,
-};
+use iced_x86::{ConditionCode, EncodingKind, Instruction, InstructionInfoFactory, MemorySize, OpAccess, OpKind, Register, RflagsBits};
 
 use crate::regs::{AF, CF, FLAGS, MASK0, OF, PF, SF, VEC0, X87, ZF};
 use crate::table::{self, Rule};
@@ -20,13 +18,26 @@ pub const NONE: u8 = 0xFF;
 pub enum Operand {
     None,
     /// `size` bytes of a general register; `high` for ah, ch, dh, bh.
-    Gpr { n: u8, size: u8, high: bool },
+    Gpr {
+        n: u8,
+        size: u8,
+        high: bool,
+    },
     /// xmm, ymm or zmm by `size` in bytes.
-    Vec { n: u8, size: u8 },
-    Mask { n: u8 },
-    Mm { n: u8 },
+    Vec {
+        n: u8,
+        size: u8,
+    },
+    Mask {
+        n: u8,
+    },
+    Mm {
+        n: u8,
+    },
     /// st(n), counted from the top.
-    St { n: u8 },
+    St {
+        n: u8,
+    },
     Mem,
     Imm(u64),
     /// Always defined: segment, control and bound registers, branch targets.
@@ -370,14 +381,7 @@ fn same_sources(plan: &Plan, insn: &Instruction) -> bool {
 
 /// Flags as iced numbers them to EFLAGS positions.
 fn arith(bits: u32) -> u64 {
-    [
-        (RflagsBits::CF, CF),
-        (RflagsBits::PF, PF),
-        (RflagsBits::AF, AF),
-        (RflagsBits::ZF, ZF),
-        (RflagsBits::SF, SF),
-        (RflagsBits::OF, OF),
-    ]
-    .iter()
-    .fold(0, |all, &(theirs, ours)| if bits & theirs != 0 { all | ours } else { all })
+    [(RflagsBits::CF, CF), (RflagsBits::PF, PF), (RflagsBits::AF, AF), (RflagsBits::ZF, ZF), (RflagsBits::SF, SF), (RflagsBits::OF, OF)]
+        .iter()
+        .fold(0, |all, &(theirs, ours)| if bits & theirs != 0 { all | ours } else { all })
 }

@@ -114,7 +114,11 @@ enum Piece {
     /// Physical x87 register.
     St(usize),
     /// Bytes `low..high` of a vector register.
-    Vec { n: usize, low: usize, high: usize },
+    Vec {
+        n: usize,
+        low: usize,
+        high: usize,
+    },
     Mask(usize),
 }
 

@@ -11,9 +11,7 @@ mod support;
 use std::collections::BTreeMap;
 use std::time::{Duration, Instant};
 
-use iced_x86::{
-    Code, Decoder, DecoderOptions, Encoder, Instruction, InstructionInfoFactory, Mnemonic as M, OpKind, Register,
-};
+use iced_x86::{Code, Decoder, DecoderOptions, Encoder, Instruction, InstructionInfoFactory, Mnemonic as M, OpKind, Register};
 use memcheck_semantics::regs::{CF, OF};
 use memcheck_semantics::{Planner, Rule, ShadowRegs, run};
 use support::differences::Differences;
@@ -137,7 +135,10 @@ impl Prover {
     ) {
         varying.words[Differences::FLAGS] &= checked_flags(insn, input);
         varying.words[Differences::FSW] &= 0x4700;
-        if !matches!(insn.mnemonic(), M::Fcom | M::Fcomp | M::Fcompp | M::Fucom | M::Fucomp | M::Fucompp | M::Fxam | M::Ftst | M::Ficom | M::Ficomp) {
+        if !matches!(
+            insn.mnemonic(),
+            M::Fcom | M::Fcomp | M::Fcompp | M::Fucom | M::Fucomp | M::Fucompp | M::Fxam | M::Ftst | M::Ficom | M::Ficomp
+        ) {
             varying.words[Differences::FSW] &= 0x4500;
         }
         let tally = self.tallies.entry(format!("{:?}", insn.mnemonic())).or_default();
@@ -277,7 +278,8 @@ fn address_registers(insn: &Instruction) -> Vec<Register> {
 }
 
 fn uses_big_vectors(insn: &Instruction) -> bool {
-    insn.has_op_mask() || (0..insn.op_count()).any(|i| insn.op_kind(i) == OpKind::Register && (insn.op_register(i).is_zmm() || insn.op_register(i).is_k()))
+    insn.has_op_mask()
+        || (0..insn.op_count()).any(|i| insn.op_kind(i) == OpKind::Register && (insn.op_register(i).is_zmm() || insn.op_register(i).is_k()))
 }
 
 /// Arithmetic flags the processor defines here.

@@ -2,7 +2,10 @@
 
 use crate::decode::{Flow, Item, Tail, flow};
 use crate::emit::{Asm, CC_NE, Mem, RAX, RCX, RSI, RSP, Seg};
-use crate::{Exit, InsnInfo, LEAVE_CALL, LEAVE_JUMP, LOAD, MODIFY, Place, Program, Region, STORE, Shadow, Translator, check_descriptor, changing, control, gpr, helper, relocate, slot, stack};
+use crate::{
+    Exit, InsnInfo, LEAVE_CALL, LEAVE_JUMP, LOAD, MODIFY, Place, Program, Region, STORE, Shadow, Translator, changing, check_descriptor,
+    control, gpr, helper, relocate, slot, stack,
+};
 use alloc::vec::Vec;
 use iced_x86::{Code, Instruction, InstructionInfoFactory, Mnemonic, OpAccess, OpKind, Register};
 use memcheck_abi::context::offset;
@@ -23,14 +26,39 @@ const MAX_KNOWN: usize = 12;
 
 /// Code that is emitted behind the region because it is seldom run.
 pub enum Cold {
-    Check { patches: Vec<usize>, restore_rcx: bool, mem: Mem, size: u32, kind: u32, back: usize },
-    Exit { patch: usize, target: u64 },
+    Check {
+        patches: Vec<usize>,
+        restore_rcx: bool,
+        mem: Mem,
+        size: u32,
+        kind: u32,
+        back: usize,
+    },
+    Exit {
+        patch: usize,
+        target: u64,
+    },
     /// Dirty mode: something that the instruction touches is undefined; apply its rule.
-    Step { patches: Vec<usize>, restore_rcx: bool, pc: u64, plan: u64, back: usize },
+    Step {
+        patches: Vec<usize>,
+        restore_rcx: bool,
+        pc: u64,
+        plan: u64,
+        back: usize,
+    },
     /// Dirty mode: leave for an address, clean or dirty as the registers are then.
-    DirtyExit { patch: usize, target: u64, argument: u32 },
+    DirtyExit {
+        patch: usize,
+        target: u64,
+        argument: u32,
+    },
     /// The program's code is not what was translated; see `changing`.
-    Changed { patches: Vec<usize>, live: bool, pc: u64, back: usize },
+    Changed {
+        patches: Vec<usize>,
+        live: bool,
+        pc: u64,
+        back: usize,
+    },
 }
 
 /// State of the instruction being emitted in dirty mode; see `dirty`.
@@ -65,14 +93,46 @@ pub struct Emitter<'a> {
     passing: bool,
 }
 
-pub fn emit_region<'a>(t: &'a mut Translator, program: &'a dyn Program, items: &[Item], tail: Tail, at: Place, shadow: Option<&'a mut dyn Shadow>) -> Region {
+pub fn emit_region<'a>(
+    t: &'a mut Translator,
+    program: &'a dyn Program,
+    items: &[Item],
+    tail: Tail,
+    at: Place,
+    shadow: Option<&'a mut dyn Shadow>,
+) -> Region {
     let first = items.first().map_or(0, |i| i.pc);
     let start = match tail {
         Tail::Invalid(pc) if items.is_empty() => pc,
         _ => first,
     };
-    let placeholder = Item { insn: Instruction::default(), raw: [0; 15], pc: start, len: 0, flags_live: true, deferred: false, released: 0, noise: false, batch: 1, client_request: false };
-    let mut e = Emitter { asm: Asm::new(at.hot), hot: at.hot, t, program, cold: Vec::new(), exits: Vec::new(), info: Vec::with_capacity(items.len() + 1), item: placeholder, shadow, pending: None, vectors_written: 0, known: Vec::new(), passing: false };
+    let placeholder = Item {
+        insn: Instruction::default(),
+        raw: [0; 15],
+        pc: start,
+        len: 0,
+        flags_live: true,
+        deferred: false,
+        released: 0,
+        noise: false,
+        batch: 1,
+        client_request: false,
+    };
+    let mut e = Emitter {
+        asm: Asm::new(at.hot),
+        hot: at.hot,
+        t,
+        program,
+        cold: Vec::new(),
+        exits: Vec::new(),
+        info: Vec::with_capacity(items.len() + 1),
+        item: placeholder,
+        shadow,
+        pending: None,
+        vectors_written: 0,
+        known: Vec::new(),
+        passing: false,
+    };
     e.asm.load(RCX, &spill(slot::RCX));
     let body = e.asm.offset();
     if program.is_writable(start) {
@@ -294,13 +354,7 @@ impl Emitter<'_> {
         let displacement = insn.memory_displacement64();
         let narrow = i64::from(displacement as i32) as u64 == displacement || addr32;
         let scale = insn.memory_index_scale().trailing_zeros() as u8;
-        let mem = Mem {
-            seg: Seg::None,
-            base: gpr(base),
-            index: gpr(index).map(|r| (r, scale)),
-            disp: displacement as i32,
-            addr32,
-        };
+        let mem = Mem { seg: Seg::None, base: gpr(base), index: gpr(index).map(|r| (r, scale)), disp: displacement as i32, addr32 };
         if !foreign {
             if !narrow {
                 return self.with_scratch(|e, r| e.asm.mov_const(r, displacement), |_, r| Mem::base(r, 0), f);
@@ -345,7 +399,12 @@ impl Emitter<'_> {
     }
 
     /// Run `f` with a memory operand built on a scratch register, which is spilled around it.
-    fn with_scratch(&mut self, load: impl FnOnce(&mut Self, u8), build: impl FnOnce(&Self, u8) -> Mem, f: impl FnOnce(&mut Self, Mem, bool)) {
+    fn with_scratch(
+        &mut self,
+        load: impl FnOnce(&mut Self, u8),
+        build: impl FnOnce(&Self, u8) -> Mem,
+        f: impl FnOnce(&mut Self, Mem, bool),
+    ) {
         // A rule needs the program's registers as they are: it comes before the scratch register is taken.
         self.place_step();
         let r = self.scratch_register();
@@ -377,7 +436,8 @@ impl Emitter<'_> {
     }
 
     fn is_known(&self, mem: &Mem, size: u32) -> bool {
-        let inside = |known: &Mem, n: u32| mem.disp >= known.disp && i64::from(mem.disp) + i64::from(size) <= i64::from(known.disp) + i64::from(n);
+        let inside =
+            |known: &Mem, n: u32| mem.disp >= known.disp && i64::from(mem.disp) + i64::from(size) <= i64::from(known.disp) + i64::from(n);
         let same = |known: &Mem| known.base == mem.base && known.index == mem.index && known.addr32 == mem.addr32;
         self.known.iter().any(|(known, n)| same(known) && inside(known, *n))
     }
@@ -548,7 +608,17 @@ impl Emitter<'_> {
         } else {
             control::call_helper(self, helper::STRING | argument << 8);
         }
-        let has_source = !matches!(insn.mnemonic(), Mnemonic::Stosb | Mnemonic::Stosw | Mnemonic::Stosd | Mnemonic::Stosq | Mnemonic::Scasb | Mnemonic::Scasw | Mnemonic::Scasd | Mnemonic::Scasq);
+        let has_source = !matches!(
+            insn.mnemonic(),
+            Mnemonic::Stosb
+                | Mnemonic::Stosw
+                | Mnemonic::Stosd
+                | Mnemonic::Stosq
+                | Mnemonic::Scasb
+                | Mnemonic::Scasw
+                | Mnemonic::Scasd
+                | Mnemonic::Scasq
+        );
         self.copy_moved(has_source.then_some(RSI));
     }
 
@@ -608,8 +678,14 @@ pub fn pieces(size: u32) -> Vec<(i32, u32)> {
 fn is_moffs(code: Code) -> bool {
     matches!(
         code,
-        Code::Mov_AL_moffs8 | Code::Mov_AX_moffs16 | Code::Mov_EAX_moffs32 | Code::Mov_RAX_moffs64
-            | Code::Mov_moffs8_AL | Code::Mov_moffs16_AX | Code::Mov_moffs32_EAX | Code::Mov_moffs64_RAX
+        Code::Mov_AL_moffs8
+            | Code::Mov_AX_moffs16
+            | Code::Mov_EAX_moffs32
+            | Code::Mov_RAX_moffs64
+            | Code::Mov_moffs8_AL
+            | Code::Mov_moffs16_AX
+            | Code::Mov_moffs32_EAX
+            | Code::Mov_moffs64_RAX
     )
 }
 

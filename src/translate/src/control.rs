@@ -1,7 +1,7 @@
 //! Control transfers, calls into the runtime, and instructions that it emulates.
 
-use crate::decode::REQUEST_KIND;
 use crate::clean::{Emitter, rip_slot, spill};
+use crate::decode::REQUEST_KIND;
 use crate::emit::{Asm, Mem, RAX, RCX, RSP, Seg};
 use crate::{InsnInfo, LEAVE_CALL, LEAVE_JUMP, LEAVE_RETURN, LOAD, Region, Translator, gpr, helper, slot, stack};
 use alloc::vec::Vec;
@@ -11,8 +11,10 @@ use memcheck_abi::layout::{RETURN_MARK, TABLE_DISPLACEMENT};
 
 /// Instructions that the runtime carries out itself: they would show or change what is ours.
 pub fn is_emulated(insn: &Instruction) -> bool {
-    matches!(insn.mnemonic(), Mnemonic::Cpuid | Mnemonic::Rdfsbase | Mnemonic::Rdgsbase | Mnemonic::Wrfsbase | Mnemonic::Wrgsbase | Mnemonic::Xbegin)
-        || insn.mnemonic() == Mnemonic::Mov && insn.op0_kind() == OpKind::Register && insn.op0_register().is_segment_register()
+    matches!(
+        insn.mnemonic(),
+        Mnemonic::Cpuid | Mnemonic::Rdfsbase | Mnemonic::Rdgsbase | Mnemonic::Wrfsbase | Mnemonic::Wrgsbase | Mnemonic::Xbegin
+    ) || insn.mnemonic() == Mnemonic::Mov && insn.op0_kind() == OpKind::Register && insn.op0_register().is_segment_register()
 }
 
 pub fn emulate(e: &mut Emitter) {
@@ -68,7 +70,8 @@ pub fn string_argument(insn: &Instruction) -> Option<u32> {
         Mnemonic::Scasq => (4, 3),
         _ => return None,
     };
-    let addr32 = matches!(insn.op0_kind(), OpKind::MemoryESEDI | OpKind::MemorySegESI) || matches!(insn.op1_kind(), OpKind::MemoryESEDI | OpKind::MemorySegESI);
+    let addr32 = matches!(insn.op0_kind(), OpKind::MemoryESEDI | OpKind::MemorySegESI)
+        || matches!(insn.op1_kind(), OpKind::MemoryESEDI | OpKind::MemorySegESI);
     let rep = u32::from(insn.has_rep_prefix()) << 8;
     let repne = u32::from(insn.has_repne_prefix()) << 9;
     Some(operation | size << 4 | rep | repne | u32::from(addr32) << 10)

@@ -77,7 +77,18 @@ pub fn region(program: &dyn Program, pc: u64, items: &mut Vec<Item>) -> Option<T
         if insn.is_invalid() {
             return Some(if decoder.position() >= code.len() && !items.is_empty() { Tail::Next(at) } else { Tail::Invalid(at) });
         }
-        let mut item = Item { insn, raw: [0; 15], pc: at, len: insn.len() as u8, flags_live: true, deferred: false, released: 0, noise: false, batch: 1, client_request: request };
+        let mut item = Item {
+            insn,
+            raw: [0; 15],
+            pc: at,
+            len: insn.len() as u8,
+            flags_live: true,
+            deferred: false,
+            released: 0,
+            noise: false,
+            batch: 1,
+            client_request: request,
+        };
         item.raw[..insn.len()].copy_from_slice(&code[position..position + insn.len()]);
         if request {
             item.len = REQUEST_LEN as u8;

@@ -95,7 +95,13 @@ impl Asm {
         };
         let sib = m.index.is_some() || base & 7 == 4;
         let small = i8::try_from(m.disp).is_ok();
-        let mode = if m.disp == 0 && base & 7 != 5 { 0x00 } else if small { 0x40 } else { 0x80 };
+        let mode = if m.disp == 0 && base & 7 != 5 {
+            0x00
+        } else if small {
+            0x40
+        } else {
+            0x80
+        };
         self.buf.push(mode | field | if sib { 4 } else { base & 7 });
         if sib {
             let index = m.index.map_or(0x20, |(r, s)| s << 6 | (r & 7) << 3);

@@ -3,8 +3,8 @@
 use crate::Program;
 use crate::decode::{Item, Tail};
 use alloc::vec::Vec;
-use memcheck_abi::layout::RED_ZONE;
 use iced_x86::{Decoder, DecoderOptions, FlowControl, Instruction, InstructionInfoFactory, Mnemonic, OpKind, Register, RflagsBits};
+use memcheck_abi::layout::RED_ZONE;
 
 /// The arithmetic flags.
 pub const ARITHMETIC: u32 = RflagsBits::OF | RflagsBits::SF | RflagsBits::ZF | RflagsBits::AF | RflagsBits::CF | RflagsBits::PF;
@@ -26,12 +26,22 @@ fn killed(insn: &Instruction) -> u32 {
     let mut set = insn.rflags_written() | insn.rflags_cleared() | insn.rflags_set() | insn.rflags_undefined() & RflagsBits::AF;
     let shift = matches!(
         insn.mnemonic(),
-        Mnemonic::Shl | Mnemonic::Shr | Mnemonic::Sar | Mnemonic::Sal | Mnemonic::Rol | Mnemonic::Ror | Mnemonic::Rcl | Mnemonic::Rcr | Mnemonic::Shld | Mnemonic::Shrd
+        Mnemonic::Shl
+            | Mnemonic::Shr
+            | Mnemonic::Sar
+            | Mnemonic::Sal
+            | Mnemonic::Rol
+            | Mnemonic::Ror
+            | Mnemonic::Rcl
+            | Mnemonic::Rcr
+            | Mnemonic::Shld
+            | Mnemonic::Shrd
     );
     if shift {
         let last = insn.op_count() - 1;
         let by_register = insn.op_kind(last) == OpKind::Register;
-        let mask = if insn.op0_kind() == OpKind::Register && insn.op0_register().is_gpr64() || insn.memory_size().size() == 8 { 63 } else { 31 };
+        let mask =
+            if insn.op0_kind() == OpKind::Register && insn.op0_register().is_gpr64() || insn.memory_size().size() == 8 { 63 } else { 31 };
         if by_register || insn.immediate8() & mask == 0 {
             set = 0;
         }
@@ -115,8 +125,12 @@ fn look_ahead(program: &dyn Program, pc: u64) -> (u32, u32) {
 /// Bytes that an instruction releases at the top of the stack, if that is a constant.
 pub fn released(insn: &Instruction) -> Option<u32> {
     match insn.mnemonic() {
-        Mnemonic::Pop | Mnemonic::Popfq if insn.op_count() == 0 || insn.op0_register() != Register::RSP => Some(insn.stack_pointer_increment() as u32),
-        Mnemonic::Add if insn.op0_register() == Register::RSP && insn.op1_kind() != OpKind::Register && insn.op1_kind() != OpKind::Memory => {
+        Mnemonic::Pop | Mnemonic::Popfq if insn.op_count() == 0 || insn.op0_register() != Register::RSP => {
+            Some(insn.stack_pointer_increment() as u32)
+        }
+        Mnemonic::Add
+            if insn.op0_register() == Register::RSP && insn.op1_kind() != OpKind::Register && insn.op1_kind() != OpKind::Memory =>
+        {
             u32::try_from(insn.immediate(1)).ok().filter(|&n| n < 1 << 20)
         }
         _ => None,
@@ -155,7 +169,12 @@ fn below_stack(insn: &Instruction) -> bool {
 /// Runs of pops are checked, and runs of pushes made defined, at once, by the first. Prologues save a register between moves: what
 /// does not touch the stack may stand between pushes.
 fn batches(items: &mut [Item]) {
-    let plain = |i: &Item, m| i.insn.mnemonic() == m && i.insn.op0_kind() == OpKind::Register && i.insn.op0_register().is_gpr64() && i.insn.op0_register() != Register::RSP;
+    let plain = |i: &Item, m| {
+        i.insn.mnemonic() == m
+            && i.insn.op0_kind() == OpKind::Register
+            && i.insn.op0_register().is_gpr64()
+            && i.insn.op0_register() != Register::RSP
+    };
     push_runs(items);
     let mut at = 0;
     while at < items.len() {
@@ -171,7 +190,8 @@ fn batches(items: &mut [Item]) {
 }
 
 fn push_runs(items: &mut [Item]) {
-    let is_push = |i: &Item| i.insn.mnemonic() == Mnemonic::Push && i.insn.op0_kind() == OpKind::Register && i.insn.op0_register().is_gpr64();
+    let is_push =
+        |i: &Item| i.insn.mnemonic() == Mnemonic::Push && i.insn.op0_kind() == OpKind::Register && i.insn.op0_register().is_gpr64();
     let between = |i: &Item| harmless(&i.insn) && (0..i.insn.op_count()).all(|k| i.insn.op_kind(k) != OpKind::Memory);
     let mut at = 0;
     while at < items.len() {

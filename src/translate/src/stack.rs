@@ -30,7 +30,9 @@ pub const fn release_argument(extra: u32, before_ret: bool) -> u32 {
 }
 
 pub fn writes_rsp(insn: &Instruction) -> bool {
-    insn.op0_kind() == OpKind::Register && insn.op0_register().full_register() == Register::RSP && insn.op_count() > 0
+    insn.op0_kind() == OpKind::Register
+        && insn.op0_register().full_register() == Register::RSP
+        && insn.op_count() > 0
         && !matches!(insn.mnemonic(), Mnemonic::Cmp | Mnemonic::Test | Mnemonic::Push | Mnemonic::Bt)
         || insn.mnemonic() == Mnemonic::Xchg && insn.op1_kind() == OpKind::Register && insn.op1_register().full_register() == Register::RSP
 }
@@ -50,7 +52,9 @@ fn constant_move(insn: &Instruction) -> Option<i64> {
         Mnemonic::Add if immediate => Some(insn.immediate(1) as i64),
         Mnemonic::Sub if immediate => Some((insn.immediate(1) as i64).wrapping_neg()),
         Mnemonic::And if immediate && insn.immediate(1) as i64 >= -(LARGE_FRAME as i64) => Some(0),
-        Mnemonic::Lea if insn.memory_base() == Register::RSP && insn.memory_index() == Register::None && insn.segment_prefix() == Register::None => {
+        Mnemonic::Lea
+            if insn.memory_base() == Register::RSP && insn.memory_index() == Register::None && insn.segment_prefix() == Register::None =>
+        {
             Some(insn.memory_displacement64() as i64)
         }
         _ => None,
@@ -211,7 +215,15 @@ fn paint(e: &mut Emitter, from: i32, bytes: u32) {
     }
     while at < bytes as i32 {
         let left = bytes as i32 - at;
-        let n = if left >= 8 { 8 } else if left >= 4 { 4 } else if left >= 2 { 2 } else { 1 };
+        let n = if left >= 8 {
+            8
+        } else if left >= 4 {
+            4
+        } else if left >= 2 {
+            2
+        } else {
+            1
+        };
         let mem = Mem { seg: Seg::Gs, ..Mem::base(RSP, from + at) };
         e.asm.store_imm(&mem, n as u32, -1);
         at += n;

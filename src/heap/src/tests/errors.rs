@@ -1,7 +1,7 @@
 use super::*;
 use crate::entries::{calloc, delete, delete_array, free, malloc, memalign, new, new_array, new_array_aligned, realloc};
-use memcheck_rt::callstack;
 use memcheck_abi::event::{ErrorEvent, Family, Kind, Place};
+use memcheck_rt::callstack;
 use memcheck_rt::{depot, report::host::drain};
 
 fn one(kind: Kind) -> ErrorEvent {
@@ -147,7 +147,9 @@ fn descriptions() {
         free(p);
         assert_eq!(crate::find(p + 77).map(|f| (f.0, f.1.addr)), Some((Place::FreedBlock, p)));
     }
-    blocks.iter().for_each(|&p| { free(p); });
+    blocks.iter().for_each(|&p| {
+        free(p);
+    });
 }
 
 /// Each block keeps the stack of its own allocation, whatever the thread's memory of stacks holds.

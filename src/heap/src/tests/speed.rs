@@ -40,7 +40,11 @@ fn speed() {
     for depth in [1, 12] {
         call_stack(ctx, depth);
         for size in [16, 100, 1000] {
-            measure(&std::format!("pairs of {size} bytes, depth {depth}"), n, || (0..n).for_each(|_| { free(malloc(size)); }));
+            measure(&std::format!("pairs of {size} bytes, depth {depth}"), n, || {
+                (0..n).for_each(|_| {
+                    free(malloc(size));
+                })
+            });
         }
         let mut random = Random(5);
         measure(&std::format!("random sizes below 512, 1000 live, depth {depth}"), n, || {
@@ -52,9 +56,17 @@ fn speed() {
                 }
                 live[at] = malloc(random.below(512));
             }
-            live.iter().for_each(|&p| if p != 0 { free(p); });
+            live.iter().for_each(|&p| {
+                if p != 0 {
+                    free(p);
+                }
+            });
         });
     }
-    measure("pairs of 200 KB", 20_000, || (0..20_000).for_each(|_| { free(malloc(200_000)); }));
+    measure("pairs of 200 KB", 20_000, || {
+        (0..20_000).for_each(|_| {
+            free(malloc(200_000));
+        })
+    });
     callstack::host::clear(ctx.guest_rsp, ctx.guest_rsp + 0x8000);
 }

@@ -28,7 +28,9 @@ fn first_in_first_out_up_to_the_volume() {
     let size = 1000;
     context::current().regs.rip = 0x77_0000;
     let first: Vec<u64> = (0..100).map(|_| malloc(size)).collect();
-    first.iter().for_each(|&p| { free(p); });
+    first.iter().for_each(|&p| {
+        free(p);
+    });
     context::current().regs.rip = 0x78_0000;
     // A slot that is used again waits again, but with other stacks.
     let waits = |p: u64| is_waiting(p) && crate::find(p).is_some_and(|f| memcheck_rt::depot::get(f.1.alloc_stack)[0] == 0x77_0000);
@@ -50,9 +52,13 @@ fn big_blocks_leave_first_and_giants_next() {
     let (_guard, _) = start();
     empty_the_queue();
     let small: Vec<u64> = (0..10_000).map(|_| malloc(800)).collect();
-    small.iter().for_each(|&p| { free(p); });
+    small.iter().for_each(|&p| {
+        free(p);
+    });
     let big: Vec<u64> = (0..10).map(|_| malloc(4_000_000)).collect();
-    big.iter().for_each(|&p| { free(p); });
+    big.iter().for_each(|&p| {
+        free(p);
+    });
     assert!(big.iter().all(|&p| is_waiting(p)), "nothing leaves by a free");
     let giant = malloc(25_000_000);
     assert!(big[..5].iter().all(|&p| !is_waiting(p)), "the oldest big blocks left at the next allocation");
@@ -79,7 +85,9 @@ fn memory_is_reused() {
                 free(blocks.swap_remove(random.below(50) as usize));
             }
         }
-        blocks.iter().for_each(|&p| { free(p); });
+        blocks.iter().for_each(|&p| {
+            free(p);
+        });
         if round == 9 {
             used = crate::spans::used_units();
         }

@@ -154,7 +154,11 @@ mod tests {
                 let inside = start.max(10) as usize..end.clamp(10, 190).max(start.max(10)) as usize;
                 let free = random(&mut seed).is_multiple_of(2);
                 if inside.start < inside.end {
-                    if free { gaps.give(start, end) } else { gaps.take(start, end) }
+                    if free {
+                        gaps.give(start, end)
+                    } else {
+                        gaps.take(start, end)
+                    }
                     model.0[inside].fill(free);
                 }
                 assert_eq!(gaps.list(), model.list());

@@ -110,7 +110,9 @@ impl Map {
 
     /// The mapping at `high` now begins at `low` (a stack grew).
     pub fn grow_down(&mut self, low: u64, high: u64) {
-        if let Some(piece) = self.at(high) && low < piece.start {
+        if let Some(piece) = self.at(high)
+            && low < piece.start
+        {
             self.pieces.remove(&piece.start);
             self.set(Piece { start: low, ..piece });
         }

@@ -26,8 +26,8 @@ mod protect;
 mod shadow;
 mod shm;
 
-pub use map::{Piece, kind};
 pub(crate) use aio::{io_destroyed, io_setup};
+pub use map::{Piece, kind};
 pub(crate) use {advice::madvise, advice::remap_file_pages, brk::brk, mmap::mmap, mmap::munmap, mremap::mremap};
 pub(crate) use {protect::mprotect, protect::pkey_mprotect, shm::semaphore_count, shm::shmat, shm::shmdt};
 

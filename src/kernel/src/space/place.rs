@@ -16,9 +16,7 @@
 use super::gaps::PAGE;
 use super::map::Map;
 use crate::virtualise;
-use memcheck_abi::layout::{
-    CODE_END, FORBIDDEN_END, HEAP_END, HEAP_START, LOW_END, MAGIC_BASE, MAGIC_END, MMAP_END, PROGRAM_END,
-};
+use memcheck_abi::layout::{CODE_END, FORBIDDEN_END, HEAP_END, HEAP_START, LOW_END, MAGIC_BASE, MAGIC_END, MMAP_END, PROGRAM_END};
 use memcheck_rt::sys;
 
 pub const MAP_32BIT: u64 = 0x40;

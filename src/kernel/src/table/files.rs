@@ -1,7 +1,7 @@
 //! Files and directories.
 
-use crate::proc_files;
 use crate::call::Call;
+use crate::proc_files;
 use crate::row::Rule::{self, Do, In, IovIn, IovOut, Out, Set, Str};
 use crate::row::Size::{Arg, Fix, Ret};
 use crate::row::{Row, plain, row};

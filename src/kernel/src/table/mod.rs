@@ -24,9 +24,8 @@ mod time;
 
 use crate::row::Row;
 
-const FAMILIES: &[&[Row]] = &[
-    files::ROWS, files::EXTENDED, memory::ROWS, process::ROWS, signals::ROWS, network::ROWS, ipc::ROWS, time::ROWS, misc::ROWS,
-];
+const FAMILIES: &[&[Row]] =
+    &[files::ROWS, files::EXTENDED, memory::ROWS, process::ROWS, signals::ROWS, network::ROWS, ipc::ROWS, time::ROWS, misc::ROWS];
 
 /// One more than the highest number with a row.
 pub const COUNT: usize = 463;

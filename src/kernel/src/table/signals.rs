@@ -1,10 +1,10 @@
 //! Signals: the calls run natively, only their memory is looked at; except for SIGTRAP, see [`sigtrap`].
 
-use crate::{action, sigtrap};
 use crate::call::Call;
 use crate::row::Rule::{Do, In, Set};
 use crate::row::Size::{Arg, Fix};
 use crate::row::{Row, plain, row};
+use crate::{action, sigtrap};
 
 const SIGINFO: u64 = 128;
 

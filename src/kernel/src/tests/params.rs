@@ -121,12 +121,17 @@ fn socket_addresses_by_field() {
     put(inet + 2, &[0; 6]);
     expect(p, 42, &[BAD_FD, inet, 16], &[]);
     let inet6 = address(p, 10);
-    expect(p, 42, &[BAD_FD, inet6, 28], &[
-        "socketcall.connect(serv_addr.sin6_port)",
-        "socketcall.connect(serv_addr.sin6_flowinfo)",
-        "socketcall.connect(serv_addr.sin6_addr)",
-        "socketcall.connect(serv_addr.sin6_scope_id)",
-    ]);
+    expect(
+        p,
+        42,
+        &[BAD_FD, inet6, 28],
+        &[
+            "socketcall.connect(serv_addr.sin6_port)",
+            "socketcall.connect(serv_addr.sin6_flowinfo)",
+            "socketcall.connect(serv_addr.sin6_addr)",
+            "socketcall.connect(serv_addr.sin6_scope_id)",
+        ],
+    );
     let unix = address(p, 1);
     expect(p, 42, &[BAD_FD, unix, 20], &["socketcall.connect(serv_addr.sun_path)"]);
     put(unix + 2, b"/x\0");
@@ -158,11 +163,12 @@ fn message_headers() {
     let h = p.words(&[0, 0, iov, 2, 0, 0, 0]);
     expect(p, 46, &[BAD_FD, h, 0], &["sendmsg(msg.msg_iov[0])", "sendmsg(msg.msg_iov[1])"]);
     let two = p.words(&[0, 0, iov, 1, 0, 0, 0, 0, 0, 0, iov, 2, 0, 0, 0, 0]);
-    expect(p, 307, &[BAD_FD, two, 2, 0], &[
-        "sendmsg(mmsg[0].msg_hdr.msg_iov[0])",
-        "sendmsg(mmsg[1].msg_hdr.msg_iov[0])",
-        "sendmsg(mmsg[1].msg_hdr.msg_iov[1])",
-    ]);
+    expect(
+        p,
+        307,
+        &[BAD_FD, two, 2, 0],
+        &["sendmsg(mmsg[0].msg_hdr.msg_iov[0])", "sendmsg(mmsg[1].msg_hdr.msg_iov[0])", "sendmsg(mmsg[1].msg_hdr.msg_iov[1])"],
+    );
     // Padding between control messages is nobody's fault.
     let control = p.bytes(&[20, 0, 0, 0, 0, 0, 0, 0, 1, 0, 0, 0, 1, 0, 0, 0, 0, 0, 0, 0]);
     memcheck_rt::shadow::fill_v(control + 20, 4, 0xff);
@@ -186,23 +192,19 @@ fn value_result_lengths() {
 fn signals_and_timers() {
     let p = &mut Program::new();
     let u = p.undefined(64);
-    expect(p, 13, &[9, u, 0, 8], &[
-        "rt_sigaction(act->sa_handler)",
-        "rt_sigaction(act->sa_mask)",
-        "rt_sigaction(act->sa_flags)",
-    ]);
+    expect(p, 13, &[9, u, 0, 8], &["rt_sigaction(act->sa_handler)", "rt_sigaction(act->sa_mask)", "rt_sigaction(act->sa_flags)"]);
     let act = p.undefined(32);
     put(act, &[0; 8]);
     put(act + 8, &0x0400_0000u64.to_ne_bytes());
     put(act + 24, &[0; 8]);
     expect(p, 13, &[9, act, 0, 8], &["rt_sigaction(act->sa_restorer)"]);
     let (u, small) = (p.undefined(64), p.block(3));
-    expect(p, 222, &[99, u, small], &[
-        "timer_create(evp.sigev_value)",
-        "timer_create(evp.sigev_signo)",
-        "timer_create(evp.sigev_notify)",
-        "timer_create(timerid)",
-    ]);
+    expect(
+        p,
+        222,
+        &[99, u, small],
+        &["timer_create(evp.sigev_value)", "timer_create(evp.sigev_signo)", "timer_create(evp.sigev_notify)", "timer_create(timerid)"],
+    );
 }
 
 #[test]

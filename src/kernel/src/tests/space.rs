@@ -290,9 +290,11 @@ fn the_map_agrees_with_the_kernel() {
         }
     }
     let mut ours = std::collections::BTreeMap::new();
-    space::for_each(|m| (m.start..m.end).step_by(PAGE as usize).for_each(|page| {
-        ours.insert(page, m.prot);
-    }));
+    space::for_each(|m| {
+        (m.start..m.end).step_by(PAGE as usize).for_each(|page| {
+            ours.insert(page, m.prot);
+        })
+    });
     kernel.retain(|&a, _| a >= MMAP_START);
     ours.retain(|&a, _| a >= MMAP_START);
     assert!(ours.len() > 50);

@@ -1,6 +1,6 @@
 //! What is reported, one case at a time.
 
-use super::{AREA, ONE, PC, PAGE, STACK, TWO, at_end, read, reports, silent, world, write};
+use super::{AREA, ONE, PAGE, PC, STACK, TWO, at_end, read, reports, silent, world, write};
 use crate::{memory as m, search as f, string as s};
 use memcheck_abi::event::{ErrorEvent, Kind};
 use memcheck_rt::shadow;

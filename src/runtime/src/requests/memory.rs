@@ -17,8 +17,8 @@ use memcheck_abi::context::{RSP, ThreadContext};
 use memcheck_abi::event::{Kind, MAX_FRAMES};
 use memcheck_abi::layout::{FORBIDDEN_END, FORBIDDEN_START, ORIGIN_DISTANCE, PROGRAM_END};
 use memcheck_kernel::{check, space};
-use memcheck_rt::sync::Lock;
 use memcheck_rt::access::Bad;
+use memcheck_rt::sync::Lock;
 use memcheck_rt::{access, callstack, depot, report, shadow, sys};
 
 /// Origin kinds, see `origin`.

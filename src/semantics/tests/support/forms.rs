@@ -1,8 +1,6 @@
 //! Every instruction form the decoder library knows that can run between two stubs, with random operands.
 
-use iced_x86::{
-    Code, CodeSize, FlowControl, Instruction, Mnemonic as M, OpCodeOperandKind as K, OpKind, Register,
-};
+use iced_x86::{Code, CodeSize, FlowControl, Instruction, Mnemonic as M, OpCodeOperandKind as K, OpKind, Register};
 
 use super::random::Random;
 
@@ -55,8 +53,25 @@ fn loads_segment(code: Code) -> bool {
 fn is_strange(kind: K) -> bool {
     matches!(
         kind,
-        K::cr_reg | K::dr_reg | K::tr_reg | K::bnd_reg | K::bnd_or_mem_mpx | K::mem_mpx | K::mem_mib | K::r32_or_mem_mpx | K::r64_or_mem_mpx
-            | K::sibmem | K::tmm_reg | K::tmm_rm | K::tmm_vvvv | K::xmmp3_vvvv | K::zmmp3_vvvv | K::farbr2_2 | K::farbr4_2 | K::xbegin_2 | K::xbegin_4
+        K::cr_reg
+            | K::dr_reg
+            | K::tr_reg
+            | K::bnd_reg
+            | K::bnd_or_mem_mpx
+            | K::mem_mpx
+            | K::mem_mib
+            | K::r32_or_mem_mpx
+            | K::r64_or_mem_mpx
+            | K::sibmem
+            | K::tmm_reg
+            | K::tmm_rm
+            | K::tmm_vvvv
+            | K::xmmp3_vvvv
+            | K::zmmp3_vvvv
+            | K::farbr2_2
+            | K::farbr4_2
+            | K::xbegin_2
+            | K::xbegin_4
     )
 }
 
@@ -75,7 +90,8 @@ pub fn instruction(code: Code, random: &mut Random, data: u64) -> Option<Instruc
         match register_class(kind, memory) {
             Some(class) => {
                 let mut register = pick(class, random, evex);
-                if let (true, Some(&other)) = (same, chosen.iter().find(|r| r.size() == register.size() && r.is_gpr() == register.is_gpr())) {
+                if let (true, Some(&other)) = (same, chosen.iter().find(|r| r.size() == register.size() && r.is_gpr() == register.is_gpr()))
+                {
                     register = other;
                 }
                 insn.set_op_kind(i, OpKind::Register);
@@ -132,7 +148,18 @@ fn register_class(kind: K, memory: bool) -> Option<Register> {
 /// Any register of the class but the stack pointer and those that form addresses.
 fn pick(class: Register, random: &mut Random, evex: bool) -> Register {
     let number = match class {
-        Register::AL => return random.pick(&[Register::AL, Register::CL, Register::DL, Register::BL, Register::AH, Register::CH, Register::SIL, Register::R8L]),
+        Register::AL => {
+            return random.pick(&[
+                Register::AL,
+                Register::CL,
+                Register::DL,
+                Register::BL,
+                Register::AH,
+                Register::CH,
+                Register::SIL,
+                Register::R8L,
+            ]);
+        }
         Register::AX | Register::EAX | Register::RAX => random.pick(&[0, 1, 2, 3, 5, 6, 7, 8, 9, 10, 11, 12, 13]),
         Register::K0 | Register::MM0 => random.below(8) as u32,
         _ => random.below(if evex { 32 } else { 16 }) as u32,
@@ -213,7 +240,15 @@ fn memory_operand(insn: &mut Instruction, i: u32, kind: K, random: &mut Random) 
         K::mem_vsib32x | K::mem_vsib64x => Register::XMM0,
         K::mem_vsib32y | K::mem_vsib64y => Register::YMM0,
         K::mem_vsib32z | K::mem_vsib64z => Register::ZMM0,
-        K::mem | K::r8_or_mem | K::r16_or_mem | K::r32_or_mem | K::r64_or_mem | K::mm_or_mem | K::xmm_or_mem | K::ymm_or_mem | K::zmm_or_mem
+        K::mem
+        | K::r8_or_mem
+        | K::r16_or_mem
+        | K::r32_or_mem
+        | K::r64_or_mem
+        | K::mm_or_mem
+        | K::xmm_or_mem
+        | K::ymm_or_mem
+        | K::zmm_or_mem
         | K::k_or_mem => Register::None,
         _ => return None,
     };

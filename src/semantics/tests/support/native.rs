@@ -32,16 +32,8 @@ pub struct State {
 
 impl State {
     pub fn new() -> State {
-        let mut state = State {
-            zmm: [[0; 8]; 32],
-            k: [0; 8],
-            gpr: [0; 16],
-            rflags: 2,
-            host_rsp: 0,
-            fault: 0,
-            reserved: [0; 5],
-            fx: [0; 512],
-        };
+        let mut state =
+            State { zmm: [[0; 8]; 32], k: [0; 8], gpr: [0; 16], rflags: 2, host_rsp: 0, fault: 0, reserved: [0; 5], fx: [0; 512] };
         state.fx[..2].copy_from_slice(&0x037Fu16.to_le_bytes());
         state.fx[4] = 0xFF;
         state.fx[24..28].copy_from_slice(&0x1F80u32.to_le_bytes());

@@ -7,10 +7,17 @@ use iced_x86::{Code, Encoder, Instruction, OpKind, Register};
 pub enum Op {
     Insn(Instruction),
     /// A direct branch; `short` asks for the 8-bit form where it reaches.
-    Branch { code: Code, label: usize, short: bool },
+    Branch {
+        code: Code,
+        label: usize,
+        short: bool,
+    },
     Label(usize),
     /// `mov register, address of the label`
-    Address { register: Register, label: usize },
+    Address {
+        register: Register,
+        label: usize,
+    },
     /// Bytes that the encoder would not choose.
     Raw(Vec<u8>),
 }
@@ -74,7 +81,9 @@ pub fn assemble(ops: &[Op], labels: usize, base: u64) -> Option<Assembled> {
                 }
                 Op::Raw(bytes) if first => bytes.clone(),
                 Op::Insn(insn) if first || insn.is_ip_rel_memory_operand() => encode(&mut encoder, insn, at)?,
-                Op::Address { register, label } => encode(&mut encoder, &Instruction::with2(Code::Mov_r64_imm64, *register, place[*label]).ok()?, at)?,
+                Op::Address { register, label } => {
+                    encode(&mut encoder, &Instruction::with2(Code::Mov_r64_imm64, *register, place[*label]).ok()?, at)?
+                }
                 // The first round only measures: any target within reach will do.
                 Op::Branch { code, label, .. } => {
                     let target = if first { at } else { place[*label] };

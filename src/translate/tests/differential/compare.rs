@@ -5,8 +5,14 @@ use crate::vectors;
 use iced_x86::RflagsBits;
 
 /// The decoder library's flag bits and the processor's.
-const FLAGS: [(u32, u64); 6] =
-    [(RflagsBits::CF, 1), (RflagsBits::PF, 4), (RflagsBits::AF, 0x10), (RflagsBits::ZF, 0x40), (RflagsBits::SF, 0x80), (RflagsBits::OF, 0x800)];
+const FLAGS: [(u32, u64); 6] = [
+    (RflagsBits::CF, 1),
+    (RflagsBits::PF, 4),
+    (RflagsBits::AF, 0x10),
+    (RflagsBits::ZF, 0x40),
+    (RflagsBits::SF, 0x80),
+    (RflagsBits::OF, 0x800),
+];
 const DIRECTION: u64 = 0x400;
 
 const NAMES: [&str; 16] = ["rax", "rcx", "rdx", "rbx", "rsp", "rbp", "rsi", "rdi", "r8", "r9", "r10", "r11", "r12", "r13", "r14", "r15"];
@@ -32,7 +38,12 @@ pub fn difference(native: &Outcome, translated: &Outcome, undefined: u32, compon
     if let Some(at) = native.vectors.iter().zip(&translated.vectors).position(|(n, t)| n != t) {
         let at8 = at & !7;
         let word = |v: &[u8]| u64::from_le_bytes(v[at8..at8 + 8].try_into().unwrap_or_default());
-        lines.push(format!("{}: native {:#x}, translated {:#x}", vectors::name(at, components), word(&native.vectors), word(&translated.vectors)));
+        lines.push(format!(
+            "{}: native {:#x}, translated {:#x}",
+            vectors::name(at, components),
+            word(&native.vectors),
+            word(&translated.vectors)
+        ));
     }
     if let Some((addr, n, t)) = native.image.difference(&translated.image) {
         lines.push(format!("memory at {addr:#x}: native {n:#x}, translated {t:#x}"));

@@ -61,9 +61,33 @@ fn is_candidate(code: Code) -> bool {
 fn is_strange(kind: K) -> bool {
     matches!(
         kind,
-        K::cr_reg | K::dr_reg | K::tr_reg | K::bnd_reg | K::bnd_or_mem_mpx | K::mem_mpx | K::mem_mib | K::r32_or_mem_mpx | K::r64_or_mem_mpx
-            | K::sibmem | K::tmm_reg | K::tmm_rm | K::tmm_vvvv | K::xmmp3_vvvv | K::zmmp3_vvvv | K::farbr2_2 | K::farbr4_2
-            | K::seg_rSI | K::es_rDI | K::seg_rDI | K::seg_rBX_al | K::mem_vsib32x | K::mem_vsib64x | K::mem_vsib32y | K::mem_vsib64y | K::mem_vsib32z | K::mem_vsib64z
+        K::cr_reg
+            | K::dr_reg
+            | K::tr_reg
+            | K::bnd_reg
+            | K::bnd_or_mem_mpx
+            | K::mem_mpx
+            | K::mem_mib
+            | K::r32_or_mem_mpx
+            | K::r64_or_mem_mpx
+            | K::sibmem
+            | K::tmm_reg
+            | K::tmm_rm
+            | K::tmm_vvvv
+            | K::xmmp3_vvvv
+            | K::zmmp3_vvvv
+            | K::farbr2_2
+            | K::farbr4_2
+            | K::seg_rSI
+            | K::es_rDI
+            | K::seg_rDI
+            | K::seg_rBX_al
+            | K::mem_vsib32x
+            | K::mem_vsib64x
+            | K::mem_vsib32y
+            | K::mem_vsib64y
+            | K::mem_vsib32z
+            | K::mem_vsib64z
     )
 }
 
@@ -73,7 +97,12 @@ pub fn family(code: Code) -> Family {
     match info.encoding() {
         EncodingKind::EVEX => Family::Evex,
         EncodingKind::VEX if has(&[K::k_reg, K::k_rm, K::k_vvvv, K::k_or_mem]) => Family::Evex,
-        EncodingKind::VEX if has(&[K::r32_reg, K::r64_reg, K::r32_vvvv, K::r64_vvvv]) && !has(&[K::xmm_rm, K::ymm_rm, K::xmm_reg, K::xmm_or_mem, K::ymm_or_mem]) => Family::Integer,
+        EncodingKind::VEX
+            if has(&[K::r32_reg, K::r64_reg, K::r32_vvvv, K::r64_vvvv])
+                && !has(&[K::xmm_rm, K::ymm_rm, K::xmm_reg, K::xmm_or_mem, K::ymm_or_mem]) =>
+        {
+            Family::Integer
+        }
         EncodingKind::Legacy if has(&[K::xmm_reg, K::xmm_or_mem, K::xmm_rm]) => Family::Sse,
         EncodingKind::Legacy if has(&[K::mm_reg, K::mm_or_mem, K::mm_rm]) => Family::Mmx,
         EncodingKind::Legacy if code.mnemonic() == M::Emms || format!("{:?}", code.mnemonic()).starts_with('F') => Family::X87,
@@ -115,7 +144,8 @@ pub fn instruction(code: Code, random: &mut Random, memory: bool) -> Option<Inst
         match register_class(kind, memory) {
             Some(class) => {
                 let mut register = pick(class, random, evex);
-                if let (true, Some(&other)) = (same, chosen.iter().find(|r| r.size() == register.size() && r.is_gpr() == register.is_gpr())) {
+                if let (true, Some(&other)) = (same, chosen.iter().find(|r| r.size() == register.size() && r.is_gpr() == register.is_gpr()))
+                {
                     register = other;
                 }
                 insn.set_op_kind(i, OpKind::Register);
@@ -172,8 +202,18 @@ fn register_class(kind: K, memory: bool) -> Option<Register> {
 /// Any register of the class but the stack pointer.
 fn pick(class: Register, random: &mut Random, evex: bool) -> Register {
     const BYTES: [Register; 12] = [
-        Register::AL, Register::CL, Register::DL, Register::BL, Register::AH, Register::CH, Register::DH, Register::BH,
-        Register::SIL, Register::DIL, Register::BPL, Register::R8L,
+        Register::AL,
+        Register::CL,
+        Register::DL,
+        Register::BL,
+        Register::AH,
+        Register::CH,
+        Register::DH,
+        Register::BH,
+        Register::SIL,
+        Register::DIL,
+        Register::BPL,
+        Register::R8L,
     ];
     match class {
         Register::AL if random.one_in(4) => Register::R8L + random.below(8) as u32,
@@ -224,7 +264,15 @@ fn other_operand(insn: &mut Instruction, i: u32, kind: K, random: &mut Random) -
         K::imm32sex64 => set(insn, i, OpKind::Immediate32to64, |insn| insn.set_immediate32to64(i64::from(value as i32))),
         K::imm64 => set(insn, i, OpKind::Immediate64, |insn| insn.set_immediate64(value)),
         K::mem | K::mem_offs => insn.set_op_kind(i, OpKind::Memory),
-        K::r8_or_mem | K::r16_or_mem | K::r32_or_mem | K::r64_or_mem | K::mm_or_mem | K::xmm_or_mem | K::ymm_or_mem | K::zmm_or_mem | K::k_or_mem => {
+        K::r8_or_mem
+        | K::r16_or_mem
+        | K::r32_or_mem
+        | K::r64_or_mem
+        | K::mm_or_mem
+        | K::xmm_or_mem
+        | K::ymm_or_mem
+        | K::zmm_or_mem
+        | K::k_or_mem => {
             insn.set_op_kind(i, OpKind::Memory);
         }
         _ => return None,

@@ -101,8 +101,22 @@ const TRAP_FLAG: u64 = 1 << 8;
 
 /// The handler's order of `gregs` for rax rcx rdx rbx rsp rbp rsi rdi r8..r15.
 const GREGS: [i32; 16] = [
-    libc::REG_RAX, libc::REG_RCX, libc::REG_RDX, libc::REG_RBX, libc::REG_RSP, libc::REG_RBP, libc::REG_RSI, libc::REG_RDI,
-    libc::REG_R8, libc::REG_R9, libc::REG_R10, libc::REG_R11, libc::REG_R12, libc::REG_R13, libc::REG_R14, libc::REG_R15,
+    libc::REG_RAX,
+    libc::REG_RCX,
+    libc::REG_RDX,
+    libc::REG_RBX,
+    libc::REG_RSP,
+    libc::REG_RBP,
+    libc::REG_RSI,
+    libc::REG_RDI,
+    libc::REG_R8,
+    libc::REG_R9,
+    libc::REG_R10,
+    libc::REG_R11,
+    libc::REG_R12,
+    libc::REG_R13,
+    libc::REG_R14,
+    libc::REG_R15,
 ];
 
 extern "C" fn on_signal(signal: i32, info: *mut libc::siginfo_t, context: *mut libc::c_void) {
@@ -276,7 +290,6 @@ impl Routines {
     }
 }
 
-
 /// The one gate of this process.
 pub struct Gate {
     pub stubs: Stubs,
@@ -385,12 +398,17 @@ impl Gate {
     /// What the last stepping run executed, at most some thousand instructions.
     pub fn steps(&self) -> Vec<Step> {
         let n = STEP_COUNT.load(Ordering::Relaxed) as usize;
-        let read = |s: &[AtomicU64; 17]| Step { pc: s[16].load(Ordering::Relaxed), gpr: std::array::from_fn(|i| s[i].load(Ordering::Relaxed)) };
+        let read =
+            |s: &[AtomicU64; 17]| Step { pc: s[16].load(Ordering::Relaxed), gpr: std::array::from_fn(|i| s[i].load(Ordering::Relaxed)) };
         TRACE[..n].iter().map(read).collect()
     }
 
     pub fn fault(&self) -> Fault {
-        Fault { signal: FAULT_SIGNAL.load(Ordering::Relaxed) as i32, rip: FAULT_RIP.load(Ordering::Relaxed), addr: FAULT_ADDR.load(Ordering::Relaxed) }
+        Fault {
+            signal: FAULT_SIGNAL.load(Ordering::Relaxed) as i32,
+            rip: FAULT_RIP.load(Ordering::Relaxed),
+            addr: FAULT_ADDR.load(Ordering::Relaxed),
+        }
     }
 
     /// Components of the vector state that are saved.

@@ -52,7 +52,10 @@ impl Start {
 pub enum End {
     Finished,
     /// A signal at a program address.
-    Fault { signal: i32, pc: u64 },
+    Fault {
+        signal: i32,
+        pc: u64,
+    },
     Hang,
 }
 
@@ -93,7 +96,8 @@ pub struct Way {
 }
 
 impl Way {
-    pub const CLEAN: Way = Way { kind: Kind::Clean, undef: true, writable: false, dirty: 0, painted: 0, link: true, private: false, seed: 1 };
+    pub const CLEAN: Way =
+        Way { kind: Kind::Clean, undef: true, writable: false, dirty: 0, painted: 0, link: true, private: false, seed: 1 };
 }
 
 /// What a stub reported.
@@ -197,7 +201,17 @@ impl Machine {
         let gate = Gate::new()?;
         let translator = Translator::new(gate.stubs, Options { undef: true, private_vectors: false });
         let world = World::new();
-        Some(Machine { world, gate, translator, next: START, placed: Vec::new(), clean: HashMap::new(), dirty: HashMap::new(), events: Vec::new(), inspect: false })
+        Some(Machine {
+            world,
+            gate,
+            translator,
+            next: START,
+            placed: Vec::new(),
+            clean: HashMap::new(),
+            dirty: HashMap::new(),
+            events: Vec::new(),
+            inspect: false,
+        })
     }
 
     /// Put the program's code at its place, with a way out behind it.
@@ -414,7 +428,8 @@ impl Run<'_> {
             return Ok(Some(body));
         }
         let at = Place { hot: m.next.hot.next_multiple_of(16) + self.random.below(4) * 16, cold: m.next.cold + self.random.below(8) };
-        let view = View { world: &m.world, code: self.code, known: &m.clean, writable: self.way.writable, constants: self.way.seed % 2 == 1 };
+        let view =
+            View { world: &m.world, code: self.code, known: &m.clean, writable: self.way.writable, constants: self.way.seed % 2 == 1 };
         let made = if dirty {
             m.translator.translate_dirty(&view, pc, at, &mut Plans(self.way.seed))
         } else {
@@ -504,7 +519,9 @@ impl Run<'_> {
             (at, insn.memory_size().size() as u32, kind_of(&insn))
         };
         if (addr, size, kind) != (want, want_size, want_kind) {
-            return Err(format!("address {addr:#x} size {size} kind {kind}, but the instruction {insn} has {want:#x}, {want_size}, {want_kind}"));
+            return Err(format!(
+                "address {addr:#x} size {size} kind {kind}, but the instruction {insn} has {want:#x}, {want_size}, {want_kind}"
+            ));
         }
         Ok(())
     }
@@ -601,7 +618,10 @@ impl Run<'_> {
         let wild = fault.signal == libc::SIGSEGV && !self.m.world.has_shadow(fault.addr, 1);
         let jumps = insn.is_jmp_near_indirect() || insn.is_call_near_indirect();
         if !(trap || wild || jumps || p.offset == p.info.own) {
-            return Err(format!("{fault:x?} in the code of {insn} at {:#x}, offset {:#x}, but its own instruction is at {:#x}", p.pc, p.offset, p.info.own));
+            return Err(format!(
+                "{fault:x?} in the code of {insn} at {:#x}, offset {:#x}, but its own instruction is at {:#x}",
+                p.pc, p.offset, p.info.own
+            ));
         }
         Ok(Next::Stop(End::Fault { signal: fault.signal, pc }))
     }

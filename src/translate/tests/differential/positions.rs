@@ -97,7 +97,8 @@ fn own_instructions(region: &Region, at: Place, code: &Code, hot: &BTreeMap<u64,
         if !fine {
             return Err(format!("instruction {i}: host {:#x}, own {:#x}, next {next:#x}", info.host, info.own));
         }
-        let spill = info.spilled == 0xff || info.spill.0 >= info.host && info.spill.0 <= info.spill.1 && (info.spill.1 <= next || info.spill.1 == u32::MAX);
+        let spill = info.spilled == 0xff
+            || info.spill.0 >= info.host && info.spill.0 <= info.spill.1 && (info.spill.1 <= next || info.spill.1 == u32::MAX);
         if !spill {
             return Err(format!("instruction {i}: spilled in {:x?}, host {:#x}..{next:#x}", info.spill, info.host));
         }
@@ -117,7 +118,11 @@ fn own_instructions(region: &Region, at: Place, code: &Code, hot: &BTreeMap<u64,
 
 fn same_instruction(code: &Code, pc: u64, own: &Instruction) -> Result<(), String> {
     let insn = Decoder::with_ip(64, &code.bytes[(pc - code.base) as usize..], pc, DecoderOptions::NONE).decode();
-    let special = insn.is_invalid() || insn.mnemonic() == Mnemonic::Xlatb || !matches!(decode::flow(&insn), decode::Flow::Straight) || memcheck_translate::control::is_emulated(&insn) || stack::handles(&insn);
+    let special = insn.is_invalid()
+        || insn.mnemonic() == Mnemonic::Xlatb
+        || !matches!(decode::flow(&insn), decode::Flow::Straight)
+        || memcheck_translate::control::is_emulated(&insn)
+        || stack::handles(&insn);
     if special {
         return Ok(());
     }
@@ -125,7 +130,11 @@ fn same_instruction(code: &Code, pc: u64, own: &Instruction) -> Result<(), Strin
         let same = insn.op_kind(i) == own.op_kind(i) && (insn.op_kind(i) != OpKind::Register || insn.op_register(i) == own.op_register(i));
         same || insn.op_kind(i) == OpKind::Memory && own.op_kind(i) == OpKind::Memory
     });
-    if insn.mnemonic() != own.mnemonic() || insn.op_count() != own.op_count() || !operands || insn.has_lock_prefix() != own.has_lock_prefix() {
+    if insn.mnemonic() != own.mnemonic()
+        || insn.op_count() != own.op_count()
+        || !operands
+        || insn.has_lock_prefix() != own.has_lock_prefix()
+    {
         return Err(format!("{insn} at {pc:#x} became {own}"));
     }
     Ok(())
@@ -135,10 +144,15 @@ fn same_instruction(code: &Code, pc: u64, own: &Instruction) -> Result<(), Strin
 fn branches(region: &Region, at: Place, hot: &BTreeMap<u64, Instruction>, cold: &BTreeMap<u64, Instruction>) -> Result<(), String> {
     let parts = [(at.hot, region.code.len(), hot), (at.cold, region.cold.len(), cold)];
     for insn in hot.values().chain(cold.values()) {
-        let direct = matches!(insn.flow_control(), FlowControl::ConditionalBranch | FlowControl::UnconditionalBranch) && insn.near_branch_target() != 0;
+        let direct = matches!(insn.flow_control(), FlowControl::ConditionalBranch | FlowControl::UnconditionalBranch)
+            && insn.near_branch_target() != 0;
         let lea = insn.mnemonic() == Mnemonic::Lea && insn.is_ip_rel_memory_operand();
         let target = if lea { insn.ip_rel_memory_address() } else { insn.near_branch_target() };
-        let Some((start, _, part)) = parts.iter().find(|(start, len, _)| (direct || lea) && target >= *start && target < start + *len as u64) else { continue };
+        let Some((start, _, part)) =
+            parts.iter().find(|(start, len, _)| (direct || lea) && target >= *start && target < start + *len as u64)
+        else {
+            continue;
+        };
         let data = lea && *start == at.cold && region.exits.iter().any(|e| e.stub + LINK_STUB as u64 == target);
         if !part.contains_key(&target) && !data {
             return Err(format!("{insn} goes into the middle of an instruction"));

@@ -57,7 +57,8 @@ impl Session {
             eprintln!("skipped: needs AVX2 and user-mode segment base instructions");
             return None;
         };
-        let mut session = Session { shared: shared.lock().unwrap_or_else(PoisonError::into_inner), _attached: attached, ends: BTreeMap::new() };
+        let mut session =
+            Session { shared: shared.lock().unwrap_or_else(PoisonError::into_inner), _attached: attached, ends: BTreeMap::new() };
         session.calibrate();
         Some(session)
     }
@@ -104,7 +105,8 @@ impl Session {
         for way in ways(random) {
             let Some(failure) = try_case(&mut self.shared.machine, &case, &way, Some(&mut self.ends)) else { continue };
             let small = shrink::shrink(&mut self.shared.machine, &case, &way, &failure);
-            let again = try_case(&mut self.shared.machine, &small, &way, None).map_or_else(|| "(the shorter program fails in a child process only)".into(), |f| f.text);
+            let again = try_case(&mut self.shared.machine, &small, &way, None)
+                .map_or_else(|| "(the shorter program fails in a child process only)".into(), |f| f.text);
             let difference = failure.text;
             let story = story(&mut self.shared.machine, &small);
             panic!("seed {seed}, {way:x?}\n{difference}\n\nshortest program found:\n{story}\n{again}");
@@ -168,7 +170,12 @@ fn story(machine: &mut Machine, case: &Case) -> String {
     }
     text += &listing(&code.bytes, code.base);
     for placed in machine.placed.iter().take(4) {
-        text += &format!("\n{} region of {:#x}, own instructions {:x?}\n", if placed.dirty { "dirty" } else { "clean" }, placed.pc, placed.region.info.iter().map(|i| i.own).collect::<Vec<_>>());
+        text += &format!(
+            "\n{} region of {:#x}, own instructions {:x?}\n",
+            if placed.dirty { "dirty" } else { "clean" },
+            placed.pc,
+            placed.region.info.iter().map(|i| i.own).collect::<Vec<_>>()
+        );
         text += &listing(&placed.region.code, placed.at);
     }
     text

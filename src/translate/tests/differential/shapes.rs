@@ -81,8 +81,22 @@ fn block(w: &mut Writer, size: i32, depth: u32) {
 }
 
 const CONDITIONS: [Code; 16] = [
-    Code::Jo_rel32_64, Code::Jno_rel32_64, Code::Jb_rel32_64, Code::Jae_rel32_64, Code::Je_rel32_64, Code::Jne_rel32_64, Code::Jbe_rel32_64, Code::Ja_rel32_64,
-    Code::Js_rel32_64, Code::Jns_rel32_64, Code::Jp_rel32_64, Code::Jnp_rel32_64, Code::Jl_rel32_64, Code::Jge_rel32_64, Code::Jle_rel32_64, Code::Jg_rel32_64,
+    Code::Jo_rel32_64,
+    Code::Jno_rel32_64,
+    Code::Jb_rel32_64,
+    Code::Jae_rel32_64,
+    Code::Je_rel32_64,
+    Code::Jne_rel32_64,
+    Code::Jbe_rel32_64,
+    Code::Ja_rel32_64,
+    Code::Js_rel32_64,
+    Code::Jns_rel32_64,
+    Code::Jp_rel32_64,
+    Code::Jnp_rel32_64,
+    Code::Jl_rel32_64,
+    Code::Jge_rel32_64,
+    Code::Jle_rel32_64,
+    Code::Jg_rel32_64,
 ];
 
 /// A branch over a block.
@@ -151,7 +165,11 @@ fn repeat(w: &mut Writer, size: i32, depth: u32) {
         w.ops.push(Op::Branch { code: Code::Loop_rel8_64_RCX, label: head, short });
         w.known[RCX] = None;
     } else {
-        let count = if w.random.one_in(2) { Instruction::with1(Code::Dec_rm32, r32(counter)) } else { Instruction::with2(Code::Sub_rm64_imm8, r64(counter), 1) };
+        let count = if w.random.one_in(2) {
+            Instruction::with1(Code::Dec_rm32, r32(counter))
+        } else {
+            Instruction::with2(Code::Sub_rm64_imm8, r64(counter), 1)
+        };
         w.put2(count);
         w.ops.push(Op::Branch { code: Code::Jne_rel32_64, label: head, short });
     }
@@ -478,7 +496,11 @@ fn stack_unit(w: &mut Writer, size: i32, depth: u32) {
         6 => {
             let value = w.random.value() as i16;
             let register = Register::AX + w.random.below(4) as u32;
-            w.put2(if value & 1 == 0 { Instruction::with1(Code::Push_imm16, i32::from(value)) } else { Instruction::with1(Code::Push_r16, register) });
+            w.put2(if value & 1 == 0 {
+                Instruction::with1(Code::Push_imm16, i32::from(value))
+            } else {
+                Instruction::with1(Code::Push_r16, register)
+            });
             let pop = w.free_register(0);
             if w.random.one_in(2) {
                 w.put2(Instruction::with1(Code::Pop_r16, Register::AX + pop as u32));
@@ -506,7 +528,8 @@ fn stack_unit(w: &mut Writer, size: i32, depth: u32) {
         }
         8 if !w.taste.stepped => flags_from_stack(w),
         _ => {
-            let (code, register) = w.random.pick(&[(Code::Pushq_FS, Register::FS), (Code::Pushq_GS, Register::GS), (Code::Push_r64, Register::RSP)]);
+            let (code, register) =
+                w.random.pick(&[(Code::Pushq_FS, Register::FS), (Code::Pushq_GS, Register::GS), (Code::Push_r64, Register::RSP)]);
             w.put2(Instruction::with1(code, register));
             let mut add = Instruction::with2(Code::Add_rm64_imm8, Register::RSP, 8).expect("add");
             if w.random.one_in(2) {
@@ -566,8 +589,18 @@ fn string(w: &mut Writer) {
     if w.keep & (1 << RCX | 1 << RSI | 1 << RDI | 1 << RAX) != 0 {
         return;
     }
-    let stos: [StringOp; 4] = [|a, _, r| Instruction::with_stosb(a, r), |a, _, r| Instruction::with_stosw(a, r), |a, _, r| Instruction::with_stosd(a, r), |a, _, r| Instruction::with_stosq(a, r)];
-    let scas: [StringOp; 4] = [|a, _, r| Instruction::with_scasb(a, r), |a, _, r| Instruction::with_scasw(a, r), |a, _, r| Instruction::with_scasd(a, r), |a, _, r| Instruction::with_scasq(a, r)];
+    let stos: [StringOp; 4] = [
+        |a, _, r| Instruction::with_stosb(a, r),
+        |a, _, r| Instruction::with_stosw(a, r),
+        |a, _, r| Instruction::with_stosd(a, r),
+        |a, _, r| Instruction::with_stosq(a, r),
+    ];
+    let scas: [StringOp; 4] = [
+        |a, _, r| Instruction::with_scasb(a, r),
+        |a, _, r| Instruction::with_scasw(a, r),
+        |a, _, r| Instruction::with_scasd(a, r),
+        |a, _, r| Instruction::with_scasq(a, r),
+    ];
     let movs: [StringOp; 4] = [Instruction::with_movsb, Instruction::with_movsw, Instruction::with_movsd, Instruction::with_movsq];
     let lods: [StringOp; 4] = [Instruction::with_lodsb, Instruction::with_lodsw, Instruction::with_lodsd, Instruction::with_lodsq];
     let cmps: [StringOp; 4] = [Instruction::with_cmpsb, Instruction::with_cmpsw, Instruction::with_cmpsd, Instruction::with_cmpsq];
@@ -620,7 +653,11 @@ fn division(w: &mut Writer) {
     let r = w.free_register(1 << RAX | 1 << RDX | 0xfff0);
     w.set(r, divisor);
     let memory = w.random.one_in(2);
-    let mut insn = Instruction::with1(CODES[signed][log], if memory { Register::AL } else { [Register::AL, Register::AX, Register::EAX, Register::RAX][log] + r as u32 }).expect("div");
+    let mut insn = Instruction::with1(
+        CODES[signed][log],
+        if memory { Register::AL } else { [Register::AL, Register::AX, Register::EAX, Register::RAX][log] + r as u32 },
+    )
+    .expect("div");
     if memory {
         let mut store = Instruction::with2(Code::Mov_rm64_r64, MemoryOperand::with_base(Register::RAX), r64(r)).expect("mov");
         w.point(&mut store, Need { size: 8, aligned: false, forbid: 1 << r | 1 << RAX | 1 << RDX });
@@ -651,13 +688,25 @@ fn translate_byte(w: &mut Writer) {
 
 fn gather(w: &mut Writer) {
     const CODES: [Code; 8] = [
-        Code::VEX_Vpgatherdd_xmm_vm32x_xmm, Code::VEX_Vpgatherdd_ymm_vm32y_ymm, Code::VEX_Vpgatherqq_ymm_vm64y_ymm, Code::VEX_Vgatherdpd_ymm_vm32x_ymm,
-        Code::VEX_Vgatherqps_xmm_vm64y_xmm, Code::VEX_Vpgatherqd_xmm_vm64x_xmm, Code::VEX_Vgatherdps_ymm_vm32y_ymm, Code::VEX_Vgatherqpd_xmm_vm64x_xmm,
+        Code::VEX_Vpgatherdd_xmm_vm32x_xmm,
+        Code::VEX_Vpgatherdd_ymm_vm32y_ymm,
+        Code::VEX_Vpgatherqq_ymm_vm64y_ymm,
+        Code::VEX_Vgatherdpd_ymm_vm32x_ymm,
+        Code::VEX_Vgatherqps_xmm_vm64y_xmm,
+        Code::VEX_Vpgatherqd_xmm_vm64x_xmm,
+        Code::VEX_Vgatherdps_ymm_vm32y_ymm,
+        Code::VEX_Vgatherqpd_xmm_vm64x_xmm,
     ];
     let code = w.random.pick(&CODES);
     let kinds: Vec<iced_x86::OpCodeOperandKind> = code.op_code().op_kinds().to_vec();
     let ymm_index = matches!(kinds[1], iced_x86::OpCodeOperandKind::mem_vsib32y | iced_x86::OpCodeOperandKind::mem_vsib64y);
-    let class = |kind| if kind == iced_x86::OpCodeOperandKind::ymm_reg || kind == iced_x86::OpCodeOperandKind::ymm_vvvv { Register::YMM0 } else { Register::XMM0 };
+    let class = |kind| {
+        if kind == iced_x86::OpCodeOperandKind::ymm_reg || kind == iced_x86::OpCodeOperandKind::ymm_vvvv {
+            Register::YMM0
+        } else {
+            Register::XMM0
+        }
+    };
     let n = w.random.below(13) as u32;
     let index = if ymm_index { Register::YMM0 } else { Register::XMM0 } + n;
     let constants = MemoryOperand::with_base_displ(Register::RIP, (w.near_area().start + INDEX_AT) as i64);
@@ -740,8 +789,14 @@ fn segment_bases(w: &mut Writer) {
 /// Bytes that do nothing, as compilers write them.
 fn padding(w: &mut Writer) {
     const PADDING: [&[u8]; 8] = [
-        &[0xf3, 0x90], &[0x66, 0x90], &[0x66, 0x66, 0x2e, 0x0f, 0x1f, 0x84, 0, 0, 0, 0, 0], &[0xf3, 0x0f, 0x1e, 0xfa], &[0x0f, 0x1f, 0x44, 0, 0],
-        &[0x66, 0x66, 0x66, 0x66, 0x2e, 0x0f, 0x1f, 0x84, 0, 0, 2, 0, 0], &[0x0f, 0x0d, 0x0c, 0x24], &[0x48, 0x8d, 0x64, 0x24, 0],
+        &[0xf3, 0x90],
+        &[0x66, 0x90],
+        &[0x66, 0x66, 0x2e, 0x0f, 0x1f, 0x84, 0, 0, 0, 0, 0],
+        &[0xf3, 0x0f, 0x1e, 0xfa],
+        &[0x0f, 0x1f, 0x44, 0, 0],
+        &[0x66, 0x66, 0x66, 0x66, 0x2e, 0x0f, 0x1f, 0x84, 0, 0, 2, 0, 0],
+        &[0x0f, 0x0d, 0x0c, 0x24],
+        &[0x48, 0x8d, 0x64, 0x24, 0],
     ];
     let raw = w.random.pick(&PADDING);
     w.ops.push(Op::Raw(raw.to_vec()));

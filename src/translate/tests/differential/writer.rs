@@ -30,7 +30,8 @@ impl Forms {
     /// `usable` says whether the processor has it.
     pub fn new(mut usable: impl FnMut(Code) -> bool) -> Forms {
         let codes: Vec<Code> = forms::candidates().into_iter().filter(|&c| usable(c)).collect();
-        let weights = [(Family::Integer, 55), (Family::X87, 6), (Family::Mmx, 5), (Family::Sse, 13), (Family::Avx, 14), (Family::Evex, EVEX_WEIGHT)];
+        let weights =
+            [(Family::Integer, 55), (Family::X87, 6), (Family::Mmx, 5), (Family::Sse, 13), (Family::Avx, 14), (Family::Evex, EVEX_WEIGHT)];
         let of = |f| codes.iter().copied().filter(|&c| forms::family(c) == f).collect::<Vec<_>>();
         Forms { families: weights.into_iter().map(|(f, w)| (w, of(f))).collect() }
     }
@@ -223,10 +224,9 @@ impl<'a> Writer<'a> {
                 self.known[i] = None;
             }
         }
-        let surely = !matches!(
-            insn.mnemonic(),
-            M::Shl | M::Shr | M::Sar | M::Sal | M::Rol | M::Ror | M::Rcl | M::Rcr | M::Shld | M::Shrd
-        ) && !insn.has_rep_prefix() && !insn.has_repne_prefix();
+        let surely = !matches!(insn.mnemonic(), M::Shl | M::Shr | M::Sar | M::Sal | M::Rol | M::Ror | M::Rcl | M::Rcr | M::Shld | M::Shrd)
+            && !insn.has_rep_prefix()
+            && !insn.has_repne_prefix();
         if surely {
             self.undefined &= !(insn.rflags_written() | insn.rflags_cleared() | insn.rflags_set());
         }
@@ -462,7 +462,11 @@ impl<'a> Writer<'a> {
                 let index = self.free_register(need.forbid);
                 let value = self.random.below(0x100);
                 self.set(index, value);
-                Operand { index: r64(index), scale: 4, ..Operand::plain(Register::None, near.wrapping_sub(origin).wrapping_sub(4 * value), 8) }
+                Operand {
+                    index: r64(index),
+                    scale: 4,
+                    ..Operand::plain(Register::None, near.wrapping_sub(origin).wrapping_sub(4 * value), 8)
+                }
             }
             _ => self.base_and_index(addr, need, origin),
         };
@@ -534,7 +538,17 @@ impl<'a> Writer<'a> {
         }
         let no_access = size == 0 || matches!(insn.mnemonic(), M::Lea | M::Nop | M::Bndmk);
         let aligned = size >= 16 && !self.random.one_in(24) || insn.mnemonic() == M::Cmpxchg16b || self.random.one_in(4) && size > 0;
-        let need = Need { size: if no_access { 1 } else if bits { 64 } else { size }, aligned: aligned && !bits, forbid };
+        let need = Need {
+            size: if no_access {
+                1
+            } else if bits {
+                64
+            } else {
+                size
+            },
+            aligned: aligned && !bits,
+            forbid,
+        };
         self.point(insn, need);
         true
     }
