@@ -112,7 +112,7 @@ fn check_leaks(
     let states = memcheck_leak::search(&memory, &blocks, &roots, &registers, &search_options(options, &maps));
     let records = group(watched, options, process, &blocks, &states, check);
     let found = LeakSearch {
-        records: records.iter().filter_map(|record| loss(watched, process, record, check)).collect(),
+        records: records.iter().filter_map(|record| loss(process, record, check)).collect(),
         heuristics: heuristics(&blocks, &states),
         full: check.full,
         delta: check.delta,
@@ -120,7 +120,7 @@ fn check_leaks(
         searched_bytes: Some(roots.iter().map(|root| root.end - root.start).sum()),
         previous: None,
     };
-    watched.reporter.leaks(found);
+    watched.reporter.leaks(found, &mut stacks::Namer { modules: &mut watched.modules, process });
     watched.losses = records;
 }
 
@@ -148,7 +148,7 @@ fn group(
     records::group(blocks, states, |stack| frames.get(&stack).map_or(&[], Vec::as_slice), resolution, previous)
 }
 
-fn loss(watched: &mut Watched, process: &Process, record: &Record, check: Check) -> Option<LossRecord> {
+fn loss(process: &Process, record: &Record, check: Check) -> Option<LossRecord> {
     let kind = match record.kind {
         Kind::Reachable => LeakKind::Reachable,
         Kind::Possible => LeakKind::Possible,
@@ -167,7 +167,7 @@ fn loss(watched: &mut Watched, process: &Process, record: &Record, check: Check)
         direct: Tally::new(record.direct.bytes, record.direct.blocks),
         indirect_bytes: record.indirect.bytes,
         change,
-        stack: watched.depot_stack(process, record.stack).unwrap_or_default(),
+        stack: stacks::unnamed(&stacks::of_depot(process, record.stack).unwrap_or_default()),
     })
 }
 

@@ -8,9 +8,11 @@ use memcheck_abi::event::{DepotHeader, MAX_FRAMES};
 use memcheck_abi::layout;
 use memcheck_report as report;
 use memcheck_report::Stack;
+use memcheck_report::names::Names;
 use memcheck_symbolize as symbolize;
 use memcheck_tracer::{Process, ThreadInfo};
 
+use super::modules::Modules;
 use super::watched::Watched;
 
 /// Words of shadow that are read at once.
@@ -89,12 +91,35 @@ pub fn of_depot(process: &Process, id: u32) -> Option<Vec<u64>> {
     (!frames.is_empty()).then(|| printed(&frames))
 }
 
+/// Names for stacks of a process, as the report asks for them.
+pub struct Namer<'a> {
+    pub modules: &'a mut Modules,
+    pub process: &'a Process,
+}
+
+impl Names for Namer<'_> {
+    fn outline(&mut self, stack: &Stack) -> Stack {
+        self.modules.read(self.process);
+        let frames = stack.addresses().flat_map(|addr| self.modules.symbolizer.outline(addr));
+        Stack(frames.map(frame).collect())
+    }
+
+    fn full(&mut self, stack: &Stack) -> Stack {
+        self.modules.read(self.process);
+        let frames = stack.addresses().flat_map(|addr| self.modules.symbolizer.frames(addr));
+        Stack(frames.map(frame).collect())
+    }
+}
+
+/// A stack without names.
+pub fn unnamed(addresses: &[u64]) -> Stack {
+    Stack(addresses.iter().map(|addr| report::Frame::unknown(*addr)).collect())
+}
+
 impl Watched {
     /// Names for addresses to print.
     pub fn stack(&mut self, process: &Process, addresses: &[u64]) -> Stack {
-        self.modules.read(process);
-        let frames = addresses.iter().flat_map(|addr| self.modules.symbolizer.frames(*addr));
-        Stack(frames.map(frame).collect())
+        Namer { modules: &mut self.modules, process }.full(&unnamed(addresses))
     }
 
     pub fn depot_stack(&mut self, process: &Process, id: u32) -> Option<Stack> {

@@ -47,6 +47,7 @@ pub struct LossRecord {
     pub indirect_bytes: u64,
     /// In delta mode: what changed.
     pub change: Option<Change>,
+    /// Addresses are enough (`names`).
     pub stack: Stack,
 }
 
@@ -140,9 +141,9 @@ impl LossRecord {
         format!("{bytes} bytes in {blocks} blocks are {words} in loss record {} of {}", commas(index as u64), commas(count as u64))
     }
 
-    /// The record as a finding.
-    pub fn finding(&self, index: usize, count: usize) -> ErrorRecord {
-        let mut record = ErrorRecord::new(ErrorKind::Leak(self.kind), self.headline(index, count), 1, self.stack.clone());
+    /// The record as a finding, with its stack by names.
+    pub fn finding(&self, index: usize, count: usize, stack: Stack) -> ErrorRecord {
+        let mut record = ErrorRecord::new(ErrorKind::Leak(self.kind), self.headline(index, count), 1, stack);
         let bytes = if self.kind == LeakKind::Indirect { self.direct.bytes } else { self.total_bytes() };
         record.leak = Some(LeakInfo { bytes, blocks: self.direct.blocks });
         record

@@ -13,6 +13,7 @@
 //! * [`kind`], [`frame`], [`error`], [`address`], [`leak`]: the nouns. Every finding is one tree: *what + stack + (also-what + stack)…*. Kinds
 //!   build the tree once, in `error` and `address`; the texts live there and nowhere else.
 //! * [`dedup`], [`suppress`]: is this finding new, and does anybody want to see it.
+//! * [`names`]: names that are only found if somebody needs them.
 //! * [`render`]: one file per format, each a walk over the same tree.
 //! * [`sink`]: where bytes go. Nothing else in this crate writes anywhere.
 //! * [`options`]: the command line, as one table.
@@ -27,6 +28,7 @@ pub mod error;
 pub mod frame;
 pub mod kind;
 pub mod leak;
+pub mod names;
 pub mod number;
 pub mod options;
 pub mod render;

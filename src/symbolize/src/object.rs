@@ -59,6 +59,15 @@ impl Object {
         frames
     }
 
+    /// The function at `vaddr` by the symbol tables alone, and whether debug information might say more. Only its raw name is known.
+    pub fn outline(&self, vaddr: u64, options: &Options) -> (Frame, bool) {
+        let symbol = self.symbols(options).function(vaddr);
+        let raw_name = symbol.map(|symbol| escape(&text(symbol.name)).into_owned());
+        let own = self.elf().is_some_and(Elf::has_dwarf);
+        let has_more = own || self.debug(options).is_some_and(|(_, debug)| debug.has_dwarf());
+        (Frame { raw_name, ..Frame::default() }, has_more && self.is_mapped(vaddr))
+    }
+
     /// The variable at `vaddr`.
     pub fn data_symbol(&self, vaddr: u64, options: &Options) -> Option<Symbol<'static>> {
         self.symbols(options).data(vaddr)

@@ -421,7 +421,7 @@ mod tests {
     fn leaks_carry_their_numbers() {
         let loss =
             LossRecord { kind: LeakKind::Definite, direct: Tally::new(4, 1), indirect_bytes: 0, change: None, stack: Stack::default() };
-        let text = error(&loss.finding(1, 2), 2, None, &style(4));
+        let text = error(&loss.finding(1, 2, loss.stack.clone()), 2, None, &style(4));
         assert!(text.contains("  <kind>Leak_DefinitelyLost</kind>\n  <xwhat>\n    <text>4 bytes in 1 blocks are definitely lost in loss record 1 of 2</text>\n    <leakedbytes>4</leakedbytes>\n    <leakedblocks>1</leakedblocks>\n  </xwhat>\n  <stack>\n  </stack>\n"), "{text}");
     }
 

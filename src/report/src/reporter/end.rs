@@ -5,8 +5,9 @@
 
 use super::Reporter;
 use crate::dedup::Context;
-use crate::error::LeakKind;
+use crate::error::{ErrorKind, LeakKind};
 use crate::leak::{self, LeakSearch, LeakTotals, LossRecord};
+use crate::names::{Names, Unnamed};
 use crate::options::{LeakCheck, ReportFormat, TrackFds};
 use crate::render::descriptors::{self, OpenDescriptor};
 use crate::render::text::{self, Burst};
@@ -70,14 +71,14 @@ impl Reporter {
         }
     }
 
-    /// The result of a leak search: records, then sums. Gives the sums after suppression.
-    pub fn leaks(&mut self, mut search: LeakSearch) -> LeakTotals {
+    /// The result of a leak search: records, then sums. Gives the sums after suppression. `names` knows the names that their stacks lack.
+    pub fn leaks(&mut self, mut search: LeakSearch, names: &mut dyn Names) -> LeakTotals {
         leak::sort(&mut search.records);
         let mut totals = LeakTotals::default();
         let count = search.records.len();
         self.write_extent(&search);
         for (index, loss) in search.records.iter().enumerate() {
-            self.loss(loss, (index + 1, count), &search, &mut totals);
+            self.loss(loss, (index + 1, count), &search, names, &mut totals);
         }
         if !self.silent {
             self.write_leak_summary(&search, &totals);
@@ -100,13 +101,13 @@ impl Reporter {
         self.message(&summary::extent(blocks, bytes));
     }
 
-    fn loss(&mut self, loss: &LossRecord, number: (usize, usize), search: &LeakSearch, totals: &mut LeakTotals) {
-        let mut record = loss.finding(number.0, number.1);
-        record.thread = search.thread.max(1);
-        record.stack = self.kept(record.stack);
+    fn loss(&mut self, loss: &LossRecord, number: (usize, usize), search: &LeakSearch, names: &mut dyn Names, totals: &mut LeakTotals) {
+        let kind = ErrorKind::Leak(loss.kind);
+        let kept = self.kept(loss.stack.clone());
+        let mut stack = Unnamed::new(&kept, names);
         let listed = search.full && loss.passes(search.delta);
         let counts = listed && self.options().errors_for_leak_kinds.contains(loss.kind);
-        let hidden_by = if loss.direct.blocks > 0 { self.rules.find(&record.kind, &record.stack) } else { None };
+        let hidden_by = if loss.direct.blocks > 0 { self.rules.find_unnamed(&kind, &mut stack) } else { None };
         if counts {
             self.ledger.count_leak(hidden_by.is_some());
         }
@@ -118,6 +119,8 @@ impl Reporter {
         totals.of(loss.kind).add(loss.direct);
         if listed && self.options().show_leak_kinds.contains(loss.kind) {
             let unique = self.run.unique();
+            let mut record = loss.finding(number.0, number.1, stack.into_full());
+            record.thread = search.thread.max(1);
             self.show(&record, unique);
         }
     }

@@ -10,6 +10,7 @@
 //! Deliberately absent: any guess at intent. A rule that cannot be read is a failure with file and line, never skipped.
 
 pub mod generate;
+mod outline;
 pub mod parse;
 pub mod pattern;
 
@@ -18,6 +19,7 @@ use std::sync::Arc;
 use crate::error::{ErrorKind, LeakKind};
 use crate::frame::{Frame, Stack};
 use crate::leak::Tally;
+use crate::names::Unnamed;
 
 /// Rules that ship with the tool.
 pub const DEFAULT_RULES: &str = include_str!("default.supp");
@@ -64,6 +66,18 @@ impl Rule {
     /// Does this rule hide a finding of this kind with this stack?
     pub fn matches(&self, kind: &ErrorKind, stack: &Stack) -> bool {
         self.kind.matches(kind) && frames_match(&self.frames, &stack.0)
+    }
+
+    /// The same for a stack whose names are still to be found. Rules that ship with the tool must hold where there is no debug information,
+    /// so they are compared with symbols only.
+    fn matches_unnamed(&self, kind: &ErrorKind, stack: &mut Unnamed) -> bool {
+        if !self.kind.matches(kind) {
+            return false;
+        }
+        if &*self.file == DEFAULT_NAME {
+            return outline::matches_symbols(&self.frames, stack.outline());
+        }
+        outline::may_match(&self.frames, stack.outline()) && frames_match(&self.frames, &stack.full().0)
     }
 }
 
@@ -194,7 +208,16 @@ impl Suppressions {
 
     /// The number of the rule that hides this finding; counts the use.
     pub fn find(&mut self, kind: &ErrorKind, stack: &Stack) -> Option<usize> {
-        let at = self.order.iter().position(|&number| self.rules[number].matches(kind, stack))?;
+        self.find_by(|rule| rule.matches(kind, stack))
+    }
+
+    /// The same for a stack whose names are found as far as the rules need them.
+    pub fn find_unnamed(&mut self, kind: &ErrorKind, stack: &mut Unnamed) -> Option<usize> {
+        self.find_by(|rule| rule.matches_unnamed(kind, stack))
+    }
+
+    fn find_by(&mut self, mut matches: impl FnMut(&Rule) -> bool) -> Option<usize> {
+        let at = self.order.iter().position(|&number| matches(&self.rules[number]))?;
         let number = self.order.remove(at);
         self.order.insert(0, number);
         self.usage[number].count += 1;

@@ -11,6 +11,7 @@ use crate::address::{Address, Block, BlockState};
 use crate::error::LeakKind;
 use crate::frame::testing::{frame, library_frame};
 use crate::leak::{self, LeakSearch, LossRecord, Tally};
+use crate::names::Complete;
 use crate::options::testing::FakeEnv;
 use crate::options::{Invocation, parse};
 use crate::render::HeapSummary;
