@@ -107,9 +107,10 @@ impl Modules {
     }
 
     fn add(&mut self, name: &Path, file: &Path, start: u64, end: u64, bias: u64) {
-        match (name == file, fs::read(file)) {
-            (false, Ok(bytes)) => self.symbolizer.add_module_bytes(name, bytes, start, end, bias),
-            _ => self.symbolizer.add_module(name, start, end, bias),
+        let other = if name == file { None } else { fs::read(file).ok() };
+        match other {
+            Some(bytes) => self.symbolizer.add_module_bytes(name, bytes, start, end, bias),
+            None => self.symbolizer.add_module(name, start, end, bias),
         }
     }
 
