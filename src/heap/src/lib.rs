@@ -76,6 +76,11 @@ pub fn thread_exit(ctx: &mut ThreadContext) {
     }
 }
 
+/// Does the range lie in the part of the heap that was handed out so far, now or earlier? All of that can be read.
+pub fn in_use(addr: u64, len: u64) -> bool {
+    owns(addr) && addr.saturating_add(len) <= layout::address_of(spans::used_units())
+}
+
 /// Allocations, frees and bytes allocated so far.
 pub fn totals() -> (u64, u64, u64) {
     cache::totals()

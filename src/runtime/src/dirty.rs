@@ -271,7 +271,7 @@ impl Thread<'_> {
 
     /// Can this be read without a fault? Decided by the map of mappings, not by trying.
     fn readable(&self, addr: u64, len: u64) -> bool {
-        if memcheck_heap::owns(addr) || addr >= self.sp().wrapping_sub(RED_ZONE) && addr.saturating_add(len) <= self.ctx.stack_high {
+        if memcheck_heap::in_use(addr, len) || addr >= self.sp().wrapping_sub(RED_ZONE) && addr.saturating_add(len) <= self.ctx.stack_high {
             return true;
         }
         addr < PROGRAM_END && space::mapping_of(addr).is_some_and(|(_, end, prot, _)| prot & 1 != 0 && addr + len <= end)

@@ -160,6 +160,20 @@ pub fn add(a: Bits, b: Bits, carry: Bits, bits: u32) -> Outcome {
     Outcome { r, flags }
 }
 
+/// x + x + carry: a shift, in which no bit of x meets another. (As a sum of two numbers that are not known to be equal, an undefined
+/// bit would carry into the next one. Compilers sign-extend bit fields by `lea`, and `adc` shifts bits in.)
+pub fn double(x: Bits, carry: Bits, bits: u32) -> Outcome {
+    let (x, carry) = (x.masked(mask(bits)), carry.masked(1));
+    let r = Bits { x: x.x << 1 | carry.x, v: x.v << 1 | carry.v }.masked(mask(bits));
+    let top = x.v >> (bits - 1) & 1 != 0;
+    let below = x.v >> (bits - 2) & 1 != 0;
+    let mut flags = result_flags(r, bits);
+    flags |= flag(top, CF) | flag(x.v >> 3 & 1 != 0, AF) | flag(top || below, OF);
+    // SF != OF is the sign of x.
+    flags |= flag(!top, KNOWN_L);
+    Outcome { r, flags }
+}
+
 /// a - b - borrow, `bits` wide. All six flags, ZF by the exact rule for equality.
 pub fn sub(a: Bits, b: Bits, borrow: Bits, bits: u32) -> Outcome {
     let (a, b) = (a.masked(mask(bits)), b.masked(mask(bits)));

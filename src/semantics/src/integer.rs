@@ -102,6 +102,8 @@ fn sums<M: Machine>(cx: &mut Cx<M>, op: Int) {
     let b = if matches!(op, Int::Inc | Int::Dec) { Bits::known(1) } else { cx.bits(cx.op(1)) };
     let none = Bits::known(0);
     let out = match op {
+        Int::Add if cx.plan.same => bits::double(a, none, width),
+        Int::Adc if cx.plan.same => bits::double(a, cx.flag(CF), width),
         Int::Add | Int::Inc => bits::add(a, b, none, width),
         Int::Adc => bits::add(a, b, cx.flag(CF), width),
         Int::Sbb => bits::sub(a, b, cx.flag(CF), width),

@@ -172,7 +172,11 @@ fn lea<M: Machine>(cx: &mut Cx<M>) {
     let (base, index) = (part(mem.base), part(mem.index));
     let shift = mem.scale.max(1).trailing_zeros();
     let index = Bits { x: index.x << shift, v: index.v << shift };
-    let sum = bits::add(base, index, Bits::known(0), 64).r;
+    let sum = if mem.base == mem.index && mem.base != NONE && shift == 0 {
+        bits::double(base, Bits::known(0), 64).r
+    } else {
+        bits::add(base, index, Bits::known(0), 64).r
+    };
     let mut r = bits::add(sum, Bits::known(mem.displacement), Bits::known(0), 64).r;
     if mem.width == 32 {
         r = r.masked(mask(32));

@@ -90,6 +90,27 @@ fn idioms_do_not_depend_on_their_register() {
     assert_eq!(regs.gpr(RCX), 0xFFFF_FFFF, "the carry is spread");
 }
 
+/// `int field : 16` at bit 15 of a word of which other bits are undefined, as gcc reads it: doubling is a shift, not a sum.
+#[test]
+fn doubling_moves_bits_and_carries_nothing() {
+    let word = 0x8000_2000;
+    let code = assemble(|a| {
+        a.lea(ebx, ptr(rax + rax))?;
+        a.sar(ebx, 16)?;
+        a.mov(ecx, eax)?;
+        a.add(ecx, ecx)?;
+        a.mov(edx, eax)?;
+        a.adc(edx, edx)
+    });
+    let mut regs = ShadowRegs::new();
+    regs.set_gpr(RAX, word, 1);
+    straight(&code, &mut regs, &mut Toy::default());
+    assert_eq!(regs.gpr(RBX), 0);
+    assert_eq!(regs.gpr(RCX), 0x4000);
+    assert_eq!(regs.gpr(2), 0x4001, "the bit that was shifted out of ecx comes in");
+    assert_eq!(regs.flags() & CF, CF);
+}
+
 /// The classic search for a zero byte in a word: bytes behind the terminator may be undefined.
 #[test]
 fn word_at_a_time_string_search_is_silent() {
