@@ -1,6 +1,6 @@
 # The menu. Every line is one command that can be typed by hand; continuous integration calls the same targets.
 
-.PHONY: build demo test bless lint bench compare install
+.PHONY: build demo test fuzz bless lint bench compare install
 
 build:      ## one self-contained binary: target/release/memcheck
 	cargo build --release
@@ -9,8 +9,28 @@ demo: build ## compile a buggy C program and look at its report
 	cc -g -O0 -o target/demo fixtures/access/demo.c
 	-target/release/memcheck --leak-check=full target/demo
 
-test: build ## everything: units, fixtures, command line, real programs, order of the house
+test: build ## everything: units, fixtures, command line, real programs, order of the house, a few seconds of fuzzing
 	cargo test --release --workspace
+	@$(MAKE) --no-print-directory fuzz FUZZ_SECONDS=5
+
+FUZZ_SECONDS = 60
+# What cargo-fuzz passes to rustc, without its sanitizer (which stable Rust does not have): coverage, comparisons, overflow checks.
+FUZZ_FLAGS = --cfg fuzzing -Cdebug-assertions -Ccodegen-units=1 -Cpasses=sancov-module -Cllvm-args=-sanitizer-coverage-level=4 \
+	-Cllvm-args=-sanitizer-coverage-inline-8bit-counters -Cllvm-args=-sanitizer-coverage-pc-table -Cllvm-args=-sanitizer-coverage-trace-compares
+FUZZ = target/fuzz
+
+fuzz:       ## coverage-guided fuzzing of what reads strangers' bytes: FUZZ_SECONDS=60 each; needs a C++ compiler
+	@command -v c++ >/dev/null || { echo "skipped: fuzzing (no C++ compiler for libFuzzer)"; exit 0; }; \
+	set -e; mkdir -p $(FUZZ)/objects; \
+	cc -g -O1 -o $(FUZZ)/objects/hello fixtures/clean/hello.c; cc -gdwarf-4 -no-pie -o $(FUZZ)/objects/hello4 fixtures/clean/hello.c; \
+	for target in objects suppressions options translator; do \
+		mkdir -p $(FUZZ)/$$target; \
+		RUSTFLAGS="$(FUZZ_FLAGS)" cargo build -q --release --manifest-path tests/fuzz/Cargo.toml --target-dir $(FUZZ)/build \
+			--target x86_64-unknown-linux-gnu --bin $$target; \
+		echo "fuzz $$target, $(FUZZ_SECONDS) s"; \
+		$(FUZZ)/build/x86_64-unknown-linux-gnu/release/$$target -max_total_time=$(FUZZ_SECONDS) -timeout=60 \
+			-artifact_prefix=$(FUZZ)/found- $(FUZZ)/$$target >$(FUZZ)/$$target.log 2>&1 || { tail -30 $(FUZZ)/$$target.log; exit 1; }; \
+	done
 
 bless:      ## rewrite the expected texts; review the difference before committing
 	BLESS=1 cargo test --release --workspace

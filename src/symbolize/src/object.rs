@@ -78,7 +78,7 @@ impl Object {
         let elf = self.elf()?;
         if elf.sections.is_empty() {
             let load = elf.loads().find(|load| vaddr.wrapping_sub(load.p_vaddr) < load.p_memsz)?;
-            let in_file = vaddr - load.p_vaddr < load.p_filesz;
+            let in_file = vaddr.wrapping_sub(load.p_vaddr) < load.p_filesz;
             return match (load.p_flags & PF_X != 0, load.p_flags & PF_W != 0) {
                 (true, _) => Some("Text"),
                 (false, true) => Some(if in_file { "Data" } else { "BSS" }),

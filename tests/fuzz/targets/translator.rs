@@ -1,0 +1,67 @@
+//! Decoder, planner and emitter: any bytes that a program calls code are translated, for clean and for dirty mode, and the tables
+//! that lead from a place in the translation back to the program are in order.
+#![no_main]
+
+use iced_x86::Instruction;
+use libfuzzer_sys::fuzz_target;
+use memcheck_abi::layout::CACHE_START;
+use memcheck_semantics::Planner;
+use memcheck_translate::{Options, Place, Program, Region, Shadow, Stubs, Translator};
+
+const CODE: u64 = 0x40_0000;
+
+struct Bytes<'a> {
+    code: &'a [u8],
+    writable: bool,
+}
+
+impl Program for Bytes<'_> {
+    fn code(&self, pc: u64) -> Option<&[u8]> {
+        let at = usize::try_from(pc.checked_sub(CODE)?).ok()?;
+        self.code.get(at..).filter(|rest| !rest.is_empty())
+    }
+    fn redirect(&self, _: u64) -> Option<(u32, bool)> {
+        None
+    }
+    fn translated(&self, _: u64) -> Option<u64> {
+        None
+    }
+    fn is_constant(&self, addr: u64) -> bool {
+        addr & 0x1000 != 0
+    }
+    fn is_writable(&self, _: u64) -> bool {
+        self.writable
+    }
+}
+
+struct Plans(Planner);
+
+impl Shadow for Plans {
+    fn plan(&mut self, insn: &Instruction) -> (u64, u64) {
+        let plan = self.0.plan(insn);
+        (plan.reads | plan.writes | plan.address, 0x6a00_0000_0000)
+    }
+}
+
+fn check(region: Option<Region>, length: usize) {
+    let Some(region) = region else { return };
+    assert!(region.info.is_sorted_by_key(|i| i.host), "places in the translation ascend");
+    for info in &region.info {
+        let pc = region.start.wrapping_add_signed(i64::from(info.pc));
+        assert!((CODE..=CODE + length as u64).contains(&pc), "{pc:#x} is none of the program's code");
+    }
+}
+
+fuzz_target!(|input: (bool, bool, &[u8])| {
+    let (writable, private_vectors, code) = input;
+    let program = Bytes { code, writable };
+    let stub = CACHE_START;
+    #[rustfmt::skip]
+    let stubs = Stubs {
+        dispatch: stub, link: stub, check: stub, helper: stub, syscall: stub, replace: stub, release: stub, stack_moved: stub, dirty_branch: stub,
+    };
+    let mut translator = Translator::new(stubs, Options { undef: true, private_vectors });
+    let place = Place { hot: CACHE_START + 0x10_0000, cold: CACHE_START + 0x800_0000 };
+    check(translator.translate(&program, CODE, place), code.len());
+    check(translator.translate_dirty(&program, CODE, place, &mut Plans(Planner::new())), code.len());
+});
