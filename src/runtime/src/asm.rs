@@ -642,6 +642,13 @@ pub extern "C" fn program_returned() {
     )
 }
 
+/// End the `call_program` that is going on from wherever it came to.
+pub fn abandon_program() -> ! {
+    // SAFETY: only called while a `call_program` is going on; its frame is at the runtime's stack pointer of the context, and all below it is
+    // given up.
+    unsafe { core::arch::asm!("jmp {returned}", returned = sym program_returned, options(noreturn)) }
+}
+
 /// The tracer saw a fault or stop request: rdi = record, rsp = the runtime's stack.
 /// The vector registers are saved first, since the program may go on where it was.
 #[unsafe(naked)]

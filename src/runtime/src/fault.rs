@@ -33,6 +33,7 @@ const FLAGS: usize = 18;
 
 /// There is no code at `target`: report the jump, then let the program have its SIGSEGV there. ctx.regs holds the state at the branch.
 pub fn bad_jump(target: u64) -> ! {
+    crate::inner::end_clean_up();
     let ctx = context::current();
     let sp = ctx.regs.gpr[RSP];
     ctx.regs.rip = target;
@@ -99,6 +100,7 @@ fn interrupted(ctx: &mut ThreadContext, _host: u64, p: &crate::cache::Position) 
 
 /// The program's own access faulted: report it and hand over.
 fn program_fault(ctx: &mut ThreadContext, fault: &Fault, pc: u64) -> ! {
+    crate::inner::end_clean_up();
     let sp = ctx.regs.gpr[RSP];
     let mut addr = fault.addr;
     if fault.signo == SIGSEGV || fault.signo == SIGBUS {

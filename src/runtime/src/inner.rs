@@ -131,7 +131,9 @@ const ATTEMPTS: u32 = 100;
 /// Before the report of a process that ends by itself: memory of the libraries is no leak of the program's.
 pub fn free_libraries(ctx: &mut ThreadContext, alone: bool) {
     let functions = [&CXX_FREERES, &LIBC_FREERES].map(|f| f.load(Ordering::Relaxed));
-    if functions == [0, 0] || !(alone || freeze()) {
+    // Nothing to give back also means that the libraries may never have been made ready (`ld.so --list` only maps them).
+    let (allocated, freed, _) = memcheck_heap::totals();
+    if functions == [0, 0] || allocated == freed || !(alone || freeze()) {
         return;
     }
     let regs = ctx.regs;
@@ -144,6 +146,13 @@ pub fn free_libraries(ctx: &mut ThreadContext, alone: bool) {
 }
 
 static FREEING: AtomicBool = AtomicBool::new(false);
+
+/// A fault in the clean-up, in libraries that the program left in whatever state: no error of the program's. The function ends here.
+pub fn end_clean_up() {
+    if FREEING.load(Ordering::Relaxed) {
+        asm::abandon_program()
+    }
+}
 
 /// The clean-up would also write out what stdio has buffered, and put file positions back. After exit() that was done already; after _exit
 /// it must not happen. The answer to such a system call, if this is the time.

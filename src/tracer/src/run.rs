@@ -56,7 +56,7 @@ impl<'a> Tracer<'a> {
         tracer.processes.insert(pid, Process::new(pid, Life::Starting));
         if let Err(failure) = tracer.take_over(pid, stopped, handler) {
             tracer.kill(pid);
-            while !matches!(tracee::wait(pid, true), Report::Ended(..) | Report::Nobody) {}
+            wait_for_end(pid);
             return Err(match failure {
                 Failure::Bits32 => Refusal::new(126, failure.to_string()),
                 _ => Refusal::new(1, failure.to_string()),
@@ -340,6 +340,16 @@ impl<'a> Tracer<'a> {
             && let Some((stopped, stop)) = process.threads.values_mut().filter(|t| !t.held).find_map(|t| t.parked.take())
         {
             self.dispatch(stopped, stop, handler);
+        }
+    }
+}
+
+/// Wait for the end of a process that was killed; it still stops on its way out.
+fn wait_for_end(pid: i32) {
+    loop {
+        match tracee::wait(pid, true) {
+            Report::Stopped(stopped, _) => drop(stopped.resume(How::Continue, 0)),
+            Report::Ended(..) | Report::Nothing | Report::Nobody => return,
         }
     }
 }
