@@ -203,7 +203,8 @@ fn roots(maps: &[Map], threads: &[ThreadInfo], pages: Option<&Pages>) -> Vec<Roo
     for thread in threads {
         let sp = thread.regs.gpr[RSP];
         if (thread.stack_low..thread.stack_high).contains(&sp) {
-            let dead = Root { start: thread.stack_low, end: sp.saturating_sub(layout::RED_ZONE) & !7 };
+            let floor = thread.stack_low.max(thread.stack_floor).next_multiple_of(8);
+            let dead = Root { start: floor, end: floor.max(sp.saturating_sub(layout::RED_ZONE) & !7) };
             roots = roots.into_iter().flat_map(|root| without(root, dead)).collect();
         }
     }

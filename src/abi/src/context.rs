@@ -67,6 +67,8 @@ pub struct ThreadContext {
     /// The stack that the thread runs on: [stack_low, stack_high) of the mapping or heap block around the stack pointer.
     pub stack_low: u64,
     pub stack_high: u64,
+    /// 0, or what lies below this address in the same mapping may be anything: other stacks, the heap of a language's runtime.
+    pub stack_floor: u64,
     /// The program's registers, saved on the slow ways into the runtime.
     pub regs: Registers,
     /// Vector state saved on the slow ways (xsave area).

@@ -54,7 +54,7 @@ fn first_below(ctx: &ThreadContext, sp: u64, addr: u64, len: u64) -> Option<u64>
     if sp < ctx.stack_low || sp > ctx.stack_high {
         return None;
     }
-    let first = addr.max(ctx.stack_low);
+    let first = addr.max(ctx.stack_low).max(ctx.stack_floor);
     (first < (addr + len).min(sp.saturating_sub(RED_ZONE))).then_some(first)
 }
 

@@ -24,7 +24,7 @@ pub fn addressable(ctx: &ThreadContext, sp: u64, addr: u64) -> bool {
 /// Is `addr` on the thread's current stack, but below what it may use?
 #[inline]
 pub fn below_stack(ctx: &ThreadContext, sp: u64, addr: u64) -> bool {
-    addr >= ctx.stack_low
+    addr >= ctx.stack_low.max(ctx.stack_floor)
         && addr < sp.wrapping_sub(RED_ZONE)
         && sp <= ctx.stack_high
         && sp >= ctx.stack_low

@@ -1,6 +1,11 @@
 //! When the stack pointer jumps: large frames, stack switches.
 //!
 //! A move inside one mapping (or heap block) is growth or release; a move to another one is a switch of stacks and marks nothing.
+//!
+//! That is so for stacks that have a mapping of their own: the main thread's, those of a thread library with their guard page, declared ones.
+//! Any other may be one of many in a pool of coroutines, or in the heap of a language's runtime (Go): there a jump within the mapping can
+//! be a switch as well. It marks nothing either, and only what the stack has used since counts as "below the stack pointer"
+//! (`stack_floor`). Frames are released by ordinary instructions and painted there as everywhere.
 
 use crate::requests::stacks as declared;
 use memcheck_abi::context::{RSP, ThreadContext};
@@ -21,6 +26,9 @@ pub extern "C" fn moved() {
     if !inside(new) || !inside(old) || declared::around(new) != declared::around(old) {
         return settle(ctx, new);
     }
+    if ctx.stack_floor != 0 {
+        return settle(ctx, new);
+    }
     if new > old {
         let from = old.wrapping_sub(RED_ZONE);
         shadow::fill_v(from, new - old, shadow::UNDEFINED);
@@ -33,14 +41,30 @@ pub extern "C" fn moved() {
 pub fn settle(ctx: &mut ThreadContext, sp: u64) {
     if let Some(bounds) = declared::around(sp) {
         (ctx.stack_low, ctx.stack_high) = bounds;
+        ctx.stack_floor = 0;
         return;
     }
-    if sp >= ctx.stack_low && sp < ctx.stack_high {
-        return;
+    if sp < ctx.stack_low || sp >= ctx.stack_high {
+        if let Some((Place::LiveBlock, block)) = memcheck_heap::owns(sp).then(|| memcheck_heap::find(sp)).flatten() {
+            (ctx.stack_low, ctx.stack_high) = (block.addr, block.addr + block.size);
+        } else if let Some((start, end, _, _)) = space::mapping_of(sp).or_else(|| space::mapping_of(sp.wrapping_sub(1))) {
+            (ctx.stack_low, ctx.stack_high) = (start, end);
+        }
+        ctx.stack_floor = u64::from(!has_own_mapping(ctx));
     }
-    if let Some((Place::LiveBlock, block)) = memcheck_heap::owns(sp).then(|| memcheck_heap::find(sp)).flatten() {
-        (ctx.stack_low, ctx.stack_high) = (block.addr, block.addr + block.size);
-    } else if let Some((start, end, _, _)) = space::mapping_of(sp).or_else(|| space::mapping_of(sp.wrapping_sub(1))) {
-        (ctx.stack_low, ctx.stack_high) = (start, end);
+    if ctx.stack_floor != 0 {
+        ctx.stack_floor = sp.saturating_sub(RED_ZONE).max(1);
     }
+}
+
+/// Is the mapping that the thread runs on its stack and nothing else?
+fn has_own_mapping(ctx: &ThreadContext) -> bool {
+    const MAIN: u32 = 1;
+    let is_first = (ctx.stack_low..=ctx.stack_high).contains(&ctx.first_sp);
+    is_first && (ctx.number == MAIN || is_guarded(ctx.stack_low))
+}
+
+/// Does a page without access lie below, as thread libraries put it under their stacks?
+pub fn is_guarded(low: u64) -> bool {
+    space::mapping_of(low.wrapping_sub(1)).is_some_and(|(_, _, prot, _)| prot == 0)
 }

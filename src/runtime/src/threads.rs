@@ -127,8 +127,7 @@ const PAINTED: u64 = 64 << 10;
 /// memory that is surely nothing but a stack: guarded from below by a page without access, as thread libraries make it.
 fn paint_stack(child: &ThreadContext) {
     let (low, sp) = (child.stack_low, child.regs.gpr[RSP]);
-    let guarded = low < sp && sp <= child.stack_high && space::mapping_of(low - 1).is_some_and(|(_, _, prot, _)| prot == 0);
-    if guarded {
+    if low < sp && sp <= child.stack_high && stackmove::is_guarded(low) {
         let from = low.max(sp.saturating_sub(PAINTED));
         shadow::fill_v(from, sp - from, shadow::UNDEFINED);
     }
@@ -137,7 +136,7 @@ fn paint_stack(child: &ThreadContext) {
 /// A child on its parent's stack returns through its parent's frames.
 fn copy_calls(parent: &ThreadContext, child: &mut ThreadContext) {
     (child.stack_low, child.stack_high, child.number) = (parent.stack_low, parent.stack_high, parent.number);
-    child.first_sp = parent.first_sp;
+    (child.first_sp, child.stack_floor) = (parent.first_sp, parent.stack_floor);
 }
 
 /// First Rust code of a new thread, on its runtime stack, with its segment bases set.

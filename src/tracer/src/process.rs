@@ -159,6 +159,7 @@ pub struct ThreadInfo {
     pub guest_fs: u64,
     pub stack_low: u64,
     pub stack_high: u64,
+    pub stack_floor: u64,
     /// The stack pointer with which the thread began.
     pub first_sp: u64,
     /// Address of its [`ThreadContext`], 0 = none.
@@ -230,6 +231,7 @@ impl Process {
             guest_fs: regs.fs_base,
             stack_low: 0,
             stack_high: 0,
+            stack_floor: 0,
             first_sp: 0,
             context: 0,
         };
@@ -240,6 +242,7 @@ impl Process {
         info.guest_fs = view.long(offset_of!(ThreadContext, guest_fs));
         info.stack_low = view.long(offset_of!(ThreadContext, stack_low));
         info.stack_high = view.long(offset_of!(ThreadContext, stack_high));
+        info.stack_floor = view.long(offset_of!(ThreadContext, stack_floor));
         info.first_sp = view.long(offset_of!(ThreadContext, first_sp));
         let saved = view.registers();
         if self.code.in_call(regs.rip) {
