@@ -21,6 +21,7 @@ pub mod nr {
     pub const FUTEX: u64 = 202;
     pub const EXIT_GROUP: u64 = 231;
     pub const PROCESS_VM_READV: u64 = 310;
+    pub const PROCESS_VM_WRITEV: u64 = 311;
 }
 
 pub const PROT_NONE: u64 = 0;
@@ -90,6 +91,18 @@ pub fn read_guarded(addr: u64, out: &mut [u8]) -> bool {
         syscall6(nr::PROCESS_VM_READV, pid, local.as_ptr() as u64, 1, remote.as_ptr() as u64, 1, 0)
     };
     r == out.len() as i64
+}
+
+/// Write to program memory that may not be there or not writable, two pieces in order. Returns false if any byte could not be written.
+pub fn write_guarded(parts: [(u64, &[u8]); 2]) -> bool {
+    let local = parts.map(|(_, bytes)| [bytes.as_ptr() as u64, bytes.len() as u64]);
+    let remote = parts.map(|(addr, bytes)| [addr, bytes.len() as u64]);
+    // SAFETY: the kernel checks all ranges; that the program's may be written is the caller's business.
+    let r = unsafe {
+        let pid = syscall3(nr::GETPID, 0, 0, 0) as u64;
+        syscall6(nr::PROCESS_VM_WRITEV, pid, local.as_ptr() as u64, 2, remote.as_ptr() as u64, 2, 0)
+    };
+    r == parts.iter().map(|(_, bytes)| bytes.len() as i64).sum::<i64>()
 }
 
 /// Are all pages of the range mapped? (Says nothing about protection.)

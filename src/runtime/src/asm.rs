@@ -708,6 +708,50 @@ pub extern "C" fn safe_trap(_signo: u64, _code: u64, _addr: u64) -> u64 {
     )
 }
 
+/// Store the program's vector state at rsi (64-byte aligned): the components in rdx, or what fxsave knows if there are none. The low halves
+/// that the runtime may have changed come from the context at rdi.
+#[unsafe(naked)]
+pub extern "C" fn store_vectors(_ctx: *const memcheck_abi::context::ThreadContext, _to: *mut u8, _components: u64) {
+    naked_asm!(
+        "movups xmm0, [rdi+{xsave}]
+         movups xmm1, [rdi+{xsave}+16]
+         movups xmm2, [rdi+{xsave}+32]
+         movups xmm3, [rdi+{xsave}+48]
+         movups xmm4, [rdi+{xsave}+64]
+         movups xmm5, [rdi+{xsave}+80]
+         movups xmm6, [rdi+{xsave}+96]
+         movups xmm7, [rdi+{xsave}+112]
+         movups xmm8, [rdi+{xsave}+128]
+         movups xmm9, [rdi+{xsave}+144]
+         movups xmm10, [rdi+{xsave}+160]
+         movups xmm11, [rdi+{xsave}+176]
+         movups xmm12, [rdi+{xsave}+192]
+         movups xmm13, [rdi+{xsave}+208]
+         movups xmm14, [rdi+{xsave}+224]
+         movups xmm15, [rdi+{xsave}+240]
+         mov eax, edx
+         xor edx, edx
+         test eax, eax
+         jz 5f
+         xsave64 [rsi]
+         ret
+         5: fxsave64 [rsi]
+         ret",
+        xsave = const offset::XSAVE,
+    )
+}
+
+/// rt_sigreturn with the frame whose context is at rdi. What it restores goes on at `resume`.
+#[unsafe(naked)]
+pub extern "C" fn signal_return(_context: u64) -> ! {
+    naked_asm!(
+        "mov rsp, rdi
+         mov eax, 15
+         syscall
+         ud2"
+    )
+}
+
 /// First instruction of the runtime: the tracer jumps here at the exec stop, on the program's start stack.
 #[unsafe(naked)]
 pub extern "C" fn entry() {

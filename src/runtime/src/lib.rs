@@ -42,6 +42,7 @@ pub mod program;
 pub mod replaced;
 pub mod requests;
 pub mod safepoint;
+pub mod selfsignal;
 pub mod stackmove;
 pub mod startup;
 pub mod syscalls;

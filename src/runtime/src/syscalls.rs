@@ -4,7 +4,7 @@
 use alloc::vec::Vec;
 
 use crate::cache::CACHE;
-use crate::{inner, threads};
+use crate::{inner, selfsignal, threads};
 use memcheck_abi::context::{RAX, RSP, ThreadContext};
 use memcheck_abi::event::{ExitReport, Repeat, Trap};
 use memcheck_kernel::{Action, CloneArgs, Special, sigtrap};
@@ -21,6 +21,7 @@ pub extern "C" fn before() -> u32 {
         return 0;
     }
     let result = match memcheck_kernel::before(ctx) {
+        Action::Native if selfsignal::taken(ctx) => return 0,
         Action::Native => return 1,
         Action::NativeWith(a, nr) => {
             // SAFETY: the kernel crate's version of the program's own call.
@@ -70,6 +71,7 @@ fn special(ctx: &mut ThreadContext, s: Special) -> i64 {
             exec(ctx, path, argv, EXECVEAT, [dirfd as u64, path, argv, envp, u64::from(flags)])
         }
         Special::RtSigreturn => {
+            selfsignal::leave_handler(ctx);
             report::trap(Trap::SigReturn, 0, 0, 0, 0);
             report::internal("a signal return came back")
         }
