@@ -34,6 +34,10 @@ pub fn below_stack(ctx: &ThreadContext, sp: u64, addr: u64) -> bool {
 /// First byte of the range that is not addressable.
 pub fn first_unaddressable(ctx: &ThreadContext, sp: u64, addr: u64, len: u64) -> Option<u64> {
     let end = addr.saturating_add(len);
+    let may_be_below = addr < sp.wrapping_sub(RED_ZONE) && end > ctx.stack_low && (ctx.stack_low..=ctx.stack_high).contains(&sp);
+    if !may_be_below && end <= PROGRAM_END {
+        return first_by_a(addr, end);
+    }
     let mut at = addr;
     while at < end {
         at = shadow::first_nonzero_v(at, end - at)?;
@@ -42,6 +46,19 @@ pub fn first_unaddressable(ctx: &ThreadContext, sp: u64, addr: u64, len: u64) ->
             continue;
         }
         if !addressable(ctx, sp, at) {
+            return Some(at);
+        }
+        at += 1;
+    }
+    None
+}
+
+/// The same where the stack pointer does not matter: eight bytes at a time, which large undefined ranges need.
+fn first_by_a(addr: u64, end: u64) -> Option<u64> {
+    let mut at = addr;
+    while at < end {
+        at = shadow::first_a(at, end - at)?;
+        if shadow::v(at) != shadow::DEFINED && !callstack::is_mark(at) {
             return Some(at);
         }
         at += 1;

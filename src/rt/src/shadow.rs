@@ -138,6 +138,35 @@ pub fn a_clear(addr: u64) -> bool {
     addr < PROGRAM_END && unsafe { *a_ptr(addr) } >> (addr & 7) & 1 == 0
 }
 
+/// First address in the range whose A bit is set. The range must lie in the program's space.
+#[inline]
+pub fn first_a(addr: u64, len: u64) -> Option<u64> {
+    let end = addr + clip(addr, len);
+    if addr >= end {
+        return None;
+    }
+    // Bits below the first address do not count; those behind the end are found and refused.
+    let mut below = (1u8 << (addr & 7)) - 1;
+    let mut at = A_BASE + addr / 8;
+    let last = A_BASE + (end - 1) / 8;
+    while at <= last {
+        // SAFETY: [A_BASE + addr / 8, last] is shadow of the range; words are read unaligned and only inside it.
+        unsafe {
+            if below == 0 && at + 7 <= last && (at as *const u64).read_unaligned() == 0 {
+                at += 8;
+                continue;
+            }
+            let bits = *(at as *const u8) & !below;
+            if bits != 0 {
+                return Some((at - A_BASE) * 8 + u64::from(bits.trailing_zeros())).filter(|&found| found < end);
+            }
+        }
+        below = 0;
+        at += 1;
+    }
+    None
+}
+
 /// Set (`true` = not addressable) or clear the A bits of a range.
 #[inline]
 pub fn set_a(addr: u64, len: u64, noaccess: bool) {
