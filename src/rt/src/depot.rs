@@ -3,7 +3,7 @@
 //! ```text
 //! DEPOT_START + 8 * id:  { next: u32, len: u32, hash: u64 }  frame frame frame ...
 //! ```
-//! A hash table of 2^20 chain heads lies at the start. Inserting is one compare-and-swap on a chain head; entries never move or
+//! A hash table of 2^17 chain heads lies at the start. Inserting is one compare-and-swap on a chain head; entries never move or
 //! go away, so readers (this side and the tracer) need no lock. Id 0 is "no stack". When the depot is full (64 GiB) id 0 is given.
 #![allow(unsafe_code, reason = "the depot is raw shared memory")]
 
@@ -12,7 +12,8 @@ use core::sync::atomic::{AtomicU32, AtomicU64, Ordering};
 use memcheck_abi::event::DepotHeader;
 use memcheck_abi::layout::{DEPOT_END, DEPOT_START};
 
-const BUCKETS: u64 = 1 << 20;
+/// Each touched page of the table costs a page fault: few for the stacks of small programs, short chains for those of large ones.
+const BUCKETS: u64 = 1 << 17;
 /// Words used by the table itself.
 const TABLE_WORDS: u64 = BUCKETS / 2;
 const HEADER_WORDS: u64 = core::mem::size_of::<DepotHeader>() as u64 / 8;

@@ -3,7 +3,7 @@
 //! ```text
 //! program address < 2 GiB -> branch table entry (gs-relative) -> indirect entry of the region
 //! program address above   -> `high` map
-//! host address            -> `regions`, sorted by host address -> program address, spilled register
+//! host address            -> `regions` -> program address, spilled register
 //! ```
 //! Code is appended and never moves. Invalidation clears the table entry and unlinks incoming branches; the dead code stays where
 //! it is, so a thread inside it finishes its region undisturbed.
@@ -16,11 +16,12 @@ use core::sync::atomic::{AtomicU32, AtomicU64, Ordering};
 use memcheck_abi::layout::{CACHE_END, CACHE_START, CODE_END, TABLE_DISPLACEMENT, V_DISTANCE};
 use memcheck_rt::sync::Lock;
 use memcheck_rt::{report, sys};
-use memcheck_translate::{InsnInfo, Options, Place, Program, Region, Stubs, Translator};
+use memcheck_translate::{Options, Place, Program, Region, Stubs, Translator};
 
 use crate::dirty::{Found, Plans};
 use crate::far;
 use crate::program::View;
+use crate::regions::{Record, Regions};
 
 /// Parts of the cache: clean regions are dense, so that they share cache lines and pages with each other only.
 const DIRTY_START: u64 = CACHE_START + 0x2000_0000;
@@ -34,29 +35,12 @@ pub fn is_dirty_code(host: u64) -> bool {
 /// Bytes of the indirect entry in front of the body (`mov rcx, fs:[slot 0]`).
 pub const INDIRECT_ENTRY: u64 = 9;
 
-/// A published region.
-struct Record {
-    host: u64,
-    host_end: u64,
-    pc: u64,
-    start: u64,
-    end: u64,
-    info: Box<[InsnInfo]>,
-    /// Branches that were linked to the body: (address of the rel32, link stub it falls back to).
-    incoming: Vec<(u64, u64)>,
-    alive: bool,
-    /// The code bytes, kept where they may change without notice.
-    bytes: Option<Box<[u8]>>,
-}
-
 pub struct Cache {
     /// Free space of the three parts: clean code, dirty code, cold code.
     hot: u64,
     dirty_hot: u64,
     cold: u64,
-    regions: Vec<Record>,
-    /// Regions in order of their host address: clean, dirty.
-    order: [Vec<u32>; 2],
+    regions: Regions,
     /// Regions by program page.
     pages: BTreeMap<u64, Vec<u32>>,
     high: BTreeMap<u64, u64>,
@@ -72,8 +56,7 @@ pub static CACHE: Lock<Cache> = Lock::new(Cache {
     hot: CACHE_START,
     dirty_hot: DIRTY_START,
     cold: COLD_START,
-    regions: Vec::new(),
-    order: [const { Vec::new() }; 2],
+    regions: Regions::new(CACHE_START, DIRTY_START),
     pages: BTreeMap::new(),
     high: BTreeMap::new(),
     originals: BTreeMap::new(),
@@ -225,17 +208,16 @@ impl Cache {
         }
         *(if dirty { &mut self.dirty_hot } else { &mut self.hot }) = end;
         self.cold = cold_end;
-        self.order[usize::from(dirty)].push(self.regions.len() as u32);
         TRANSLATED.fetch_add(1, Ordering::Relaxed);
-        let index = self.regions.len() as u32;
         let bytes = keep_bytes.then(|| copy_code(region.start, region.end));
-        self.regions.push(Record {
+        let info = self.regions.keep(&region.info);
+        let index = self.regions.push(Record {
             host: at,
             host_end: end,
             pc,
             start: region.start,
             end: region.end,
-            info: region.info.clone().into_boxed_slice(),
+            info,
             incoming: Vec::new(),
             alive: true,
             bytes,
@@ -247,20 +229,13 @@ impl Cache {
 
     /// Let the branch whose rel32 is at `patch` go to `body`, the translation of `pc`.
     pub fn link(&mut self, patch: u64, stub: u64, pc: u64, body: u64) {
-        let Some(index) = self.index_of_host(body) else { return };
-        let record = &mut self.regions[index];
+        let Some(index) = self.regions.of_host(body) else { return };
+        let record = self.regions.get_mut(index);
         if !record.alive || record.pc != pc {
             return;
         }
         record.incoming.push((patch, stub));
         write_rel32(patch, body);
-    }
-
-    fn index_of_host(&self, host: u64) -> Option<usize> {
-        let order = &self.order[usize::from(host >= DIRTY_START)];
-        let i = order.partition_point(|&r| self.regions[r as usize].host <= host).checked_sub(1)?;
-        let i = order[i] as usize;
-        (host < self.regions[i].host_end).then_some(i)
     }
 
     /// What a host address means.
@@ -269,8 +244,8 @@ impl Cache {
             // On the way from or to a region: no boundary, and nothing there faults.
             return Some(Position { pc: 0, len: 0, before_own: true, at_start: false, at_own: false, spilled: None });
         }
-        let record = &self.regions[self.index_of_host(host)?];
-        let at = (host - record.host) as u32;
+        let record = self.regions.get(self.regions.of_host(host)?);
+        let at = u16::try_from(host - record.host).unwrap_or(u16::MAX);
         if record.info.is_empty() || at < record.info[0].host {
             return Some(Position {
                 pc: record.pc,
@@ -289,7 +264,7 @@ impl Cache {
             (x.spilled, 6)
         });
         Some(Position {
-            pc: record.start.wrapping_add(x.pc as i64 as u64),
+            pc: record.start.wrapping_add(i64::from(x.pc) as u64),
             len: x.len,
             before_own: at <= x.own,
             at_start: at == x.host,
@@ -309,7 +284,7 @@ impl Cache {
             let Some(list) = self.pages.remove(&page) else { continue };
             let mut rest = Vec::new();
             for index in list {
-                let r = &self.regions[index as usize];
+                let r = self.regions.get(index as usize);
                 if !r.alive {
                     continue;
                 }
@@ -327,14 +302,14 @@ impl Cache {
 
     /// The indirect branch in the region at this host address goes to high code: it is translated anew, so that it can.
     pub fn branch_goes_far(&mut self, host: u64) {
-        if let (Some(p), Some(index)) = (self.position(host), self.index_of_host(host)) {
+        if let (Some(p), Some(index)) = (self.position(host), self.regions.of_host(host)) {
             far::mark(p.pc);
             self.kill(index);
         }
     }
 
     fn kill(&mut self, index: usize) {
-        let r = &mut self.regions[index];
+        let r = self.regions.get_mut(index);
         r.alive = false;
         r.bytes = None;
         let incoming = core::mem::take(&mut r.incoming);
@@ -357,8 +332,8 @@ impl Cache {
     /// Has the code of the region around this host address changed since it was translated (`surely`: its own comparison says so)?
     /// Then it is invalidated.
     pub fn recheck(&mut self, host: u64, surely: bool) -> bool {
-        let Some(index) = self.index_of_host(host) else { return false };
-        let r = &self.regions[index];
+        let Some(index) = self.regions.of_host(host) else { return false };
+        let r = self.regions.get(index);
         let changed = match &r.bytes {
             _ if surely => true,
             Some(bytes) => **bytes != *copy_code(r.start, r.end),

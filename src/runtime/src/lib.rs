@@ -39,6 +39,7 @@ pub mod helpers;
 pub mod inner;
 pub mod origin;
 pub mod program;
+pub mod regions;
 pub mod replaced;
 pub mod requests;
 pub mod safepoint;
