@@ -93,32 +93,6 @@ static FAULT_RIP: AtomicU64 = AtomicU64::new(0);
 static FAULT_ADDR: AtomicU64 = AtomicU64::new(0);
 static FAULT_FLAGS: AtomicU64 = AtomicU64::new(0);
 
-/// Program counters seen while single-stepping, with the general registers there.
-const STEPS: usize = 4096;
-static STEP_COUNT: AtomicU64 = AtomicU64::new(0);
-static TRACE: [[AtomicU64; 17]; STEPS] = [const { [const { AtomicU64::new(0) }; 17] }; STEPS];
-const TRAP_FLAG: u64 = 1 << 8;
-
-/// The handler's order of `gregs` for rax rcx rdx rbx rsp rbp rsi rdi r8..r15.
-const GREGS: [i32; 16] = [
-    libc::REG_RAX,
-    libc::REG_RCX,
-    libc::REG_RDX,
-    libc::REG_RBX,
-    libc::REG_RSP,
-    libc::REG_RBP,
-    libc::REG_RSI,
-    libc::REG_RDI,
-    libc::REG_R8,
-    libc::REG_R9,
-    libc::REG_R10,
-    libc::REG_R11,
-    libc::REG_R12,
-    libc::REG_R13,
-    libc::REG_R14,
-    libc::REG_R15,
-];
-
 extern "C" fn on_signal(signal: i32, info: *mut libc::siginfo_t, context: *mut libc::c_void) {
     if !RUNNING.load(Ordering::Relaxed) {
         if signal != libc::SIGALRM {
@@ -136,16 +110,7 @@ extern "C" fn on_signal(signal: i32, info: *mut libc::siginfo_t, context: *mut l
             return;
         }
     }
-    let stepping = gregs[libc::REG_EFL as usize] as u64 & TRAP_FLAG != 0;
     let fault_routine = FAULT_ROUTINE.load(Ordering::Relaxed);
-    if signal == libc::SIGTRAP && stepping {
-        if rip >= fault_routine && rip < CACHE {
-            gregs[libc::REG_EFL as usize] &= !(TRAP_FLAG as i64);
-        } else if !(ROUTINES..fault_routine).contains(&rip) {
-            record_step(rip, gregs);
-        }
-        return;
-    }
     FAULT_SIGNAL.store(signal as u32, Ordering::Relaxed);
     FAULT_RIP.store(rip, Ordering::Relaxed);
     // SAFETY: siginfo is valid; for signals without an address the field has some value, which nobody looks at.
@@ -153,23 +118,6 @@ extern "C" fn on_signal(signal: i32, info: *mut libc::siginfo_t, context: *mut l
     FAULT_FLAGS.store(gregs[libc::REG_EFL as usize] as u64, Ordering::Relaxed);
     gregs[libc::REG_RIP as usize] = fault_routine as i64;
     gregs[libc::REG_EFL as usize] = 2;
-}
-
-fn record_step(rip: u64, gregs: &[i64; 23]) {
-    let n = STEP_COUNT.load(Ordering::Relaxed) as usize;
-    let Some(step) = TRACE.get(n) else { return };
-    step[16].store(rip, Ordering::Relaxed);
-    for (to, from) in step.iter().zip(GREGS) {
-        to.store(gregs[from as usize] as u64, Ordering::Relaxed);
-    }
-    STEP_COUNT.store(n as u64 + 1, Ordering::Relaxed);
-}
-
-/// One instruction that the native program executed: its address and the general registers before it.
-#[derive(Clone, Copy, Debug)]
-pub struct Step {
-    pub pc: u64,
-    pub gpr: [u64; 16],
 }
 
 /// Assembles the routines.
@@ -384,23 +332,6 @@ impl Gate {
             self.state().rflags = FAULT_FLAGS.load(Ordering::Relaxed);
         }
         reason
-    }
-
-    /// The same with the trap flag set: `steps` tells afterwards what was executed.
-    pub fn run_stepping(&mut self, entry: u64) -> Reason {
-        STEP_COUNT.store(0, Ordering::Relaxed);
-        self.state().rflags |= TRAP_FLAG;
-        let reason = self.run(entry);
-        self.state().rflags &= !TRAP_FLAG;
-        reason
-    }
-
-    /// What the last stepping run executed, at most some thousand instructions.
-    pub fn steps(&self) -> Vec<Step> {
-        let n = STEP_COUNT.load(Ordering::Relaxed) as usize;
-        let read =
-            |s: &[AtomicU64; 17]| Step { pc: s[16].load(Ordering::Relaxed), gpr: std::array::from_fn(|i| s[i].load(Ordering::Relaxed)) };
-        TRACE[..n].iter().map(read).collect()
     }
 
     pub fn fault(&self) -> Fault {

@@ -3,7 +3,7 @@
 //! The translated run stands in for the runtime: it answers every stub as `memcheck_runtime` would, and checks on the way what the
 //! translator promises to it (what the slots hold, that a check means what its instruction does, that state is exact where code says so).
 
-use crate::gate::{CACHE, CACHE_SIZE, COLD, Fault, Gate, Reason, Step};
+use crate::gate::{CACHE, CACHE_SIZE, COLD, Fault, Gate, Reason};
 use crate::positions;
 use crate::random::Random;
 use crate::vectors;
@@ -111,7 +111,6 @@ pub enum Event {
 /// A translated region in the cache.
 pub struct Placed {
     pub at: u64,
-    pub cold: u64,
     pub pc: u64,
     pub dirty: bool,
     pub region: Region,
@@ -167,7 +166,7 @@ impl Program for View<'_> {
 
     fn is_constant(&self, addr: u64) -> bool {
         // Generated code only reads them.
-        self.constants && addr >= LOW.start && addr < LOW.start + INDEX_AT
+        self.constants && (LOW.start..LOW.start + INDEX_AT).contains(&addr)
     }
 
     fn is_writable(&self, _: u64) -> bool {
@@ -239,21 +238,10 @@ impl Machine {
 
     /// Run the installed program on the processor.
     pub fn native(&mut self, code: &Code, start: &Start) -> Outcome {
-        self.native_run(code, start, false)
-    }
-
-    /// The same, single-stepped.
-    pub fn native_steps(&mut self, code: &Code, start: &Start) -> (Outcome, Vec<Step>) {
-        let outcome = self.native_run(code, start, true);
-        let steps = self.gate.steps().into_iter().filter(|s| s.pc >= code.base && s.pc < code.end()).collect();
-        (outcome, steps)
-    }
-
-    fn native_run(&mut self, code: &Code, start: &Start, stepping: bool) -> Outcome {
         self.load(start);
         let state = self.gate.state();
         (state.fs, state.gs) = (FS, GS);
-        let reason = if stepping { self.gate.run_stepping(code.entry) } else { self.gate.run(code.entry) };
+        let reason = self.gate.run(code.entry);
         let end = match reason {
             Reason::End => End::Finished,
             _ => match self.gate.fault() {
@@ -454,7 +442,7 @@ impl Run<'_> {
             }
             m.clean.insert(pc, body);
         }
-        m.placed.push(Placed { at: at.hot, cold: at.cold, pc, dirty, region });
+        m.placed.push(Placed { at: at.hot, pc, dirty, region });
         Ok(Some(body))
     }
 

@@ -87,10 +87,6 @@ impl Session {
         &self.shared.forms
     }
 
-    pub fn machine(&mut self) -> &mut Machine {
-        &mut self.shared.machine
-    }
-
     pub fn case(&mut self, random: &mut Random, program: &Program, high: bool) -> Case {
         let components = self.shared.machine.gate.components();
         let start = Start::random(random, &self.shared.image, components);
