@@ -3,7 +3,7 @@
 use memcheck_abi::event::{ErrorEvent, Kind, NAME_LEN};
 use memcheck_report::error::{AlignmentRule, Origin};
 use memcheck_report::reporter::Outcome;
-use memcheck_report::{ErrorRecord, Stack};
+use memcheck_report::{ErrorRecord, Frame, Stack};
 use memcheck_tracer::{Process, ThreadInfo};
 
 use super::{Session, describe, stacks};
@@ -92,6 +92,12 @@ fn origin(kind: u32) -> Option<Origin> {
     }
 }
 
+/// A stack origin is one frame: the function that made room, where it begins. (What is known is some address in it.)
+fn made_room(mut stack: Stack) -> Stack {
+    let function = stack.0.pop().map(|frame| Frame { line: frame.function_line.or(frame.line), column: None, inlined: false, ..frame });
+    Stack(function.into_iter().collect())
+}
+
 impl Session {
     /// Count an error, and name and show it if it is new. The answer: its number, and what became of it.
     pub(super) fn report_error(&mut self, process: &Process, thread: &ThreadInfo, event: &ErrorEvent) -> (u64, Option<Outcome>) {
@@ -113,9 +119,8 @@ impl Session {
             found = found.with_aux(address.aux(event.addr));
         }
         if let (Some(origin), true) = (origin(event.origin_kind), options.track_origins) {
-            // A stack origin is one frame: the function that made room.
             let stack = watched.depot_stack(process, event.origin_stack).unwrap_or_default();
-            found = found.with_origin(origin, stack);
+            found = found.with_origin(origin, if origin == Origin::Stack { made_room(stack) } else { stack });
         }
         (serial, Some(watched.reporter.error(found)))
     }

@@ -13,7 +13,7 @@
 //! there: a wild pointer is the program's error and must end as its report, not as our fault.
 #![allow(unsafe_code, reason = "reads the program's memory at addresses it passed to the kernel")]
 
-use crate::{check, space};
+use crate::{check, hooks, space};
 use core::cell::Cell;
 use core::sync::atomic::{AtomicBool, Ordering};
 use memcheck_abi::context::{R8, R9, R10, RDI, RDX, RSI, RSP, ThreadContext, local};
@@ -334,14 +334,20 @@ impl<'a> Call<'a> {
             e.addr = at;
             e.has_addr = 1;
             name.write(e);
+            if flag == 0 {
+                (hooks::get().memory_origin)(e, at);
+            }
         });
     }
 
-    /// An argument register holds undefined bits.
+    /// An argument register, by its number, holds undefined bits.
     #[cold]
-    pub fn undefined_register(&self, fill: impl FnOnce(&mut ErrorEvent)) {
+    pub fn undefined_register(&self, register: usize, fill: impl FnOnce(&mut ErrorEvent)) {
         if UNDEF.load(Ordering::Relaxed) {
-            self.raise(Kind::ParamRegister, fill);
+            self.raise(Kind::ParamRegister, |e| {
+                fill(e);
+                (hooks::get().register_origin)(e, self.ctx, register);
+            });
         }
     }
 

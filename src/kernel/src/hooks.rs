@@ -3,6 +3,7 @@
 
 use core::sync::atomic::{AtomicPtr, Ordering};
 use memcheck_abi::context::ThreadContext;
+use memcheck_abi::event::ErrorEvent;
 
 /// Flags of [`Hooks::exec_mapped`].
 pub mod exec {
@@ -15,6 +16,10 @@ pub mod exec {
 pub struct Hooks {
     /// V bits of the general registers in encoding order (1 = undefined); `None` while all are defined, the usual answer.
     pub register_v: fn(&ThreadContext) -> Option<[u64; 16]>,
+    /// Fill in where the undefined byte at an address came from.
+    pub memory_origin: fn(&mut ErrorEvent, u64),
+    /// The same for a general register, in encoding order.
+    pub register_origin: fn(&mut ErrorEvent, &ThreadContext, usize),
     /// Executable memory in `[start, start + len)` went away, changed or became unexecutable: drop its translations. Called after
     /// the change and before the system call returns, one at a time: the lock that orders changes is held and the map's is not, so
     /// a hook may ask about mappings but not change them.
@@ -23,7 +28,13 @@ pub struct Hooks {
     pub exec_mapped: fn(start: u64, end: u64, flags: u32),
 }
 
-static NONE: Hooks = Hooks { register_v: |_| None, code_changed: |_, _| {}, exec_mapped: |_, _, _| {} };
+static NONE: Hooks = Hooks {
+    register_v: |_| None,
+    memory_origin: |_, _| {},
+    register_origin: |_, _, _| {},
+    code_changed: |_, _| {},
+    exec_mapped: |_, _, _| {},
+};
 static HOOKS: AtomicPtr<Hooks> = AtomicPtr::new(&raw const NONE as *mut Hooks);
 
 /// Install the glue's functions.

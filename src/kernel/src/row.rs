@@ -179,7 +179,7 @@ pub fn fill_iov(c: &mut Call, vector: u64, count: u64, entry: crate::call::Name)
 #[cold]
 pub fn check_registers(c: &mut Call, row: &Row, v: &[u64; 16]) {
     if v[RAX] as u32 != 0 {
-        c.undefined_register(|e| e.set_name("(syscallno)"));
+        c.undefined_register(RAX, |e| e.set_name("(syscallno)"));
     }
     let used = row.uses.map_or(0x3f, |f| f(&c.args));
     for (i, token) in row.registers.split_ascii_whitespace().enumerate().take(ARGUMENTS.len()) {
@@ -191,7 +191,7 @@ pub fn check_registers(c: &mut Call, row: &Row, v: &[u64; 16]) {
         if used >> i & 1 == 0 || (if narrow { bits as u32 == 0 } else { bits == 0 }) {
             continue;
         }
-        c.undefined_register(|e| {
+        c.undefined_register(ARGUMENTS[i], |e| {
             let mut n = 0;
             for piece in [row.name, "(", name, ")"] {
                 let room = e.name.len() - 1 - n;

@@ -14,11 +14,14 @@ static UNDEF_ERRORS: AtomicBool = AtomicBool::new(true);
 static ORIGINS: AtomicBool = AtomicBool::new(false);
 static ORIGIN_DESCRIBE: AtomicUsize = AtomicUsize::new(0);
 static ORIGIN_OF: AtomicUsize = AtomicUsize::new(0);
+static ORIGINS_MOVED: AtomicUsize = AtomicUsize::new(0);
 
 /// Fills the origin fields of an event about the undefined byte at an address.
 pub type DescribeOrigin = fn(&mut ErrorEvent, u64);
 /// The origin word for the undefined byte at an address whose own word is 0: the block or frame it lies in.
 pub type OriginOf = fn(u64) -> u32;
+/// Origin words were written for a range (address, length).
+pub type OriginsMoved = fn(u64, u64);
 
 /// Take the options this crate knows. Before the program runs.
 pub fn init(config: &Config) {
@@ -28,9 +31,20 @@ pub fn init(config: &Config) {
 }
 
 /// Who knows about origins; called only when they are tracked.
-pub fn set_origin_hooks(describe: DescribeOrigin, of: OriginOf) {
+pub fn set_origin_hooks(describe: DescribeOrigin, of: OriginOf, moved: OriginsMoved) {
     ORIGIN_DESCRIBE.store(describe as usize, Ordering::Release);
     ORIGIN_OF.store(of as usize, Ordering::Release);
+    ORIGINS_MOVED.store(moved as usize, Ordering::Release);
+}
+
+/// Tell that origin words were written for a range.
+pub fn origins_moved(addr: u64, len: u64) {
+    let hook = ORIGINS_MOVED.load(Ordering::Acquire);
+    if hook != 0 {
+        // SAFETY: only `set_origin_hooks` stores here, and it stores an `OriginsMoved`.
+        let hook: OriginsMoved = unsafe { core::mem::transmute::<usize, OriginsMoved>(hook) };
+        hook(addr, len);
+    }
 }
 
 /// The origin word for undefined bytes that have not moved yet; 0 without a hook.

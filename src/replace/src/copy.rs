@@ -188,6 +188,7 @@ fn move_origins(dst: u64, src: u64, n: u64) {
             put(word + ORIGIN_DISTANCE, tag);
         }
     }
+    crate::call::origins_moved(dst, n);
 }
 
 /// May the range contain unaddressable bytes? (`false` is certain.)

@@ -7,7 +7,7 @@ use memcheck_abi::context::{RSP, ThreadContext};
 use memcheck_abi::event::Kind;
 use memcheck_abi::layout::{PROGRAM_END, in_program};
 use memcheck_rt::{access, context, report, shadow};
-use memcheck_translate::{LOAD, STORE, slot};
+use memcheck_translate::{LOAD, STATE_AREA, STORE, slot};
 
 /// Entry from `asm::check`.
 pub extern "C" fn slow() {
@@ -17,6 +17,13 @@ pub extern "C" fn slow() {
     let (size, kind) = (u64::from(descriptor & 0xffff), descriptor >> 16);
     if !in_program(addr, size) || addr >= PROGRAM_END {
         // The access itself faults.
+        return;
+    }
+    if size == u64::from(STATE_AREA) {
+        let needed = kind != LOAD || shadow::first_nonzero_v(addr, size).is_some();
+        if needed && crate::startup::UNDEF.load(Ordering::Relaxed) != 0 {
+            ctx.scratch[slot::CONTINUE as usize] = crate::dirty::enter();
+        }
         return;
     }
     let sp = ctx.regs.gpr[RSP];

@@ -17,7 +17,7 @@ use core::mem::MaybeUninit;
 use core::sync::atomic::{AtomicU64, Ordering};
 use iced_x86::{Decoder, DecoderOptions, Instruction, InstructionInfoFactory};
 use memcheck_abi::context::{RSP, ThreadContext};
-use memcheck_abi::event::Kind;
+use memcheck_abi::event::{ErrorEvent, Kind};
 use memcheck_abi::layout::{PROGRAM_END, RED_ZONE};
 use memcheck_kernel::space;
 use memcheck_rt::{access, callstack, context, report, shadow};
@@ -242,6 +242,11 @@ pub fn register_v(ctx: &ThreadContext) -> Option<[u64; 16]> {
     (regs.dirty & 0xffff != 0).then(|| core::array::from_fn(|i| regs.gpr(i)))
 }
 
+/// Fill in where the undefined bits of a general register came from.
+pub fn register_origin(e: &mut ErrorEvent, ctx: &ThreadContext, n: usize) {
+    origin::fill(e, shadow_regs(ctx).origin[n]);
+}
+
 /// After a system call: the kernel's outputs are defined.
 pub fn after_syscall(ctx: &ThreadContext) {
     shadow_regs(ctx).dirty &= !(1 | 1 << 1 | 1 << 11);
@@ -314,6 +319,10 @@ impl Machine for Thread<'_> {
         core::arch::x86_64::__cpuid_count(0xd, component).ebx
     }
 
+    fn xcr0(&self) -> u64 {
+        crate::vectors::xcr0()
+    }
+
     fn load(&mut self, addr: u64, out: &mut [u8]) -> bool {
         if !self.readable(addr, out.len() as u64) {
             return false;
@@ -373,7 +382,7 @@ impl Machine for Thread<'_> {
                 }
             }
         }
-        origin::store(addr, v, origin);
+        origin::store(self.ctx, addr, v, origin);
     }
 
     fn load_origin(&mut self, addr: u64, len: usize) -> u32 {

@@ -38,6 +38,7 @@ pub mod fault;
 pub mod helpers;
 pub mod inner;
 pub mod origin;
+pub mod owner;
 pub mod program;
 pub mod regions;
 pub mod replaced;

@@ -8,6 +8,7 @@
 //! ```
 #![allow(unsafe_code, reason = "the origin shadow is reached by address arithmetic")]
 
+use crate::owner;
 use memcheck_abi::context::{RSP, ThreadContext};
 use memcheck_abi::event::{ErrorEvent, Place};
 use memcheck_abi::layout::{ORIGIN_DISTANCE, PROGRAM_END};
@@ -26,7 +27,7 @@ pub fn covered(addr: u64) -> bool {
 }
 
 /// Undefined bits were stored at `addr`.
-pub fn store(addr: u64, v: &[u8], tag: u32) {
+pub fn store(ctx: &ThreadContext, addr: u64, v: &[u8], tag: u32) {
     if tag == 0 || !covered(addr + v.len() as u64) || crate::startup::config().track_origins == 0 {
         return;
     }
@@ -40,6 +41,12 @@ pub fn store(addr: u64, v: &[u8], tag: u32) {
         }
         at += 4;
     }
+    owner::note(ctx, addr, v.len() as u64);
+}
+
+/// The hook of the string functions: origin words were moved to a range.
+pub fn moved(addr: u64, len: u64) {
+    owner::note(context::current(), addr, len);
 }
 
 /// Tag of the undefined bytes in a range.
@@ -51,7 +58,7 @@ pub fn of_range(ctx: &ThreadContext, addr: u64, len: usize) -> u32 {
     if covered(first) {
         // SAFETY: inside the origin range.
         let tag = unsafe { *word(first) };
-        if tag != 0 {
+        if tag != 0 && !owner::is_stale(ctx, first) {
             return tag;
         }
     }

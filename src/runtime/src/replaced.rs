@@ -135,7 +135,7 @@ pub fn leave_dirty(ctx: &ThreadContext, regs: &mut ShadowRegs) {
         if access::addressable(ctx, ctx.regs.gpr[RSP], at) {
             let v = bytes[(i % unit) as usize];
             shadow::set_v(at, v);
-            origin::store(at, &[v], tag as u32);
+            origin::store(ctx, at, &[v], tag as u32);
         }
     }
 }

@@ -30,8 +30,11 @@ pub extern "C" fn moved() {
         return settle(ctx, new);
     }
     if new > old {
+        // In front of a `ret` the red zone is dead too: see `translate::stack`.
+        let before_ret = ctx.scratch[slot::ARGUMENT as usize] & 1 != 0;
         let from = old.wrapping_sub(RED_ZONE);
-        shadow::fill_v(from, new - old, shadow::UNDEFINED);
+        let end = if before_ret { new } else { new.wrapping_sub(RED_ZONE) };
+        shadow::fill_v(from, end.wrapping_sub(from), shadow::UNDEFINED);
     } else if old - new >= LARGE {
         shadow::fill_v(new, old - new, shadow::UNDEFINED);
     }

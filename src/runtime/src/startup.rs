@@ -62,7 +62,7 @@ pub extern "C" fn start(rsp: u64) -> ! {
         fail("the heap's tables cannot be mapped");
     }
     memcheck_replace::init(config);
-    memcheck_replace::set_origin_hooks(crate::origin::describe, crate::origin::of_place);
+    memcheck_replace::set_origin_hooks(crate::origin::describe, crate::origin::of_place, crate::origin::moved);
     replaced::init();
     report::init(config.num_callers, memcheck_heap::describe);
     report::set_ignored(crate::requests::is_ignored);
@@ -283,7 +283,13 @@ fn stubs() -> Stubs {
     }
 }
 
-static HOOKS: memcheck_kernel::Hooks = memcheck_kernel::Hooks { register_v: crate::dirty::register_v, code_changed, exec_mapped };
+static HOOKS: memcheck_kernel::Hooks = memcheck_kernel::Hooks {
+    register_v: crate::dirty::register_v,
+    memory_origin: crate::origin::describe,
+    register_origin: crate::dirty::register_origin,
+    code_changed,
+    exec_mapped,
+};
 
 fn code_changed(start: u64, len: u64) {
     cache::CACHE.lock().invalidate(start, len);

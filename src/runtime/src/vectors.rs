@@ -24,12 +24,17 @@ fn level() -> u32 {
     found
 }
 
-fn avx_level() -> u32 {
-    let (low, _high): (u32, u32);
+/// The enabled state components. Only where OSXSAVE is set: who executes xsave, or has asked cpuid.
+pub fn xcr0() -> u64 {
+    let (low, high): (u32, u32);
     // SAFETY: OSXSAVE is set, so xgetbv is allowed.
-    unsafe { asm!("xgetbv", in("ecx") 0, out("eax") low, out("edx") _high, options(nomem, nostack)) };
+    unsafe { asm!("xgetbv", in("ecx") 0, out("eax") low, out("edx") high, options(nomem, nostack)) };
+    u64::from(low) | u64::from(high) << 32
+}
+
+fn avx_level() -> u32 {
     let seven = core::arch::x86_64::__cpuid_count(7, 0);
-    match low {
+    match xcr0() {
         l if l & 0xe6 == 0xe6 && seven.ebx >> 16 & 1 != 0 => 3,
         l if l & 6 == 6 => 2,
         _ => 1,

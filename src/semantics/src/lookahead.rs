@@ -296,6 +296,9 @@ impl<M: Machine> Machine for Ahead<'_, M> {
     fn xstate_offset(&self, component: u32) -> u32 {
         self.m.xstate_offset(component)
     }
+    fn xcr0(&self) -> u64 {
+        self.m.xcr0()
+    }
     fn load(&mut self, addr: u64, out: &mut [u8]) -> bool {
         let mut v = [0; 8];
         let fine = out.len() <= 8 && self.m.peek(addr, out, &mut v[..out.len().min(8)]);

@@ -50,6 +50,8 @@ pub trait Machine {
     fn segment_base(&self, segment: Segment) -> u64;
     /// Offset of a state component in the standard (not compacted) xsave area: CPUID leaf 0xD, sub-leaf `component`, EBX.
     fn xstate_offset(&self, component: u32) -> u32;
+    /// The state components that the system has enabled (XCR0): no others are saved, or have a place in a compacted area.
+    fn xcr0(&self) -> u64;
 
     /// Copies concrete bytes. `false` if they cannot be read: the instruction is about to fault and its shadow effect is dropped.
     fn load(&mut self, addr: u64, out: &mut [u8]) -> bool;

@@ -55,7 +55,7 @@ const EXTENDED: u64 = 576;
 const COMPACTED: u64 = 1 << 63;
 
 pub(crate) fn run<M: Machine>(cx: &mut Cx<M>, op: State) {
-    let requested = cx.m.gpr(0) & 0xFFFF_FFFF | cx.m.gpr(2) << 32;
+    let requested = (cx.m.gpr(0) & 0xFFFF_FFFF | cx.m.gpr(2) << 32) & cx.m.xcr0();
     match op {
         State::FxSave => save(cx, 0b11, 0),
         State::FxRestore => restore(cx, 0b11, 0b11, 0),

@@ -1,10 +1,10 @@
 //! Clean mode: every register is fully defined, so an instruction needs only the checks of its memory operands.
 
 use crate::decode::{Flow, Item, Tail, flow};
-use crate::emit::{Asm, CC_NE, Mem, RAX, RCX, RSI, RSP, Seg};
+use crate::emit::{Asm, CC_NE, Mem, RAX, RBP, RCX, RSI, RSP, Seg};
 use crate::{
-    Exit, InsnInfo, LEAVE_CALL, LEAVE_JUMP, LOAD, MODIFY, Place, Program, Region, STORE, Shadow, Translator, changing, check_descriptor,
-    control, gpr, helper, relocate, slot, stack,
+    Exit, InsnInfo, LEAVE_CALL, LEAVE_JUMP, LOAD, MODIFY, Place, Program, Region, STATE_AREA, STORE, Shadow, Translator, changing,
+    check_descriptor, control, gpr, helper, relocate, slot, stack,
 };
 use alloc::vec::Vec;
 use iced_x86::{Code, Instruction, InstructionInfoFactory, Mnemonic, OpAccess, OpKind, Register};
@@ -21,6 +21,8 @@ pub const fn rip_slot() -> Mem {
     Mem::ctx(offset::REGS + 16 * 8)
 }
 
+/// Where the vector registers begin in the memory of xsave and xrstor.
+const XMM_IN_STATE_AREA: i32 = 160;
 /// Checked operands remembered at a time.
 const MAX_KNOWN: usize = 12;
 
@@ -89,6 +91,8 @@ pub struct Emitter<'a> {
     pub vectors_written: u32,
     /// Operands (and sizes) whose V bytes are known to be zero here: checked or defined by the region, registers unchanged since.
     known: Vec<(Mem, u32)>,
+    /// rbp - rsp, if the region has set up a frame pointer.
+    frame: Option<i32>,
     /// The operand is built on a scratch register: it means nothing later.
     passing: bool,
 }
@@ -131,6 +135,7 @@ pub fn emit_region<'a>(
         pending: None,
         vectors_written: 0,
         known: Vec::new(),
+        frame: None,
         passing: false,
     };
     e.asm.load(RCX, &spill(slot::RCX));
@@ -143,6 +148,7 @@ pub fn emit_region<'a>(
         e.begin(item, start);
         e.instruction();
         e.forget();
+        e.frame = stack::frame_behind(&item.insn, e.frame);
         end = item.pc + u64::from(item.len);
     }
     match tail {
@@ -260,7 +266,9 @@ impl Emitter<'_> {
         };
         let size = insn.memory_size().size() as u32;
         self.with_operand(|e, mem, rewritten| {
-            if let Some(kind) = access {
+            if is_state_area(&insn) {
+                e.state_area(&mem, if access == Some(LOAD) { LOAD } else { STORE });
+            } else if let Some(kind) = access {
                 e.check(&mem, size, kind);
             }
             if moves_stack {
@@ -270,6 +278,17 @@ impl Emitter<'_> {
             e.mark_own();
             if rewritten { e.rewrite(&mem) } else { e.copy_raw_here() }
         });
+    }
+
+    /// xsave and xrstor: how much they touch is not in the instruction. Their rule knows; clean code asks only whether it is needed.
+    fn state_area(&mut self, mem: &Mem, kind: u32) {
+        if self.shadow.is_some() {
+            return self.step_always();
+        }
+        let mem = Mem { disp: mem.disp + XMM_IN_STATE_AREA, ..*mem };
+        let patches = alloc::vec![self.asm.jmp_forward()];
+        let back = self.asm.offset();
+        self.cold.push(Cold::Check { patches, restore_rcx: false, mem, size: STATE_AREA, kind, back });
     }
 
     pub fn copy_raw(&mut self) {
@@ -474,6 +493,16 @@ impl Emitter<'_> {
         self.known.retain(|(m, _)| !touched(m.base) && !touched(m.index.map(|(r, _)| r)));
     }
 
+    /// Does the operand lie on the stack above its red zone, for certain? A store there need not ask.
+    fn is_on_stack(&self, mem: &Mem) -> bool {
+        let lowest = match mem.base {
+            Some(RSP) => Some(-128),
+            Some(RBP) => self.frame.map(|frame| -128 - frame),
+            _ => None,
+        };
+        mem.index.is_none() && !mem.addr32 && lowest.is_some_and(|lowest| mem.disp >= lowest)
+    }
+
     /// Check an access of `size` bytes at `mem`.
     pub fn check(&mut self, mem: &Mem, size: u32, kind: u32) {
         if size == 0 {
@@ -489,7 +518,7 @@ impl Emitter<'_> {
             return;
         }
         self.learn(mem, size);
-        let on_stack = mem.base == Some(RSP) && mem.index.is_none() && mem.disp >= -128 && !mem.addr32;
+        let on_stack = self.is_on_stack(mem);
         if on_stack && kind == STORE && size <= 64 {
             return self.define(mem, size);
         }
@@ -673,6 +702,11 @@ pub fn pieces(size: u32) -> Vec<(i32, u32)> {
         at += n;
     }
     out
+}
+
+fn is_state_area(insn: &Instruction) -> bool {
+    use Mnemonic::{Xrstor, Xrstor64, Xsave, Xsave64, Xsavec, Xsavec64, Xsaveopt, Xsaveopt64};
+    matches!(insn.mnemonic(), Xsave | Xsave64 | Xsavec | Xsavec64 | Xsaveopt | Xsaveopt64 | Xrstor | Xrstor64)
 }
 
 fn is_moffs(code: Code) -> bool {

@@ -61,6 +61,26 @@ fn constant_move(insn: &Instruction) -> Option<i64> {
     }
 }
 
+/// rbp - rsp behind this instruction, or less, as long as it is known: from `mov rbp, rsp` on.
+pub fn frame_behind(insn: &Instruction, frame: Option<i32>) -> Option<i32> {
+    let writes_rbp = insn.op_count() > 0 && insn.op0_kind() == OpKind::Register && insn.op0_register().full_register() == Register::RBP;
+    match insn.mnemonic() {
+        Mnemonic::Mov if insn.op0_register() == Register::RBP && insn.op1_register() == Register::RSP => Some(0),
+        Mnemonic::Push => frame.and_then(|f| f.checked_sub(insn.stack_pointer_increment())),
+        Mnemonic::Pop if !writes_rbp && insn.op0_register() != Register::RSP => {
+            frame.and_then(|f| f.checked_sub(insn.stack_pointer_increment()))
+        }
+        Mnemonic::Cmp | Mnemonic::Test => frame,
+        Mnemonic::Leave | Mnemonic::Xchg | Mnemonic::Xadd => None,
+        _ if writes_rbp => None,
+        _ => match constant_move(insn) {
+            Some(change) => frame.and_then(|f| f.checked_sub(i32::try_from(change).ok()?)),
+            None if writes_rsp(insn) || insn.stack_pointer_increment() != 0 => None,
+            None => frame,
+        },
+    }
+}
+
 pub fn instruction(e: &mut Emitter) {
     let insn = e.item.insn;
     match insn.mnemonic() {
@@ -165,7 +185,7 @@ fn leave(e: &mut Emitter) {
     e.place_step();
     e.asm.store(&spill(slot::ADDRESS), RSP);
     e.copy_raw();
-    call_release(e, release_argument(0, false));
+    call_release(e, release_argument(0, e.item.deferred));
 }
 
 fn constant(e: &mut Emitter, insn: &Instruction) {

@@ -297,6 +297,8 @@ fn unmapped_memory_is_found_after_efault() {
 static DIRTY: std::sync::Mutex<Option<[u64; 16]>> = std::sync::Mutex::new(None);
 static HOOKS: crate::Hooks = crate::Hooks {
     register_v: |_| *DIRTY.lock().unwrap(),
+    memory_origin: |_, _| {},
+    register_origin: |_, _, _| {},
     code_changed: super::space::note_changed,
     exec_mapped: super::space::note_mapped,
 };

@@ -31,7 +31,13 @@ pub fn note_mapped(start: u64, end: u64, flags: u32) {
     TOLD.lock().unwrap().push((start, end, flags));
 }
 
-static HOOKS: crate::Hooks = crate::Hooks { register_v: |_| None, code_changed: note_changed, exec_mapped: note_mapped };
+static HOOKS: crate::Hooks = crate::Hooks {
+    register_v: |_| None,
+    memory_origin: |_, _| {},
+    register_origin: |_, _, _| {},
+    code_changed: note_changed,
+    exec_mapped: note_mapped,
+};
 
 fn told() -> Vec<(u64, u64, u32)> {
     core::mem::take(&mut *TOLD.lock().unwrap())

@@ -139,7 +139,7 @@ fn origins_follow() {
     let mut config: Box<memcheck_abi::config::Config> = unsafe { Box::new(std::mem::zeroed()) };
     (config.track_origins, config.undef_value_errors) = (1, 1);
     crate::init(&config);
-    crate::set_origin_hooks(|_, _| (), |addr| (addr - ONE) as u32);
+    crate::set_origin_hooks(|_, _| (), |addr| (addr - ONE) as u32, |_, _| ());
     let word = |addr: u64| (addr + ORIGIN_DISTANCE) as *mut u32;
     shadow::make_undefined(ONE + 64, 16);
     // SAFETY: origin words of the test area are mapped.

@@ -91,6 +91,9 @@ impl Machine for Before {
     fn xstate_offset(&self, _: u32) -> u32 {
         576
     }
+    fn xcr0(&self) -> u64 {
+        0b111
+    }
     fn load(&mut self, addr: u64, out: &mut [u8]) -> bool {
         out.copy_from_slice(&self.window[self.range(addr, out.len())]);
         true

@@ -67,6 +67,9 @@ impl Machine for Toy {
         // As on machines without the bounds registers.
         [0, 160, 576, 0, 0, 832, 896, 1408][component as usize & 7]
     }
+    fn xcr0(&self) -> u64 {
+        0b1110_0111
+    }
     fn load(&mut self, addr: u64, out: &mut [u8]) -> bool {
         for (i, byte) in out.iter_mut().enumerate() {
             *byte = self.memory.get(&(addr.wrapping_add(i as u64))).copied().unwrap_or(0);

@@ -1,0 +1,56 @@
+//! Does an origin word on the stack still belong to what lies there?
+//!
+//! A returning function paints the V bytes of its frame, not the origin words: that would cost every return, and few frames have any.
+//! So the next function's fresh locals lie under words of the last one. For each word stored on a stack it is therefore noted which
+//! call's frame it went to; it counts as long as that call's frame is the one there. What was not noted (the table forgets) counts.
+//!
+//! ```text
+//! entry = word address / 4 << 20 | digest of (slot of the return address, return address)
+//! ```
+use core::sync::atomic::{AtomicU64, Ordering};
+use memcheck_abi::context::{RSP, ThreadContext};
+use memcheck_rt::callstack;
+
+const ENTRIES: usize = 1 << 14;
+const DIGEST_BITS: u32 = 20;
+
+static NOTED: [AtomicU64; ENTRIES] = [const { AtomicU64::new(0) }; ENTRIES];
+
+fn entry(addr: u64) -> &'static AtomicU64 {
+    &NOTED[(addr >> 2) as usize % ENTRIES]
+}
+
+fn on_stack(ctx: &ThreadContext, addr: u64) -> bool {
+    addr >= ctx.stack_low && addr < ctx.stack_high
+}
+
+/// The call whose frame holds `addr`.
+fn digest(ctx: &ThreadContext, addr: u64) -> u64 {
+    let mut found = 0;
+    callstack::walk(ctx, ctx.regs.gpr[RSP], |slot, return_address| {
+        found = (slot ^ return_address.rotate_left(40)).wrapping_mul(0x9e37_79b9_7f4a_7c15) >> (64 - DIGEST_BITS);
+        slot < addr
+    });
+    found
+}
+
+/// Origin words are written for `[addr, addr + len)`.
+pub fn note(ctx: &ThreadContext, addr: u64, len: u64) {
+    if !on_stack(ctx, addr) {
+        return;
+    }
+    let digest = digest(ctx, addr);
+    let first = addr & !3;
+    for word in (first..addr + len).step_by(4).take(ENTRIES) {
+        entry(word).store(word >> 2 << DIGEST_BITS | digest, Ordering::Relaxed);
+    }
+}
+
+/// Is the word at `addr` a leftover of a function that has returned?
+pub fn is_stale(ctx: &ThreadContext, addr: u64) -> bool {
+    if !on_stack(ctx, addr) {
+        return false;
+    }
+    let noted = entry(addr).load(Ordering::Relaxed);
+    noted >> DIGEST_BITS == addr >> 2 && noted & ((1 << DIGEST_BITS) - 1) != digest(ctx, addr)
+}
