@@ -723,6 +723,11 @@ fn is_moffs(code: Code) -> bool {
     )
 }
 
+fn is_masked_move(insn: &Instruction) -> bool {
+    use Mnemonic::{Vmaskmovpd, Vmaskmovps, Vpmaskmovd, Vpmaskmovq};
+    matches!(insn.mnemonic(), Vmaskmovps | Vmaskmovpd | Vpmaskmovd | Vpmaskmovq)
+}
+
 /// Explicit memory operand: None if there is none; Some(None) if it is not accessed (lea, nop, prefetch) or needs no check.
 fn memory_access(factory: &mut InstructionInfoFactory, insn: &Instruction) -> Option<Option<u32>> {
     let at = (0..insn.op_count()).find(|&i| insn.op_kind(i) == OpKind::Memory)?;
@@ -732,8 +737,11 @@ fn memory_access(factory: &mut InstructionInfoFactory, insn: &Instruction) -> Op
         return Some(None);
     }
     Some(match factory.info(insn).op_access(at) {
+        // Which bytes a masked store touches is for its rule to say. Where something is not plainly defined it is applied, as for a load.
+        OpAccess::CondWrite => Some(LOAD),
+        OpAccess::Write if is_masked_move(insn) => Some(LOAD),
         OpAccess::Read => Some(LOAD),
-        OpAccess::Write | OpAccess::CondWrite => Some(STORE),
+        OpAccess::Write => Some(STORE),
         OpAccess::ReadWrite | OpAccess::ReadCondWrite => Some(MODIFY),
         _ => None,
     })

@@ -15,16 +15,16 @@ enum Effect {
     /// The kernel reads resp. writes so many bytes.
     R(u64),
     W(u64),
-    /// Reads and writes.
-    X(u64),
     /// struct ifreq: reads the name of 16 bytes, writes all 40.
     Interface,
+    /// struct ifreq: reads the index behind the name, writes the name.
+    InterfaceName,
     /// Reads the name and the union.
     SetInterface,
     /// The argument is a number or unused.
     No,
 }
-use Effect::{Interface, No, R, SetInterface, W, X};
+use Effect::{Interface, InterfaceName, No, R, SetInterface, W};
 
 #[rustfmt::skip] // one request per line, sorted
 const KNOWN: &[(u32, Effect, &str)] = &[
@@ -78,7 +78,7 @@ const KNOWN: &[(u32, Effect, &str)] = &[
     (0x8905, W(4), "ioctl(SIOCATMARK)"),
     (0x8906, W(16), "ioctl(SIOCGSTAMP)"),
     (0x8907, W(16), "ioctl(SIOCGSTAMPNS)"),
-    (0x8910, X(40), "ioctl(SIOCGIFNAME)"),
+    (0x8910, InterfaceName, "ioctl(SIOCGIFNAME)"),
     (0x8913, Interface, "ioctl(SIOCGIFFLAGS)"),
     (0x8914, SetInterface, "ioctl(SIOCSIFFLAGS)"),
     (0x8915, Interface, "ioctl(SIOCGIFADDR)"),
@@ -148,9 +148,12 @@ fn ioctl(c: &mut Call) {
         No => {}
         R(n) => c.input(arg, n, name),
         W(n) => c.output(arg, n, name),
-        X(n) => c.both(arg, n, name),
         Interface => {
             c.string_up_to(arg, IFNAMSIZ, name);
+            c.output(arg, IFREQ, name);
+        }
+        InterfaceName => {
+            c.input(arg.wrapping_add(IFNAMSIZ), 4, name);
             c.output(arg, IFREQ, name);
         }
         // What of the union counts depends on the request; two bytes do always.
