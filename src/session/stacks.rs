@@ -46,7 +46,7 @@ pub fn calls(process: &Process, thread: &ThreadInfo, sp: u64, most: usize) -> Ve
         let mut jumped = false;
         for (i, &mark) in marks.iter().enumerate() {
             let slot = at + 8 * i as u64;
-            if mark == layout::RETURN_MARK {
+            if mark as u32 == layout::RETURN_MARK as u32 {
                 let Some(return_address) = process.memory().value(slot) else { continue };
                 found.push(Call { return_address, slot });
             } else if mark == layout::SIGNAL_MARK {

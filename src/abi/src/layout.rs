@@ -86,7 +86,8 @@ pub const RED_ZONE: u64 = 128;
 
 /// V of a stack slot that holds the return address of a call in progress: these 8 bytes instead of zero. A call writes them where
 /// it would write "defined", a return paints them over, so the stack can be walked without any other record. To everybody else
-/// the slot counts as defined. (Bytes of V that are neither 0 nor FF are rare, eight of them in this order do not happen.)
+/// the slot counts as defined. (Bytes of V that are neither 0 nor FF are rare, four of them in this order do not happen.) The upper four
+/// bytes are the walk's own, see `rt::callstack`.
 pub const RETURN_MARK: u64 = 0x5ac3_965a;
 /// The same for the saved instruction pointer in a signal frame: the walk goes on at the saved stack pointer, one word below.
 pub const SIGNAL_MARK: u64 = 0x3ca5_69c3;

@@ -17,7 +17,7 @@ pub const TRAY: usize = 63;
 pub struct Chunk {
     pub next: Option<&'static mut Chunk>,
     pub len: usize,
-    /// Sum of the sizes of the blocks.
+    /// Sum of what the blocks take, see `quarantine`.
     pub bytes: u64,
     pub links: [u64; CAPACITY],
 }

@@ -4,13 +4,15 @@
 //! free ── small ──> buffer of the thread ──(full, or 64 KiB of blocks)──> queue of chunks ──┐
 //!      └─ big ────────────────────────────────────────────────> list of big blocks ─────────┴─> free slots
 //! ```
-//! The volume counts the sizes of the blocks in queue and list. The next *allocation* trims it down to the limit: the big list first,
+//! The volume counts what the blocks in queue and list take of the heap, with their red zones: a million blocks of 16 bytes would
+//! otherwise keep a quarter of a gigabyte with all that belongs to them, and every allocation would find its memory in no cache. The next *allocation* trims it down to the limit: the big list first,
 //! so that a few huge frees do not flush all small ones; a block that alone exceeds the limit goes to the head of the big list.
 //! Order is first in, first out up to the grain of a chunk, 1/256 of the volume at most.
 
 use crate::cache::Cache;
 use crate::central::{self, Central};
 use crate::chunk::{Chunk, Slot};
+use crate::classes::MIN_SLOT;
 use crate::layout::{UNIT, address_of, unit_of};
 use crate::map::{self, Kind};
 use crate::record::{self, Head, Record};
@@ -25,6 +27,7 @@ static VOLUME: AtomicU64 = AtomicU64::new(0);
 #[inline(always)]
 pub fn add(cache: &mut Cache, record: &'static Record, size: u64) {
     let settings = settings::get();
+    let taken = taken(size);
     if size >= settings.big || size >= settings.volume {
         return add_big(record, size, size >= settings.volume);
     }
@@ -33,7 +36,7 @@ pub fn add(cache: &mut Cache, record: &'static Record, size: u64) {
     }
     // Without memory for the list the block is simply never used again.
     let Some(buffer) = &mut cache.buffer else { return };
-    buffer.push(record.link(), size);
+    buffer.push(record.link(), taken);
     if buffer.is_full() || buffer.bytes >= settings.buffer {
         flush(cache);
     }
@@ -56,7 +59,14 @@ fn add_big(record: &'static Record, size: u64, first: bool) {
         }
         big.tail = record.link();
     }
-    grow(size);
+    grow(taken(size));
+}
+
+/// Bytes that a block of this size takes of the heap.
+#[inline(always)]
+fn taken(size: u64) -> u64 {
+    let settings = settings::get();
+    (settings.front + size + settings.back).max(MIN_SLOT)
 }
 
 /// Under the central lock.
@@ -118,7 +128,7 @@ fn oldest(central: &mut Central) -> Option<Oldest> {
     }
     if let Some(record) = Record::from_link(central.big.head) {
         central.big.head = record.next();
-        shrink(record.size());
+        shrink(taken(record.size()));
         return Some(Oldest::Big(record));
     }
     let chunk = central.small.pop()?;

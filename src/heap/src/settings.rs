@@ -17,7 +17,7 @@ pub struct Settings {
     pub reach: u64,
     /// Least alignment, a power of two, at least 16.
     pub alignment: u64,
-    /// Bytes of freed blocks that wait.
+    /// Bytes of freed blocks, with their red zones, that wait.
     pub volume: u64,
     /// Freed blocks of at least this size leave first.
     pub big: u64,

@@ -8,12 +8,14 @@
 //! sp -> | locals | ra f | locals | ra main | locals | ...        program memory
 //!       | V      | MARK | V      | MARK    | V      |            its shadow
 //! ```
-//! Frames can be long, so their sizes are remembered: at one call site the distance from the slot of the return address to the next
-//! marked slot is nearly always the same. A remembered distance counts only if a mark is there.
+//! Frames can be long, so a walk writes the distance to the caller's slot into the upper half of the mark. It holds as long as the call is in
+//! progress: the callers of a call do not change, and the next call at the same place writes a fresh mark. For fresh marks, frame sizes are
+//! remembered: at one call site the distance is nearly always the same. A remembered distance counts only if a mark is there.
 #![allow(unsafe_code, reason = "reads shadow and marked stack slots by address")]
 
 use core::sync::atomic::{AtomicU64, Ordering};
 use memcheck_abi::context::ThreadContext;
+use memcheck_abi::event::MAX_FRAMES;
 use memcheck_abi::layout::{PROGRAM_END, RETURN_MARK, SIGNAL_MARK, V_DISTANCE};
 
 /// A walk looks at no more than this much stack between two calls.
@@ -26,17 +28,28 @@ fn v_of_slot(slot: u64) -> u64 {
     unsafe { *((slot + V_DISTANCE) as *const u64) }
 }
 
+/// Is this a return address of a call in progress?
+#[inline(always)]
+pub const fn is_return(v: u64) -> bool {
+    v as u32 == RETURN_MARK as u32
+}
+
+#[inline(always)]
+fn is_any(v: u64) -> bool {
+    is_return(v) || v == SIGNAL_MARK
+}
+
 /// Does the aligned word around `addr` hold a return address of a call in progress (or the like)? Its V bytes are no V bits.
 #[inline]
 pub fn is_mark(addr: u64) -> bool {
-    addr < PROGRAM_END && matches!(v_of_slot(addr & !7), RETURN_MARK | SIGNAL_MARK)
+    addr < PROGRAM_END && is_any(v_of_slot(addr & !7))
 }
 
 /// The first marked slot in [at, end), 8-aligned.
 #[inline]
 fn next_mark(mut at: u64, end: u64) -> Option<u64> {
     while at < end {
-        if matches!(v_of_slot(at), RETURN_MARK | SIGNAL_MARK) {
+        if is_any(v_of_slot(at)) {
             return Some(at);
         }
         at += 8;
@@ -62,7 +75,8 @@ pub fn walk(ctx: &ThreadContext, sp: u64, mut visit: impl FnMut(u64, u64) -> boo
     while let Some(this) = slot {
         // SAFETY: a marked slot was written by the call that marked it, or by the kernel's signal frame; its page is there.
         let value = unsafe { *(this as *const u64) };
-        let signal = v_of_slot(this) == SIGNAL_MARK;
+        let mark = v_of_slot(this);
+        let signal = !is_return(mark);
         // The interrupted instruction is not a return address: one more, so that all callers may subtract one.
         if !visit(this, if signal { value.wrapping_add(1) } else { value }) {
             return;
@@ -77,7 +91,7 @@ pub fn walk(ctx: &ThreadContext, sp: u64, mut visit: impl FnMut(u64, u64) -> boo
             end = if ctx.first_sp >= at { ctx.first_sp + 8 } else { at + REACH }.min(at + REACH).min(PROGRAM_END - 8);
             slot = next_mark(at, end);
         } else {
-            slot = caller(this, value, end);
+            slot = caller(this, mark, value, end);
         }
     }
 }
@@ -86,23 +100,52 @@ pub fn walk(ctx: &ThreadContext, sp: u64, mut visit: impl FnMut(u64, u64) -> boo
 static SIZES: [AtomicU64; 1 << 13] = [const { AtomicU64::new(0) }; 1 << 13];
 const SIZE_BITS: u32 = 17;
 
-/// The marked slot above `slot`, which holds `return_address`.
+#[inline(always)]
+fn size_entry(return_address: u64) -> &'static AtomicU64 {
+    &SIZES[(return_address.wrapping_mul(0x9e37_79b9_7f4a_7c15) >> 51) as usize]
+}
+
+/// In the upper half of a mark: nobody called this.
+const OUTERMOST: u64 = u32::MAX as u64;
+
+/// The marked slot above `slot`, which has this mark and holds `return_address`.
+#[inline(always)]
+fn caller(slot: u64, mark: u64, return_address: u64, end: u64) -> Option<u64> {
+    let distance = mark >> 32;
+    if distance != 0 && distance != OUTERMOST && is_any(v_of_slot(slot + distance)) {
+        return Some(slot + distance);
+    }
+    if distance == OUTERMOST { None } else { first_look(slot, return_address, end) }
+}
+
+/// The same for a fresh mark, which learns the answer.
 #[inline]
-fn caller(slot: u64, return_address: u64, end: u64) -> Option<u64> {
-    let entry = &SIZES[(return_address.wrapping_mul(0x9e37_79b9_7f4a_7c15) >> 51) as usize];
+fn first_look(slot: u64, return_address: u64, end: u64) -> Option<u64> {
+    let entry = size_entry(return_address);
     let known = entry.load(Ordering::Relaxed);
-    if known >> SIZE_BITS == return_address {
-        let guess = slot + 8 * (known & ((1 << SIZE_BITS) - 1));
-        if guess > slot && guess < end && v_of_slot(guess) == RETURN_MARK {
-            return Some(guess);
+    let mut found = slot + 8 * (known & ((1 << SIZE_BITS) - 1));
+    if !(known >> SIZE_BITS == return_address && found > slot && found < end && is_return(v_of_slot(found))) {
+        let Some(next) = next_mark(slot + 8, end) else {
+            note(slot, OUTERMOST);
+            return None;
+        };
+        found = next;
+        let words = (found - slot) / 8;
+        if words >> SIZE_BITS == 0 && return_address >> (64 - SIZE_BITS) == 0 {
+            entry.store(return_address << SIZE_BITS | words, Ordering::Relaxed);
         }
     }
-    let found = next_mark(slot + 8, end)?;
-    let words = (found - slot) / 8;
-    if words >> SIZE_BITS == 0 && return_address >> (64 - SIZE_BITS) == 0 {
-        entry.store(return_address << SIZE_BITS | words, Ordering::Relaxed);
-    }
+    note(slot, found - slot);
     Some(found)
+}
+
+/// Write the distance into the mark of a slot.
+#[inline(always)]
+fn note(slot: u64, distance: u64) {
+    if distance <= OUTERMOST {
+        // SAFETY: the upper half of the V bytes of a marked slot; only this thread's walks and calls use them.
+        unsafe { *((slot + V_DISTANCE + 4) as *mut u32) = distance as u32 }
+    }
 }
 
 /// Fill `out` with the current stack: out[0] = `pc`, then return addresses, innermost first. Returns how many.
@@ -123,6 +166,93 @@ pub fn capture(ctx: &ThreadContext, pc: u64, sp: u64, out: &mut [u64]) -> usize 
         n < out.len()
     });
     n
+}
+
+/// Frames that [`Guides::fingerprint`] looks at, at most.
+pub const USUAL: usize = 16;
+
+/// Factors by position, from a well mixed sequence: a sum of products is a good hash of a list, and no product waits for another.
+static FACTORS: [u64; MAX_FRAMES] = {
+    let mut factors = [0; MAX_FRAMES];
+    let mut i = 0;
+    while i < MAX_FRAMES {
+        let mut z = (i as u64 + 1).wrapping_mul(0x9e37_79b9_7f4a_7c15);
+        z = (z ^ z >> 30).wrapping_mul(0xbf58_476d_1ce4_e5b9);
+        z = (z ^ z >> 27).wrapping_mul(0x94d0_49bb_1331_11eb);
+        factors[i] = z ^ z >> 31 | 1;
+        i += 1;
+    }
+    factors
+};
+
+#[inline(always)]
+fn mixed(sum: u64) -> u64 {
+    let h = (sum ^ sum >> 32).wrapping_mul(0x9e37_79b9_7f4a_7c15);
+    h ^ h >> 29
+}
+
+/// A hash of a stack.
+pub fn fingerprint_of(frames: &[u64]) -> u64 {
+    mixed(frames.iter().zip(&FACTORS).fold(0, |sum, (frame, factor)| sum.wrapping_add(frame.wrapping_mul(*factor))))
+}
+
+/// How far apart the frames were when a walk last began at a call site; zeros to begin with.
+///
+/// A walk is a chain of loads, each waiting for the one before. With a guess where the next frame will be, the processor reads on while
+/// the guess is being checked.
+pub struct Guides([[u32; USUAL]; GUIDES]);
+
+const GUIDES: usize = 64;
+
+/// Keeps the compiler from seeing that a guess equals what it was compared with.
+#[inline(always)]
+fn opaque(mut value: u64) -> u64 {
+    // SAFETY: no instructions.
+    unsafe { core::arch::asm!("/* {} */", inout(reg) value, options(pure, nomem, nostack, preserves_flags)) }
+    value
+}
+
+impl Guides {
+    /// [`fingerprint_of`] what [`capture`] would find, without writing it down. `frames` is at most [`USUAL`].
+    #[inline(always)]
+    pub fn fingerprint(&mut self, ctx: &ThreadContext, pc: u64, sp: u64, frames: usize) -> u64 {
+        if frames < 2 || sp & 7 != 0 || sp >= PROGRAM_END - 8 || !is_return(v_of_slot(sp)) {
+            return captured(ctx, pc, sp, frames);
+        }
+        // SAFETY: as in `walk`, here and below.
+        let first = unsafe { *(sp as *const u64) };
+        let guide = &mut self.0[(first ^ first >> 6) as usize % GUIDES];
+        let (mut slot, mut sum) = (sp, pc.wrapping_mul(FACTORS[0]));
+        for n in 1..frames.min(USUAL) {
+            // SAFETY: see above.
+            let value = unsafe { *(slot as *const u64) };
+            let mark = v_of_slot(slot);
+            if !is_return(mark) {
+                return captured(ctx, pc, sp, frames);
+            }
+            sum = sum.wrapping_add(value.wrapping_mul(FACTORS[n]));
+            let distance = mark >> 32;
+            if distance == u64::from(guide[n]) && distance != 0 {
+                slot = opaque(slot + u64::from(guide[n]));
+                continue;
+            }
+            if n + 1 == frames {
+                break;
+            }
+            let Some(next) = caller(slot, mark, value, limit(ctx, sp)) else { break };
+            guide[n] = (next - slot) as u32;
+            slot = next;
+        }
+        mixed(sum)
+    }
+}
+
+#[cold]
+#[inline(never)]
+fn captured(ctx: &ThreadContext, pc: u64, sp: u64, frames: usize) -> u64 {
+    let mut found = [0; USUAL];
+    let n = capture(ctx, pc, sp, &mut found[..frames.min(USUAL)]);
+    fingerprint_of(&found[..n])
 }
 
 /// Host tests: make stacks.

@@ -8,6 +8,7 @@ use memcheck_rt::callstack;
 fn call_stack(ctx: &mut ThreadContext, depth: u64) {
     (ctx.stack_low, ctx.stack_high, ctx.guest_rsp) = (0x0ff0_0000_0000, 0x0ff0_0010_0000, 0x0ff0_0000_8000);
     callstack::host::clear(ctx.guest_rsp, ctx.guest_rsp + 0x8000);
+    ctx.first_sp = ctx.guest_rsp + 128 * (depth - 1);
     for i in 0..depth {
         callstack::host::push(ctx.guest_rsp + 128 * i, 0x40_0000 + 64 * i);
     }

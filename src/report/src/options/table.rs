@@ -287,7 +287,7 @@ const VALUES: &[OptionRow] = &[
     row("show-realloc-size-zero", Kind::Bool, "yes", set!(show_realloc_size_zero, yes), "report realloc to size zero?"),
     row("show-bad-alignments", Kind::Bool, "no", set!(show_bad_alignments, yes), "report bad alignments and sizes in allocations?"),
     row("realloc-zero-bytes-frees", Kind::Bool, "yes", set!(realloc_zero_bytes_frees, yes), "does realloc to size zero free?"),
-    row("freelist-vol", SIZE, "20000000", set!(freelist_vol, unsigned), "bytes of freed blocks held back"),
+    row("freelist-vol", SIZE, "20000000", set!(freelist_vol, unsigned), "bytes of freed blocks held back, with their red zones"),
     row("freelist-big-blocks", SIZE, "1000000", set!(freelist_big_blocks, unsigned), "blocks of this size are released first"),
     row("keep-stacktraces", Kind::Word(&["alloc", "free", "alloc-and-free", "alloc-then-free", "none"]), "alloc-and-free",
         set!(keep_stacktraces, word, |at: usize| [KeepStacktraces::Alloc, KeepStacktraces::Free, KeepStacktraces::AllocAndFree, KeepStacktraces::AllocThenFree, KeepStacktraces::None][at]), "which stacks blocks remember"),
