@@ -7,7 +7,7 @@ use crate::record::{self, Head, Record, State};
 use crate::{central, client, map, paint, quarantine, settings, stacks};
 use memcheck_abi::context::ThreadContext;
 use memcheck_abi::event::{Family, Kind};
-use memcheck_abi::layout::HEAP_START;
+use memcheck_abi::layout::{A_BASE, HEAP_START, v_of};
 use memcheck_rt::report;
 
 /// A request that passed its checks.
@@ -50,7 +50,7 @@ pub fn allocate(ctx: &mut ThreadContext, ask: Ask) -> u64 {
         cache.allocs.add(1);
         cache.bytes.add(ask.size);
         if let (Some(byte), false) = (settings.malloc_fill, ask.zero) {
-            paint::set_bytes(p, ask.size, byte);
+            paint::fill_bytes(p, ask.size, byte);
         }
     }
     p
@@ -108,6 +108,9 @@ fn large(ask: Granted, align: u64, need: u64) -> u64 {
 #[inline(always)]
 pub fn release(ctx: &mut ThreadContext, p: u64, family: Family) -> bool {
     let Some(cache) = cache::current(ctx) else { return false };
+    // What will be painted comes from memory together with the record, not after it.
+    record::prefetch(v_of(p));
+    record::prefetch(A_BASE + p / 8);
     cache.frees.add(1);
     match map::live_at(p) {
         Some(record) => retire(ctx, cache, record, family, None),
@@ -136,7 +139,7 @@ fn retire(ctx: &ThreadContext, cache: &mut Cache, record: &'static Record, famil
     }
     record.set_free_stack(stack.unwrap_or_else(|| cache.stacks.at_free(ctx)));
     if let Some(byte) = settings::get().free_fill {
-        paint::set_bytes(p, size, byte);
+        paint::fill_bytes(p, size, byte);
     }
     if head.has(record::HUGE) {
         paint::seal(p, size);

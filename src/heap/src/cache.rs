@@ -41,8 +41,7 @@ const AHEAD: usize = 4;
 /// Ask for the lines that the next life of a slot will touch first.
 #[inline(always)]
 fn warm(slot: Slot) {
-    let (p, v) = (slot.block, v_of(slot.block));
-    for line in [slot.link, A_BASE + p / 8, v, v + 64, p, p + 64] {
+    for line in [slot.link, A_BASE + slot.block / 8, v_of(slot.block), slot.block] {
         prefetch(line);
     }
 }

@@ -5,7 +5,7 @@
 use crate::cache::Cache;
 use crate::chunk::{Queue, Slot, Tray, Trays, Work};
 use crate::classes::{CLASSES, COUNT};
-use crate::layout::{UNIT, address_of};
+use crate::layout::{RECORD_SIZE, UNIT, address_of};
 use crate::map::{self, Kind};
 use crate::record::{self, Head, Record, State};
 use crate::spans::{Run, Spans};
@@ -38,6 +38,9 @@ pub struct Central {
     /// Address of the newest thread cache, 0 = none.
     pub caches: u64,
 }
+
+/// After this many slabs of a class the next ones are long, and will soon be full.
+const POPULAR: u32 = 4;
 
 const SHELF: Shelf = Shelf { trays: Trays::new(), slab: 0, next: 0, end: 0, slabs: 0 };
 
@@ -84,6 +87,10 @@ impl Central {
         let Some(run) = self.spans.take(units) else { return false };
         let start = address_of(run.first);
         if !run.painted {
+            if shelf.slabs >= POPULAR {
+                let slots = units * UNIT / facts.slot;
+                paint::populate(start, units * UNIT, record::at(start - HEAP_START, 0).link(), slots * RECORD_SIZE);
+            }
             paint::close_run(start, units * UNIT);
         }
         map::set(run.first, units, Kind::Slab(class));

@@ -15,6 +15,7 @@
 //! counts as defined, and a freed one is made inaccessible for the processor instead.
 #![allow(unsafe_code, reason = "writes program memory and its shadow by address")]
 
+use crate::record;
 use core::arch::x86_64::{__m128i, _mm_set1_epi8, _mm_storeu_si128};
 use memcheck_abi::layout::{A_BASE, v_of};
 use memcheck_rt::{shadow, sys};
@@ -98,6 +99,33 @@ unsafe fn long_fill(at: u64, end: u64, value: __m128i) {
     }
 }
 
+/// Fill A words.
+///
+/// # Safety
+/// The words are the caller's.
+#[inline(always)]
+unsafe fn fill_words(at: u64, words: u64, value: u64) {
+    let last = at + 8 * words;
+    // SAFETY: every store lies inside the range; stores are unaligned.
+    unsafe {
+        let store = |at: u64| (at as *mut u64).write_unaligned(value);
+        match words {
+            0 => {}
+            1..=2 => {
+                store(at);
+                store(last - 8);
+            }
+            3..=4 => {
+                store(at);
+                store(at + 8);
+                store(last - 16);
+                store(last - 8);
+            }
+            _ => core::ptr::write_bytes(at as *mut u8, value as u8, 8 * words as usize),
+        }
+    }
+}
+
 /// Make a block of a painted slot addressable; V stays FF.
 ///
 /// Whole A words are written: with the front zone of the slot behind it, 48 bytes of red zone follow every block, so what a word
@@ -108,13 +136,7 @@ pub fn open(p: u64, size: u64) {
     let words = size / 64;
     // SAFETY: A bytes of the block, which the caller owns, and of red zone behind it.
     unsafe {
-        if words < SHORT / 64 {
-            for word in 0..words {
-                ((a + 8 * word) as *mut u64).write_unaligned(0);
-            }
-        } else {
-            core::ptr::write_bytes(a as *mut u8, 0, 8 * words as usize);
-        }
+        fill_words(a, words, 0);
         if size & 63 != 0 {
             ((a + 8 * words) as *mut u64).write_unaligned(u64::MAX << (size & 63));
         }
@@ -129,20 +151,14 @@ pub fn close(p: u64, size: u64) {
     unsafe {
         let value = _mm_set1_epi8(shadow::UNDEFINED as i8);
         if size <= 32 {
-            ends(v, v + 32, value);
+            _mm_storeu_si128(v as *mut __m128i, value);
+            _mm_storeu_si128((v + 16) as *mut __m128i, value);
         } else if size < SHORT {
             long_fill(v, v + size, value);
         } else {
             core::ptr::write_bytes(v as *mut u8, shadow::UNDEFINED, size as usize);
         }
-        let words = size.div_ceil(64);
-        if words < SHORT / 64 {
-            for word in 0..words {
-                ((a + 8 * word) as *mut u64).write_unaligned(u64::MAX);
-            }
-        } else {
-            core::ptr::write_bytes(a as *mut u8, 0xff, 8 * words as usize);
-        }
+        fill_words(a, size.div_ceil(64), u64::MAX);
     }
 }
 
@@ -150,6 +166,15 @@ pub fn close(p: u64, size: u64) {
 pub fn close_run(start: u64, len: u64) {
     shadow::fill_v(start, len, shadow::UNDEFINED);
     shadow::set_a(start, len, true);
+}
+
+/// Have the pages of a fresh slab, its V and its records made at once instead of by a fault each. If the kernel does not know how, faults do it.
+pub fn populate(start: u64, len: u64, records: u64, records_len: u64) {
+    for (at, len) in [(start, len), (v_of(start), len), (records, records_len)] {
+        let (first, end) = (at & !(PAGE - 1), (at + len).next_multiple_of(PAGE));
+        // SAFETY: mapped memory of the heap and its metadata; contents do not change.
+        unsafe { sys::syscall3(sys::nr::MADVISE, first, end - first, sys::MADV_POPULATE_WRITE) };
+    }
 }
 
 /// The edges of a fresh, unpainted run `[start, end)` around the block become red zone.
@@ -178,6 +203,13 @@ pub fn undefine(p: u64, size: u64) {
     shadow::fill_v(p + size - HUGE_END, HUGE_END, shadow::UNDEFINED);
 }
 
+/// [`set_bytes`] by options that few use.
+#[cold]
+#[inline(never)]
+pub fn fill_bytes(p: u64, size: u64, byte: u8) {
+    set_bytes(p, size, byte);
+}
+
 /// The program's bytes := `byte`; large zeros by giving the pages back.
 #[inline(always)]
 pub fn set_bytes(p: u64, size: u64, byte: u8) {
@@ -200,6 +232,8 @@ pub fn copy(to: u64, from: u64, len: u64) {
     while done < len {
         let n = STEP.min(len - done);
         let (to, from) = (to + done, from + done);
+        ask_for_pages(to, n);
+        ask_for_pages(v_of(to), n);
         // Copying zeros over zeros would make untouched pages resident.
         if n < STEP || !(is_zero(v_of(from)) && is_zero(v_of(to))) {
             shadow::copy_v(to, from, n);
@@ -209,6 +243,15 @@ pub fn copy(to: u64, from: u64, len: u64) {
             unsafe { core::ptr::copy_nonoverlapping(from as *const u8, to as *mut u8, n as usize) }
         }
         done += n;
+    }
+}
+
+/// Ask for the first lines of every page of a range that will be written: what the processor asks for by itself ends with the page, and the
+/// target of a copy has been in quarantine long enough to be in no cache.
+#[inline(always)]
+fn ask_for_pages(at: u64, len: u64) {
+    for page in (at..at + len).step_by(PAGE as usize) {
+        (0..6).for_each(|line| record::prefetch(page + 64 * line));
     }
 }
 

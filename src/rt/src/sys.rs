@@ -35,6 +35,7 @@ pub const MAP_ANONYMOUS: u64 = 0x20;
 pub const MAP_NORESERVE: u64 = 0x4000;
 pub const MAP_FIXED_NOREPLACE: u64 = 0x10_0000;
 pub const MADV_DONTNEED: u64 = 4;
+pub const MADV_POPULATE_WRITE: u64 = 23;
 
 /// A raw system call; the result is negative errno on failure.
 ///

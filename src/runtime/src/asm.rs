@@ -341,7 +341,8 @@ pub extern "C" fn dirty_branch() {
 /// half of the work, and leaves with frames are rare.
 const LONG_FRAME: u64 = 256;
 
-/// Paint released stack as no longer accessible: [slot 2 - shift, rsp + extra - shift), rcx in slot 0.
+/// Paint released stack as no longer accessible: [slot 2 - shift, rsp + extra - shift), rcx in slot 0. Long frames by
+/// 64 bytes at a time; the vector register meanwhile lies in slots 10 and 11.
 #[unsafe(naked)]
 pub extern "C" fn release() {
     naked_asm!(
@@ -375,6 +376,20 @@ pub extern "C" fn release() {
          ja 90f
          cmp rcx, fs:[{stack_low}]
          jb 90f
+         cmp rax, 128
+         jb 2f
+         movups fs:[{s10}], xmm0
+         pcmpeqd xmm0, xmm0
+         add rdx, -64
+         5: movups gs:[rcx], xmm0
+         movups gs:[rcx+16], xmm0
+         movups gs:[rcx+32], xmm0
+         movups gs:[rcx+48], xmm0
+         add rcx, 64
+         cmp rcx, rdx
+         jbe 5b
+         add rdx, 64
+         movups xmm0, fs:[{s10}]
          2: add rcx, 8
          cmp rcx, rdx
          ja 3f
@@ -400,7 +415,7 @@ pub extern "C" fn release() {
          mov rax, fs:[{s1}]
          jmp {slow}
         ",
-        s0 = const S0, s1 = const S1, s2 = const S2, s3 = const S3, s4 = const S4, s5 = const S5, s9 = const S9,
+        s0 = const S0, s1 = const S1, s2 = const S2, s3 = const S3, s4 = const S4, s5 = const S5, s9 = const S9, s10 = const S10,
         stack_high = const offset::STACK_HIGH, stack_low = const offset::STACK_LOW, slow = sym stack_slow, long_frame = const LONG_FRAME,
     )
 }
