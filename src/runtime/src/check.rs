@@ -7,7 +7,7 @@ use memcheck_abi::context::{RSP, ThreadContext};
 use memcheck_abi::event::Kind;
 use memcheck_abi::layout::{PROGRAM_END, in_program};
 use memcheck_rt::{access, context, report, shadow};
-use memcheck_translate::{LOAD, STATE_AREA, STORE, slot};
+use memcheck_translate::{LOAD, SPREAD, STATE_AREA, STORE, slot};
 
 /// Entry from `asm::check`.
 pub extern "C" fn slow() {
@@ -15,6 +15,12 @@ pub extern "C" fn slow() {
     let addr = ctx.scratch[slot::ADDRESS as usize];
     let descriptor = ctx.scratch[slot::ARGUMENT as usize] as u32;
     let (size, kind) = (u64::from(descriptor & 0xffff), descriptor >> 16);
+    if size == u64::from(SPREAD) {
+        if crate::spread::needs_its_rule(ctx) {
+            ctx.scratch[slot::CONTINUE as usize] = crate::dirty::enter();
+        }
+        return;
+    }
     if !in_program(addr, size) || addr >= PROGRAM_END {
         // The access itself faults.
         return;

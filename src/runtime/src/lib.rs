@@ -45,6 +45,7 @@ pub mod replaced;
 pub mod requests;
 pub mod safepoint;
 pub mod selfsignal;
+pub mod spread;
 pub mod stackmove;
 pub mod startup;
 pub mod syscalls;

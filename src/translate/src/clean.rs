@@ -3,7 +3,7 @@
 use crate::decode::{Flow, Item, Tail, flow};
 use crate::emit::{Asm, CC_NE, Mem, RAX, RBP, RCX, RSI, RSP, Seg};
 use crate::{
-    Exit, InsnInfo, LEAVE_CALL, LEAVE_JUMP, LOAD, MODIFY, Place, Program, Region, STATE_AREA, STORE, Shadow, Translator, changing,
+    Exit, InsnInfo, LEAVE_CALL, LEAVE_JUMP, LOAD, MODIFY, Place, Program, Region, SPREAD, STATE_AREA, STORE, Shadow, Translator, changing,
     check_descriptor, control, gpr, helper, relocate, slot, stack,
 };
 use alloc::vec::Vec;
@@ -291,6 +291,20 @@ impl Emitter<'_> {
         self.cold.push(Cold::Check { patches, restore_rcx: false, mem, size: STATE_AREA, kind, back });
     }
 
+    /// Gathers and scatters: only their rule knows what they touch. Clean code asks whether it is needed.
+    fn spread(&mut self) {
+        if !matches!(memory_access(&mut self.t.factory, &self.item.insn), Some(Some(_))) {
+            return;
+        }
+        if self.shadow.is_some() {
+            return self.step_always();
+        }
+        let patches = alloc::vec![self.asm.jmp_forward()];
+        let back = self.asm.offset();
+        let mem = Mem::base(RSP, 0);
+        self.cold.push(Cold::Check { patches, restore_rcx: false, mem, size: SPREAD, kind: STORE, back });
+    }
+
     pub fn copy_raw(&mut self) {
         self.mark_own();
         self.copy_raw_here();
@@ -343,6 +357,7 @@ impl Emitter<'_> {
         // What is no access has no segment.
         let foreign = matches!(segment, Register::FS | Register::GS) && insn.mnemonic() != Mnemonic::Lea;
         if index.is_vector_register() {
+            self.spread();
             return self.copy_moved(gpr(base));
         }
         let field = if segment == Register::FS { offset::GUEST_FS } else { offset::GUEST_GS };

@@ -89,6 +89,8 @@ pub const STORE: u32 = 1;
 pub const MODIFY: u32 = 2;
 /// As the size: the vector registers in the memory of xsave (STORE) or xrstor (LOAD), which only their rule knows exactly.
 pub const STATE_AREA: u32 = 256;
+/// As the size, with STORE: a gather or scatter, whose lanes each have an address.
+pub const SPREAD: u32 = 257;
 
 /// What slot 4 holds for `Stubs::check`: size in bits 0..16, kind in 16..18.
 pub const fn check_descriptor(size: u32, kind: u32) -> u32 {
