@@ -114,6 +114,10 @@ impl Cache {
 
     /// The body of the translation of `pc`; translates it now if need be. None: there is no code.
     pub fn find_or_translate(&mut self, pc: u64) -> Option<u64> {
+        if pc < CODE_END {
+            // A page of the table that is read first and written later faults twice.
+            let _ = table_entry(pc).compare_exchange(0, 0, Ordering::Relaxed, Ordering::Relaxed);
+        }
         if let Some(body) = self.lookup(pc) {
             return Some(body);
         }
@@ -234,7 +238,7 @@ impl Cache {
         if !record.alive || record.pc != pc {
             return;
         }
-        record.incoming.push((patch, stub));
+        record.incoming.push(((patch - CACHE_START) as u32, (stub - CACHE_START) as u32));
         write_rel32(patch, body);
     }
 
@@ -315,7 +319,7 @@ impl Cache {
         let incoming = core::mem::take(&mut r.incoming);
         let (pc, host) = (r.pc, r.host);
         for (patch, stub) in incoming {
-            write_rel32(patch, stub);
+            write_rel32(CACHE_START + u64::from(patch), CACHE_START + u64::from(stub));
         }
         self.originals.remove(&pc);
         if self.dirty.remove(&pc).is_some() {

@@ -19,8 +19,8 @@ pub struct Record {
     pub start: u64,
     pub end: u64,
     pub info: &'static [Info],
-    /// Branches that were linked to the body: (address of the rel32, link stub it falls back to).
-    pub incoming: Vec<(u64, u64)>,
+    /// Branches that were linked to the body: (rel32, link stub it falls back to), from the start of the code cache on.
+    pub incoming: Vec<(u32, u32)>,
     pub alive: bool,
     /// The code bytes, kept where they may change without notice.
     pub bytes: Option<Box<[u8]>>,

@@ -24,7 +24,7 @@ use crate::{asm, dirty, safepoint};
 use core::arch::asm;
 use core::arch::x86_64::{__cpuid, __cpuid_count};
 use core::sync::atomic::{AtomicU64, Ordering::Relaxed};
-use memcheck_abi::context::{R8, R11, RAX, RBP, RBX, RCX, RDI, RDX, RSI, RSP, ThreadContext, VectorState};
+use memcheck_abi::context::{R8, R11, RAX, RBP, RBX, RDI, RDX, RSI, RSP, ThreadContext, VectorState};
 use memcheck_abi::layout::RED_ZONE;
 use memcheck_kernel::sigtrap::{SIG_IGN, SIGTRAP};
 use memcheck_rt::sys;

@@ -7,7 +7,7 @@ use crate::{
     check_descriptor, control, gpr, helper, relocate, slot, stack,
 };
 use alloc::vec::Vec;
-use iced_x86::{Code, Instruction, InstructionInfoFactory, Mnemonic, OpAccess, OpKind, Register};
+use iced_x86::{Code, Instruction, InstructionInfoFactory, InstructionInfoOptions, Mnemonic, OpAccess, OpKind, Register};
 use memcheck_abi::context::offset;
 
 /// Spill slot for the register that carries a rewritten address.
@@ -751,7 +751,9 @@ fn memory_access(factory: &mut InstructionInfoFactory, insn: &Instruction) -> Op
     if bits && insn.op1_kind() == OpKind::Register {
         return Some(None);
     }
-    Some(match factory.info(insn).op_access(at) {
+    // Which registers and memory it uses is not asked, and is most of the work.
+    let only_operands = InstructionInfoOptions::NO_REGISTER_USAGE | InstructionInfoOptions::NO_MEMORY_USAGE;
+    Some(match factory.info_options(insn, only_operands).op_access(at) {
         // Which bytes a masked store touches is for its rule to say. Where something is not plainly defined it is applied, as for a load.
         OpAccess::CondWrite => Some(LOAD),
         OpAccess::Write if is_masked_move(insn) => Some(LOAD),
