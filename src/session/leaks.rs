@@ -120,7 +120,7 @@ fn check_leaks(
         searched_bytes: Some(roots.iter().map(|root| root.end - root.start).sum()),
         previous: None,
     };
-    watched.reporter.leaks(found, &mut stacks::Namer { modules: &mut watched.modules, process });
+    watched.reporter.leaks(found, &mut stacks::Namer::new(&mut watched.modules, process));
     watched.losses = records;
 }
 

@@ -40,6 +40,8 @@ pub struct Modules {
     pub allocator_seen: bool,
     /// Objects of a forked child are not read yet.
     unread: bool,
+    /// Somebody sees the frames that called `main`.
+    pub shows_below_main: bool,
 }
 
 /// A file and how to open it.
@@ -52,12 +54,13 @@ struct Located {
 
 impl Modules {
     pub fn new(options: &Options) -> Modules {
+        let shows_below_main = options.frames.show_below_main || !options.reports.is_empty();
         let options = symbolize::Options {
             demangle: options.frames.demangle,
             inline: options.read_inline_info,
             extra_debug_dir: options.extra_debuginfo_path.clone(),
         };
-        Modules { symbolizer: Symbolizer::new(options), named: HashSet::new(), allocator_seen: false, unread: false }
+        Modules { symbolizer: Symbolizer::new(options), named: HashSet::new(), allocator_seen: false, unread: false, shows_below_main }
     }
 
     pub fn fork(&self, options: &Options) -> Modules {

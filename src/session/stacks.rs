@@ -3,6 +3,9 @@
 //! The runtime gives a stack as the exact address of an instruction followed by return addresses. A call lies before its return
 //! address, so callers are looked up, printed and compared minus one.
 
+use std::collections::HashMap;
+use std::sync::Arc;
+
 use memcheck_abi::context::{RSP, Registers};
 use memcheck_abi::event::{DepotHeader, MAX_FRAMES};
 use memcheck_abi::layout;
@@ -91,23 +94,53 @@ pub fn of_depot(process: &Process, id: u32) -> Option<Vec<u64>> {
     (!frames.is_empty()).then(|| printed(&frames))
 }
 
-/// Names for stacks of a process, as the report asks for them.
+/// Names for stacks of a process, as the report asks for them. Lives no longer than its objects stay where they are.
 pub struct Namer<'a> {
-    pub modules: &'a mut Modules,
-    pub process: &'a Process,
+    modules: &'a mut Modules,
+    outlines: HashMap<u64, Vec<report::Frame>>,
+    named: HashMap<u64, Vec<report::Frame>>,
+}
+
+impl<'a> Namer<'a> {
+    pub fn new(modules: &'a mut Modules, process: &Process) -> Self {
+        modules.read(process);
+        Namer { modules, outlines: HashMap::new(), named: HashMap::new() }
+    }
+
+    fn outline_of(&mut self, addr: u64) -> &[report::Frame] {
+        let name = || self.modules.symbolizer.outline(addr).into_iter().map(frame).collect();
+        self.outlines.entry(addr).or_insert_with(name)
+    }
+
+    fn frames_of(&mut self, addr: u64) -> &[report::Frame] {
+        let name = || self.modules.symbolizer.frames(addr).into_iter().map(frame).collect();
+        self.named.entry(addr).or_insert_with(name)
+    }
 }
 
 impl Names for Namer<'_> {
     fn outline(&mut self, stack: &Stack) -> Stack {
-        self.modules.read(self.process);
-        let frames = stack.addresses().flat_map(|addr| self.modules.symbolizer.outline(addr));
-        Stack(frames.map(frame).collect())
+        let mut frames = Vec::new();
+        for addr in stack.addresses() {
+            frames.extend_from_slice(self.outline_of(addr));
+        }
+        Stack(frames)
     }
 
+    /// Frames that called `main` are seldom shown, and the debug information of the C library is large: their symbols must do.
     fn full(&mut self, stack: &Stack) -> Stack {
-        self.modules.read(self.process);
-        let frames = stack.addresses().flat_map(|addr| self.modules.symbolizer.frames(addr));
-        Stack(frames.map(frame).collect())
+        let mut frames: Vec<report::Frame> = Vec::new();
+        let mut is_below_main = false;
+        for addr in stack.addresses() {
+            if is_below_main {
+                frames.extend(self.outline_of(addr).last().cloned());
+            } else {
+                frames.extend_from_slice(self.frames_of(addr));
+                let is_main = frames.last().is_some_and(|last| last.suppression_name() == Some("main"));
+                is_below_main = is_main && !self.modules.shows_below_main;
+            }
+        }
+        Stack(frames)
     }
 }
 
@@ -119,7 +152,7 @@ pub fn unnamed(addresses: &[u64]) -> Stack {
 impl Watched {
     /// Names for addresses to print.
     pub fn stack(&mut self, process: &Process, addresses: &[u64]) -> Stack {
-        Namer { modules: &mut self.modules, process }.full(&unnamed(addresses))
+        Namer::new(&mut self.modules, process).full(&unnamed(addresses))
     }
 
     pub fn depot_stack(&mut self, process: &Process, id: u32) -> Option<Stack> {
@@ -131,13 +164,13 @@ impl Watched {
 pub fn frame(frame: symbolize::Frame) -> report::Frame {
     report::Frame {
         addr: frame.addr,
-        function: frame.function,
-        raw_name: frame.raw_name,
-        file: frame.file,
-        dir: frame.dir,
+        function: frame.function.map(Arc::from),
+        raw_name: frame.raw_name.map(Arc::from),
+        file: frame.file.map(Arc::from),
+        dir: frame.dir.map(Arc::from),
         line: frame.line,
         column: frame.column,
-        object: frame.object,
+        object: frame.object.map(Arc::from),
         inlined: frame.inlined,
         function_line: frame.function_line,
     }

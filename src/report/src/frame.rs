@@ -8,22 +8,26 @@
 //! Deliberately absent: finding names. The symbolizer knows nothing of reports and reports know nothing of DWARF; the session
 //! converts.
 
-use std::path::PathBuf;
+use std::borrow::Cow;
+use std::fmt::Write;
+use std::path::Path;
+use std::sync::Arc;
 
 /// One line of a stack. `addr` is the address to print: the instruction itself in the first frame, return address minus one in
-/// the others. `function` is the demangled name, `raw_name` the one in the symbol table, which suppressions are matched with.
+/// the others. `function` is the demangled name, `raw_name` the one in the symbol table, which suppressions are matched with. Texts are
+/// shared: the same frame stands in thousands of loss records.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Frame {
     pub addr: u64,
-    pub function: Option<String>,
-    pub raw_name: Option<String>,
+    pub function: Option<Arc<str>>,
+    pub raw_name: Option<Arc<str>>,
     /// Base name or path of the source file.
-    pub file: Option<String>,
+    pub file: Option<Arc<str>>,
     /// Directory of `file`, as the compiler recorded it.
-    pub dir: Option<String>,
+    pub dir: Option<Arc<str>>,
     pub line: Option<u32>,
     pub column: Option<u32>,
-    pub object: Option<PathBuf>,
+    pub object: Option<Arc<Path>>,
     /// This function was inlined into the next frame, which has the same address.
     pub inlined: bool,
     /// Line at which the function starts.
@@ -50,8 +54,8 @@ impl Frame {
         BELOW_MAIN.contains(&name.split('@').next().unwrap_or(name))
     }
 
-    pub fn object_text(&self) -> Option<String> {
-        self.object.as_ref().map(|path| path.to_string_lossy().into_owned())
+    pub fn object_text(&self) -> Option<Cow<'_, str>> {
+        self.object.as_ref().map(|path| path.to_string_lossy())
     }
 
     /// The last component of `file`.
@@ -172,39 +176,48 @@ impl FrameStyle {
     }
 
     /// The file to print: base name, or the part of the full path after the first matching `--fullpath-after`.
-    fn file(&self, frame: &Frame) -> Option<String> {
+    fn file<'a>(&self, frame: &'a Frame) -> Option<Cow<'a, str>> {
         if self.fullpath_after.is_empty() {
-            return frame.file_name().map(str::to_string);
+            return frame.file_name().map(Cow::Borrowed);
         }
         let path = frame.full_path()?;
         for after in &self.fullpath_after {
             if let Some(at) = path.find(after.as_str()) {
-                return Some(path[at + after.len()..].to_string());
+                return Some(Cow::Owned(path[at + after.len()..].to_string()));
             }
         }
-        Some(path)
+        Some(Cow::Owned(path))
     }
 
     /// The text after the colon.
     pub fn describe(&self, frame: &Frame) -> String {
+        let mut out = String::new();
+        self.describe_to(&mut out, frame);
+        out
+    }
+
+    fn describe_to(&self, out: &mut String, frame: &Frame) {
         let name = self.name(frame);
+        let mut push = |parts: &[&str]| parts.iter().for_each(|part| out.push_str(part));
         match (name, self.file(frame), frame.line) {
-            (name, Some(file), Some(line)) => format!("{} ({file}:{line})", name.unwrap_or("???")),
-            (None, _, _) if frame.object.is_none() => "???".to_string(),
-            (name, _, _) => {
-                let object = frame.object_text().unwrap_or_else(|| "???".to_string());
-                format!("{} (in {object})", name.unwrap_or("???"))
-            }
+            (name, Some(file), Some(line)) => push(&[name.unwrap_or("???"), " (", &file, ":", &line.to_string(), ")"]),
+            (None, _, _) if frame.object.is_none() => push(&["???"]),
+            (name, _, _) => push(&[name.unwrap_or("???"), " (in ", frame.object_text().as_deref().unwrap_or("???"), ")"]),
         }
     }
 
     /// The lines of a stack without prefix: `   at 0x…: …`, then `   by 0x…: …`.
     pub fn lines(&self, stack: &Stack) -> Vec<String> {
-        let frames = stack.shown(self.show_below_main);
+        /// Room for most lines.
+        const USUAL_BYTES: usize = 80;
         let line = |(index, frame): (usize, &Frame)| {
-            format!("   {} 0x{:X}: {}", if index == 0 { "at" } else { "by" }, frame.addr, self.describe(frame))
+            let mut out = String::with_capacity(USUAL_BYTES);
+            // Writing to a string cannot fail.
+            let _ = write!(out, "   {} 0x{:X}: ", if index == 0 { "at" } else { "by" }, frame.addr);
+            self.describe_to(&mut out, frame);
+            out
         };
-        frames.iter().enumerate().map(line).collect()
+        stack.shown(self.show_below_main).iter().enumerate().map(line).collect()
     }
 }
 
@@ -216,18 +229,18 @@ pub(crate) mod testing {
     pub fn frame(addr: u64, name: &str, file: &str, line: u32) -> Frame {
         Frame {
             addr,
-            function: Some(name.to_string()),
-            raw_name: Some(name.to_string()),
-            file: Some(file.to_string()),
-            dir: Some("/src".to_string()),
+            function: Some(name.into()),
+            raw_name: Some(name.into()),
+            file: Some(file.into()),
+            dir: Some("/src".into()),
             line: Some(line),
-            object: Some("/bin/prog".into()),
+            object: Some(Path::new("/bin/prog").into()),
             ..Frame::default()
         }
     }
 
     pub fn library_frame(addr: u64, name: &str, object: &str) -> Frame {
-        Frame { addr, function: Some(name.into()), raw_name: Some(name.into()), object: Some(object.into()), ..Frame::default() }
+        Frame { addr, function: Some(name.into()), raw_name: Some(name.into()), object: Some(Path::new(object).into()), ..Frame::default() }
     }
 }
 

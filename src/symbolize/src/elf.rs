@@ -12,6 +12,7 @@ use std::os::unix::ffi::OsStrExt;
 use std::path::{Path, PathBuf};
 
 use anyhow::{Context, Result, bail};
+use flate2::{Decompress, FlushDecompress, Status};
 use goblin::container::{Container, Ctx, Endian};
 use goblin::elf::dynamic::{DT_FLAGS_1, DT_SONAME, DT_STRSZ, DT_STRTAB};
 use goblin::elf::header::{EM_X86_64, ET_DYN, ET_EXEC, Header};
@@ -25,6 +26,9 @@ pub(crate) const CTX: Ctx = Ctx { container: Container::Big, le: Endian::Little 
 
 /// Never inflate one section beyond this: a bomb is not debug information.
 const MAX_INFLATED_BYTES: u64 = 4 << 30;
+
+/// Memory for an inflated section before anything of it has arrived.
+const FIRST_GUESS_BYTES: u64 = 64 << 20;
 
 /// `DF_1_PIE`, which goblin does not name.
 const DF_1_PIE: u64 = 0x0800_0000;
@@ -273,13 +277,31 @@ fn inflate(raw: &[u8]) -> Option<Vec<u8>> {
     }
 }
 
+/// The whole stream at once: most of the time to the first report is this.
 fn inflate_zlib(stream: &[u8], size: u64) -> Option<Vec<u8>> {
-    read_exactly(flate2::read::ZlibDecoder::new(stream), size)
+    if size > MAX_INFLATED_BYTES {
+        return None;
+    }
+    // A little more than it should be shows where it ends.
+    const SPARE_BYTES: u64 = 64;
+    let mut out = Vec::with_capacity((size + SPARE_BYTES).min(FIRST_GUESS_BYTES) as usize);
+    let mut inflater = Decompress::new(true);
+    loop {
+        let rest = stream.get(inflater.total_in() as usize..)?;
+        let status = inflater.decompress_vec(rest, &mut out, FlushDecompress::Finish).ok()?;
+        if status == Status::StreamEnd {
+            return (out.len() as u64 == size).then_some(out);
+        }
+        // Either there was no room, or the stream is cut short.
+        if out.len() < out.capacity() || out.len() as u64 >= size {
+            return None;
+        }
+        out.reserve_exact((size + SPARE_BYTES - out.len() as u64).min(out.len() as u64) as usize);
+    }
 }
 
 /// Read `size` bytes; less is damage. Memory grows with what arrives, not with what the header promises.
 fn read_exactly(source: impl Read, size: u64) -> Option<Vec<u8>> {
-    const FIRST_GUESS_BYTES: u64 = 64 << 20;
     if size > MAX_INFLATED_BYTES {
         return None;
     }

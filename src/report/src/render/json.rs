@@ -147,8 +147,8 @@ fn stack(stack: &Stack) -> Json {
 fn frame(frame: &Frame) -> Json {
     Json::Object(vec![
         ("address", Json::hex(frame.addr)),
-        ("function", Json::option(frame.function.as_ref(), Json::text)),
-        ("symbol", Json::option(frame.raw_name.as_ref(), Json::text)),
+        ("function", Json::option(frame.function.as_deref(), Json::text)),
+        ("symbol", Json::option(frame.raw_name.as_deref(), Json::text)),
         ("file", Json::option(frame.full_path(), Json::text)),
         ("line", Json::option(frame.line, Json::number)),
         ("column", Json::option(frame.column, Json::number)),

@@ -51,7 +51,7 @@ impl Placer {
             is_relative: inside.is_some(),
             line: frame.line?,
             column: frame.column,
-            function: frame.function.clone().or_else(|| frame.raw_name.clone()),
+            function: frame.function.as_deref().or(frame.raw_name.as_deref()).map(str::to_string),
         })
     }
 
@@ -98,7 +98,7 @@ mod tests {
     use crate::frame::testing::{frame, library_frame};
 
     fn in_dir(frame: Frame, dir: &str) -> Frame {
-        Frame { dir: Some(dir.to_string()), ..frame }
+        Frame { dir: Some(dir.into()), ..frame }
     }
 
     #[test]

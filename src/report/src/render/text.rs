@@ -49,7 +49,9 @@ impl Burst {
     }
 
     fn push(&mut self, marker: &str, line: &str) {
-        self.text.push_str(&format!("{marker}{}{marker} {line}\n", self.mark));
+        for part in [marker, &self.mark, marker, " ", line, "\n"] {
+            self.text.push_str(part);
+        }
     }
 
     /// What the program prints itself through a client request: its own line ends, prefixed at the beginning of each line.

@@ -71,7 +71,7 @@ mod tests {
     use crate::suppress::parse::parse;
 
     fn open(addr: u64, object: &str) -> Frame {
-        Frame { addr, object: Some(object.into()), inlined: true, ..Frame::default() }
+        Frame { addr, object: Some(std::path::Path::new(object).into()), inlined: true, ..Frame::default() }
     }
 
     /// `malloc` without, `make` and `main` with debug information.
