@@ -8,6 +8,7 @@
 //! | mappings that can be written | the replacement heap, device files, what lies below a thread's stack pointer     |
 //! | pages that the loader wrote and then protected (RELRO): in static programs they hold heap pointers | other read-only memory |
 //! | registers                    | those of the thread that is exiting                                             |
+//! | dynamic thread vectors       | those of threads that have ended                                                |
 //! | the runtime's stacks         | those of threads that are in the program: a block on its way out of `malloc` is only there |
 
 use std::collections::HashMap;
@@ -246,7 +247,7 @@ fn without(root: Root, hole: Root) -> impl Iterator<Item = Root> {
 
 /// Words that are in no memory of the program.
 fn registers(process: &Process, threads: &[ThreadInfo], exiting: Option<&ThreadInfo>) -> Vec<u64> {
-    let mut words = Vec::new();
+    let mut words = thread_vectors(process, threads);
     for thread in threads.iter().filter(|thread| exiting.is_none_or(|gone| gone.tid != thread.tid)) {
         words.extend(thread.regs.gpr);
         words.push(thread.guest_fs);
@@ -257,6 +258,13 @@ fn registers(process: &Process, threads: &[ThreadInfo], exiting: Option<&ThreadI
         }
     }
     words
+}
+
+/// libc keeps the dynamic thread vector of a thread in its control block, by the address of the second entry. A running thread has no
+/// need to give it back; that of a thread which has ended and was not joined is a leak.
+fn thread_vectors(process: &Process, threads: &[ThreadInfo]) -> Vec<u64> {
+    let control_blocks = threads.iter().map(|thread| thread.guest_fs).filter(|&fs| fs != 0);
+    control_blocks.filter_map(|fs| process.memory().value::<u64>(fs.wrapping_add(8))).map(|vector| vector.wrapping_sub(16)).collect()
 }
 
 /// A stopped process as the search reads it, from several threads at once.

@@ -23,6 +23,9 @@ const CHUNK: u64 = 512;
 /// Bytes of a stack of unknown size that are searched.
 const REACH: u64 = 1 << 20;
 
+/// Bytes above a thread's first stack pointer in which its outermost call may have put the return address: as in `rt::callstack`.
+const FIRST_WORDS: u64 = 32;
+
 /// The addresses to print.
 pub fn printed(raw: &[u64]) -> Vec<u64> {
     let callers = raw.iter().skip(1).map(|addr| addr.wrapping_sub(1));
@@ -64,7 +67,7 @@ pub fn calls(process: &Process, thread: &ThreadInfo, sp: u64, most: usize) -> Ve
                 );
                 break;
             }
-            if slot >= thread.first_sp && at <= thread.first_sp || found.len() >= most {
+            if slot >= thread.first_sp + FIRST_WORDS && at <= thread.first_sp || found.len() >= most {
                 return found;
             }
         }

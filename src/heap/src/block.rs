@@ -153,8 +153,11 @@ fn retire(ctx: &ThreadContext, cache: &mut Cache, record: &'static Record, famil
 /// realloc: always a fresh block, so that stale pointers are always caught. 0 on failure, the old block stays then.
 pub fn resize(ctx: &mut ThreadContext, p: u64, size: u64) -> u64 {
     let Some(old) = map::live_at(p) else {
+        // It counts as both, though nothing comes of either.
         if let Some(cache) = cache::current(ctx) {
             cache.frees.add(1);
+            cache.allocs.add(1);
+            cache.bytes.add(size);
         }
         invalid(ctx, p);
         return 0;

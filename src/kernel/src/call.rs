@@ -23,8 +23,6 @@ use memcheck_rt::{report, sys};
 
 /// The six argument registers in the kernel's order.
 pub const ARGUMENTS: [usize; 6] = [RDI, RSI, RDX, R10, R8, R9];
-/// Length of the `syscall` instruction: reports name its own address.
-const SYSCALL_LEN: u64 = 2;
 
 /// `locals[SYSCALL]`: the number, and above it whether something unaddressable was already reported.
 pub const NUMBER: u64 = 0xffff_ffff;
@@ -352,7 +350,7 @@ impl<'a> Call<'a> {
     }
 
     fn raise(&self, kind: Kind, fill: impl FnOnce(&mut ErrorEvent)) {
-        report::raise(kind, self.ctx.regs.rip.wrapping_sub(SYSCALL_LEN), self.sp(), fill);
+        report::raise(kind, self.ctx.regs.rip, self.sp(), fill);
     }
 }
 

@@ -1,7 +1,8 @@
 //! One call of a replaced function: what it has reported so far, and the judgement of bytes whose shadow is not zero.
 //!
-//! A call reports at most one invalid read, one invalid write, one use of undefined bytes and one overlap. All of this is off
-//! the fast path: the kernels only ask whether V is zero.
+//! A call reports every access to unaddressable memory that a loop over the units of its data would make (searches for more than one
+//! character: the first read), at most one use of undefined bytes and one overlap. All of this is off the fast path: the kernels only
+//! ask whether V is zero.
 #![allow(unsafe_code, reason = "a hook is kept as a function pointer in an atomic")]
 
 use core::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
@@ -64,11 +65,13 @@ pub fn tracks_origins() -> bool {
     ORIGINS.load(Ordering::Relaxed)
 }
 
-/// What one call has reported.
+/// What one call reports.
 #[derive(Default)]
 pub struct Call {
-    read: bool,
-    write: bool,
+    /// Only the first invalid read counts: bytes are looked at more than once.
+    once: bool,
+    /// What is still read has been judged.
+    judged: bool,
     cond: bool,
 }
 
@@ -78,10 +81,23 @@ impl Call {
         Call::default()
     }
 
+    /// A call that reads bytes more than once, in no simple order.
+    #[inline(always)]
+    pub fn once() -> Self {
+        Call { once: true, ..Call::default() }
+    }
+
+    /// What the call reads from now on it has read before.
+    #[inline(always)]
+    pub fn reads_again(&mut self) {
+        self.judged = true;
+    }
+
     /// Unaddressable memory at `addr` was read by an access of `size` bytes.
     #[cold]
     pub fn bad_read(&mut self, addr: u64, size: u64) {
-        if !core::mem::replace(&mut self.read, true) {
+        if !self.judged {
+            self.judged = self.once;
             bad_access(Kind::InvalidRead, addr, size);
         }
     }
@@ -89,9 +105,7 @@ impl Call {
     /// Unaddressable memory at `addr` was written by an access of `size` bytes.
     #[cold]
     pub fn bad_write(&mut self, addr: u64, size: u64) {
-        if !core::mem::replace(&mut self.write, true) {
-            bad_access(Kind::InvalidWrite, addr, size);
-        }
+        bad_access(Kind::InvalidWrite, addr, size);
     }
 
     /// The result depends on the undefined byte at `addr`.

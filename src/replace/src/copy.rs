@@ -14,6 +14,7 @@
 use crate::call::{Call, here, tracks_origins};
 use crate::raw::{self, all_zero, fill_bytes, get, move_bytes, probe_write, put, small_or};
 use crate::scan::shadowed;
+use crate::steps::{Steps, WORD};
 use core::sync::atomic::{Ordering, compiler_fence};
 use memcheck_abi::context::ThreadContext;
 use memcheck_abi::layout::{A_BASE, ORIGIN_DISTANCE, PROGRAM_END, RED_ZONE, V_DISTANCE, in_program};
@@ -112,11 +113,26 @@ pub fn probe(dst: u64, n: u64) {
 fn transfer_dirty(call: &mut Call, dst: u64, src: u64, n: u64, unit: u64) {
     let bad_read = first_bad(src, n);
     let bad_write = first_bad(dst, n);
-    if let Some(at) = bad_read {
-        call.bad_read(align_to_unit(at, src, unit), unit);
-    }
-    if let Some(at) = bad_write {
-        call.bad_write(align_to_unit(at, dst, unit), unit);
+    if bad_read.is_some() || bad_write.is_some() {
+        let mut part = None;
+        for (at, size) in Steps::copy(dst, src, n, unit) {
+            let from = src.wrapping_add(at);
+            if bad_read.is_some() && first_bad(from, size).is_some() {
+                if size == WORD && is_partly_good(from) {
+                    part = part.or(Some(from));
+                } else {
+                    part = Some(0);
+                    call.bad_read(from, size);
+                }
+            }
+            if bad_write.is_some() && first_bad(dst.wrapping_add(at), size).is_some() {
+                call.bad_write(dst.wrapping_add(at), size);
+            }
+        }
+        // A word at the edge of a block counts only if nothing worse was read.
+        if let Some(from @ 1..) = part {
+            call.bad_read(from, WORD);
+        }
     }
     // SAFETY: the bytes that C reads and writes.
     unsafe { move_bytes(dst, src, n) };
@@ -142,9 +158,10 @@ fn first_bad(addr: u64, n: u64) -> Option<u64> {
     if suspicious(ctx, sp, addr, n) { access::first_unaddressable(ctx, sp, addr, n) } else { None }
 }
 
-/// The address of the unit (of 1 or 4 bytes) of an array at `base` that holds byte `at`.
-fn align_to_unit(at: u64, base: u64, unit: u64) -> u64 {
-    at - ((at - base) & (unit - 1))
+/// Is any byte of the word addressable?
+fn is_partly_good(word: u64) -> bool {
+    let (ctx, sp) = here();
+    (word..word + WORD).any(|at| access::addressable(ctx, sp, at))
 }
 
 /// Byte by byte, for ranges with unaddressable bytes.
@@ -219,28 +236,28 @@ fn a_any(addr: u64, n: u64) -> bool {
 
 /// Set `n` bytes to a defined value. `unit` is the access size to report.
 #[inline(always)]
-pub fn fill(call: &mut Call, dst: u64, byte: u8, n: u64) {
+pub fn fill(call: &mut Call, dst: u64, byte: u8, n: u64, unit: u64) {
     if n > 64 || dst >= PROGRAM_END {
-        return fill_long(call, dst, byte, n);
+        return fill_long(call, dst, byte, n, unit);
     }
-    fill_piece(call, dst, byte, n);
+    fill_piece(call, dst, byte, n, unit);
 }
 
 /// Fill at most CHUNK bytes of a range that begins in the program's space.
 #[inline(always)]
-fn fill_piece(call: &mut Call, dst: u64, byte: u8, n: u64) {
+fn fill_piece(call: &mut Call, dst: u64, byte: u8, n: u64, unit: u64) {
     // SAFETY: as in `transfer_piece`.
     unsafe {
         if all_zero(dst + V_DISTANCE, n) {
             fill_bytes(dst, byte, n);
         } else {
-            fill_dirty(call, dst, n, 1, |to, len| fill_bytes(to, byte, len));
+            fill_dirty(call, dst, n, unit, |to, len| fill_bytes(to, byte, len));
         }
     }
 }
 
 #[inline(never)]
-fn fill_long(call: &mut Call, dst: u64, byte: u8, n: u64) {
+fn fill_long(call: &mut Call, dst: u64, byte: u8, n: u64, unit: u64) {
     let stream = n >= STREAM_FROM;
     let mut done = 0;
     while done < n {
@@ -254,7 +271,7 @@ fn fill_long(call: &mut Call, dst: u64, byte: u8, n: u64) {
             } else if stream && len == CHUNK && clean(to, len) {
                 raw::stream_fill(to, byte);
             } else {
-                fill_piece(call, to, byte, len);
+                fill_piece(call, to, byte, len, unit);
             }
         }
         done += len;
@@ -269,8 +286,12 @@ fn fill_long(call: &mut Call, dst: u64, byte: u8, n: u64) {
 #[inline(never)]
 pub fn fill_dirty(call: &mut Call, dst: u64, n: u64, unit: u64, write: impl FnOnce(u64, u64)) {
     let bad = first_bad(dst, n);
-    if let Some(at) = bad {
-        call.bad_write(align_to_unit(at, dst, unit), unit);
+    if bad.is_some() {
+        for (at, size) in Steps::fill(dst, n, unit) {
+            if first_bad(dst.wrapping_add(at), size).is_some() {
+                call.bad_write(dst.wrapping_add(at), size);
+            }
+        }
     }
     write(dst, n);
     compiler_fence(Ordering::SeqCst);

@@ -5,6 +5,7 @@
 //! [`crate::scan::shadowed`]), which must be translated back.
 
 use crate::scan::TOOL_END;
+use crate::steps::Steps;
 use memcheck_abi::event::Kind;
 use memcheck_abi::layout::V_DISTANCE;
 use memcheck_abi::replace::Func;
@@ -15,7 +16,7 @@ pub struct Access {
     /// InvalidRead or InvalidWrite.
     pub kind: Kind,
     pub addr: u64,
-    /// 1, or 4 for wide characters.
+    /// 1, 4 for wide characters, 8 for words.
     pub size: u64,
 }
 
@@ -36,7 +37,22 @@ pub fn blame(func: Func, args: &[u64; 6], addr: u64) -> Access {
             best = Some((distance, access));
         }
     }
-    best.map_or(Access { kind: Kind::InvalidRead, addr, size }, |b| b.1)
+    let access = best.map_or(Access { kind: Kind::InvalidRead, addr, size }, |b| b.1);
+    word(func, args, access).unwrap_or(access)
+}
+
+/// The functions that move words: the word that holds the byte.
+fn word(func: Func, args: &[u64; 6], access: Access) -> Option<Access> {
+    let (dst, src, n) = match func {
+        Func::memcpy | Func::memmove | Func::__memcpy_chk | Func::__memmove_chk => (args[0], args[1], args[2]),
+        Func::bcopy => (args[1], args[0], args[2]),
+        Func::memset | Func::__memset_chk => (args[0], args[0], args[2]),
+        Func::bzero => (args[0], args[0], args[1]),
+        _ => return None,
+    };
+    let base = if access.kind == Kind::InvalidWrite { dst } else { src };
+    let (at, size) = Steps::around(dst, src, n, access.addr.wrapping_sub(base));
+    Some(Access { addr: base.wrapping_add(at), size, ..access })
 }
 
 /// The address that the program accessed through `pointer`, if it was that one.
@@ -67,10 +83,11 @@ mod tests {
         check(Func::strlen, [0x1_0007, 0, 0], 0x1_0000, (InvalidRead, 0x1_0007, 1));
         check(Func::strlen, [0x1_0ff7, 0, 0], 0x1_1000, (InvalidRead, 0x1_1000, 1));
         check(Func::strlen, [0, 0, 0], 0, (InvalidRead, 0, 1));
-        check(Func::memcpy, [0x9_0000, 0x1_0ff8, 64], 0x1_1000, (InvalidRead, 0x1_1000, 1));
-        check(Func::memcpy, [0x9_0000, 0x1_0ff8, 64], 0x9_0010, (InvalidWrite, 0x9_0010, 1));
-        check(Func::bcopy, [0x1_0000, 0x9_0000, 64], 0x9_0010, (InvalidWrite, 0x9_0010, 1));
-        check(Func::memset, [0, 7, 64], 0, (InvalidWrite, 0, 1));
+        check(Func::memcpy, [0x9_0000, 0x1_0ff8, 64], 0x1_1000, (InvalidRead, 0x1_1000, 8));
+        check(Func::memcpy, [0x9_0000, 0x1_0ff8, 64], 0x9_0010, (InvalidWrite, 0x9_0010, 8));
+        check(Func::memcpy, [0x9_0000, 0x1_0ff9, 64], 0x9_0010, (InvalidWrite, 0x9_0010, 1));
+        check(Func::bcopy, [0x1_0000, 0x9_0000, 64], 0x9_0014, (InvalidWrite, 0x9_0010, 8));
+        check(Func::memset, [0, 7, 64], 0, (InvalidWrite, 0, 8));
         check(Func::strcat, [0x5_0000, 0x1_0000, 0], 0x5_0000, (InvalidRead, 0x5_0000, 1));
         check(Func::strcat, [0x5_0000, 0x1_0000, 0], 0x5_1000, (InvalidWrite, 0x5_1000, 1));
         check(Func::wcslen, [0x1_0004, 0, 0], 0x1_0000, (InvalidRead, 0x1_0004, 4));

@@ -15,6 +15,7 @@
 //! - [`memory`], [`string`], [`search`]  the functions
 //! - [`scan`], [`compare`], [`copy`]       the kernels
 //! - [`call`], [`fault`]                   what one call reports; which access of a function faulted
+//! - [`steps`]                            which accesses a copy stands for
 //! - [`unit`], [`vector`], [`raw`]         characters, vectors, loads and stores
 //!
 //! A fault on program memory inside these functions is the program's: as if its own function had touched that address. The program's
@@ -32,6 +33,7 @@ pub mod memory;
 pub mod raw;
 pub mod scan;
 pub mod search;
+pub mod steps;
 pub mod string;
 pub mod unit;
 pub mod vector;

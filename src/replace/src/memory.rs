@@ -4,6 +4,7 @@ use crate::call::{Call, overlap};
 use crate::compare::compare;
 use crate::copy::{fill, transfer};
 use crate::scan::{find, find_last};
+use crate::steps::WORD;
 use crate::unit::{Exact, One};
 
 /// No limit; a multiple of every unit's size.
@@ -18,13 +19,13 @@ fn overlaps(dst: u64, src: u64, n: u64) -> bool {
 #[inline(always)]
 pub fn copy(name: &str, dst: u64, src: u64, n: u64, unit: u64) {
     if overlaps(dst, src, n) && dst != src {
-        overlap(name, dst, src, Some(n / unit));
+        overlap(name, dst, src, Some(if unit == WORD { n } else { n / unit }));
     }
     transfer(&mut Call::new(), dst, src, n, unit);
 }
 
 pub extern "C" fn memcpy(dst: u64, src: u64, n: u64) -> u64 {
-    copy("memcpy", dst, src, n, 1);
+    copy("memcpy", dst, src, n, WORD);
     dst
 }
 
@@ -34,21 +35,21 @@ pub extern "C" fn mempcpy(dst: u64, src: u64, n: u64) -> u64 {
 }
 
 pub extern "C" fn memmove(dst: u64, src: u64, n: u64) -> u64 {
-    transfer(&mut Call::new(), dst, src, n, 1);
+    transfer(&mut Call::new(), dst, src, n, WORD);
     dst
 }
 
 pub extern "C" fn bcopy(src: u64, dst: u64, n: u64) {
-    transfer(&mut Call::new(), dst, src, n, 1);
+    transfer(&mut Call::new(), dst, src, n, WORD);
 }
 
 pub extern "C" fn memset(dst: u64, c: u32, n: u64) -> u64 {
-    fill(&mut Call::new(), dst, c as u8, n);
+    fill(&mut Call::new(), dst, c as u8, n, WORD);
     dst
 }
 
 pub extern "C" fn bzero(dst: u64, n: u64) {
-    fill(&mut Call::new(), dst, 0, n);
+    fill(&mut Call::new(), dst, 0, n, WORD);
 }
 
 pub extern "C" fn memccpy(dst: u64, src: u64, c: u32, n: u64) -> u64 {
@@ -58,6 +59,7 @@ pub extern "C" fn memccpy(dst: u64, src: u64, c: u32, n: u64) -> u64 {
     if overlaps(dst, src, len) {
         overlap("memccpy", dst, src, Some(len));
     }
+    call.reads_again();
     transfer(&mut call, dst, src, len, 1);
     if at < n { dst.wrapping_add(len) } else { 0 }
 }
@@ -91,7 +93,7 @@ pub extern "C" fn memcpy_chk(dst: u64, src: u64, n: u64, room: u64) -> u64 {
     if n > room {
         return 0;
     }
-    copy("memcpy_chk", dst, src, n, 1);
+    copy("memcpy_chk", dst, src, n, WORD);
     dst
 }
 

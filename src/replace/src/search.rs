@@ -223,7 +223,7 @@ fn examine(call: &mut Call, addr: u64, n: u64) -> u64 {
 }
 
 fn in_string<F: Fold>(hay: u64, needle: u64) -> u64 {
-    let mut call = Call::new();
+    let mut call = Call::once();
     let n = find::<u8, _>(&mut call, needle, UNBOUNDED, Nul);
     if n == 0 { hay } else { search::<F, true>(&mut call, hay, UNBOUNDED, needle, n) }
 }
@@ -237,7 +237,7 @@ pub extern "C" fn strcasestr(hay: u64, needle: u64) -> u64 {
 }
 
 pub extern "C" fn memmem(hay: u64, len: u64, needle: u64, n: u64) -> u64 {
-    if n == 0 { hay } else { search::<Exact, false>(&mut Call::new(), hay, len, needle, n) }
+    if n == 0 { hay } else { search::<Exact, false>(&mut Call::once(), hay, len, needle, n) }
 }
 
 /// A set of bytes, one bit each; while there are at most four, also as a list.
@@ -319,17 +319,17 @@ fn span_until(call: &mut Call, s: u64, stop: u64) -> u64 {
 }
 
 pub extern "C" fn strspn(s: u64, accept: u64) -> u64 {
-    let mut call = Call::new();
+    let mut call = Call::once();
     let set = Set::of(&mut call, accept);
     span::<false>(&mut call, s, &set)
 }
 
 pub extern "C" fn strcspn(s: u64, reject: u64) -> u64 {
-    span_until(&mut Call::new(), s, reject)
+    span_until(&mut Call::once(), s, reject)
 }
 
 pub extern "C" fn strpbrk(s: u64, accept: u64) -> u64 {
-    let mut call = Call::new();
+    let mut call = Call::once();
     let at = s.wrapping_add(span_until(&mut call, s, accept));
     if unit_at::<u8>(&mut call, at).0 == 0 { 0 } else { at }
 }

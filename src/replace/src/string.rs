@@ -42,6 +42,7 @@ pub fn length_within<U: Unit>(s: u64, n: u64) -> u64 {
 pub fn character<U: Unit>(s: u64, c: U, end: bool) -> u64 {
     let mut call = Call::new();
     let at = s.wrapping_add(find(&mut call, s, UNBOUNDED, OneOrNul(c)));
+    call.reads_again();
     if end || unit_at::<U>(&mut call, at).0 == c { at } else { 0 }
 }
 
@@ -53,6 +54,7 @@ pub fn last_character<U: Unit>(s: u64, c: U) -> u64 {
     if c == U::NUL {
         return s.wrapping_add(len);
     }
+    call.reads_again();
     find_last(&mut call, s, len, c).map_or(0, |at| s.wrapping_add(at))
 }
 
@@ -76,6 +78,7 @@ pub fn copy<U: Unit>(name: &str, dst: u64, src: u64) -> u64 {
     if share(dst, n, src, n) {
         overlap(name, dst, src, None);
     }
+    call.reads_again();
     transfer(&mut call, dst, src, n, U::SIZE);
     dst.wrapping_add(n - U::SIZE)
 }
@@ -89,8 +92,9 @@ pub fn copy_within<U: Unit>(name: &str, dst: u64, src: u64, count: u64) -> u64 {
     if share(dst, n, src, n.min(len + U::SIZE)) {
         overlap(name, dst, src, Some(count));
     }
+    call.reads_again();
     transfer(&mut call, dst, src, len, U::SIZE);
-    fill(&mut call, dst.wrapping_add(len), 0, n - len);
+    fill(&mut call, dst.wrapping_add(len), 0, n - len, U::SIZE);
     dst.wrapping_add(len)
 }
 
@@ -105,6 +109,7 @@ pub fn append<U: Unit>(name: &str, dst: u64, src: u64) -> u64 {
     }
     let to = dst.wrapping_add(old);
     probe(to, n);
+    call.reads_again();
     transfer(&mut call, to, src, n, U::SIZE);
     dst
 }
@@ -124,8 +129,9 @@ fn append_within(name: &str, dst: u64, src: u64, count: u64) -> u64 {
 /// `len` characters and a terminator.
 fn append_at(call: &mut Call, to: u64, src: u64, len: u64) {
     probe(to, len + 1);
+    call.reads_again();
     transfer(call, to, src, len, 1);
-    fill(call, to.wrapping_add(len), 0, 1);
+    fill(call, to.wrapping_add(len), 0, 1, 1);
 }
 
 pub extern "C" fn strlen(s: u64) -> u64 {
@@ -200,8 +206,9 @@ pub extern "C" fn strlcpy(dst: u64, src: u64, size: u64) -> u64 {
         if share(dst, n + 1, src, n + 1) {
             overlap("strlcpy", dst, src, Some(size));
         }
+        call.reads_again();
         transfer(&mut call, dst, src, n, 1);
-        fill(&mut call, dst.wrapping_add(n), 0, 1);
+        fill(&mut call, dst.wrapping_add(n), 0, 1, 1);
     }
     len
 }

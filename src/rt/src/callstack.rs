@@ -20,6 +20,8 @@ use memcheck_abi::layout::{PROGRAM_END, RETURN_MARK, SIGNAL_MARK, V_DISTANCE};
 
 /// A walk looks at no more than this much stack between two calls.
 const REACH: u64 = 4 << 20;
+/// Bytes above a thread's first stack pointer in which its outermost call may have put the return address.
+const FIRST_WORDS: u64 = 32;
 
 /// V of an aligned slot.
 #[inline(always)]
@@ -57,9 +59,10 @@ fn next_mark(mut at: u64, end: u64) -> Option<u64> {
     None
 }
 
-/// Where the search ends: above the first stack pointer of the thread nothing was called.
+/// Where the search ends: above the first stack pointer of the thread nothing was called. (A thread pops its function and the argument
+/// from there first, so that call lies above.)
 fn limit(ctx: &ThreadContext, sp: u64) -> u64 {
-    let top = if ctx.first_sp >= sp && ctx.first_sp < ctx.stack_high { ctx.first_sp + 8 } else { ctx.stack_high };
+    let top = if ctx.first_sp >= sp && ctx.first_sp < ctx.stack_high { ctx.first_sp + FIRST_WORDS } else { ctx.stack_high };
     top.min(sp.saturating_add(REACH)).min(PROGRAM_END - 8)
 }
 
@@ -88,7 +91,7 @@ pub fn walk(ctx: &ThreadContext, sp: u64, mut visit: impl FnMut(u64, u64) -> boo
             if at >= PROGRAM_END {
                 return;
             }
-            end = if ctx.first_sp >= at { ctx.first_sp + 8 } else { at + REACH }.min(at + REACH).min(PROGRAM_END - 8);
+            end = if ctx.first_sp >= at { ctx.first_sp + FIRST_WORDS } else { at + REACH }.min(at + REACH).min(PROGRAM_END - 8);
             slot = next_mark(at, end);
         } else {
             slot = caller(this, mark, value, end);

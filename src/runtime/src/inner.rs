@@ -132,8 +132,10 @@ const ATTEMPTS: u32 = 100;
 pub fn free_libraries(ctx: &mut ThreadContext, alone: bool) {
     let functions = [&CXX_FREERES, &LIBC_FREERES].map(|f| f.load(Ordering::Relaxed));
     // Nothing to give back also means that the libraries may never have been made ready (`ld.so --list` only maps them).
+    // (Frees that failed are counted too.)
     let (allocated, freed, _) = memcheck_heap::totals();
-    if functions == [0, 0] || allocated == freed || !(alone || freeze()) {
+    let nothing_left = allocated == freed && report::ERRORS.load(Ordering::Relaxed) == 0;
+    if functions == [0, 0] || nothing_left || !(alone || freeze()) {
         return;
     }
     let regs = ctx.regs;

@@ -4,6 +4,7 @@
 use alloc::collections::BTreeMap;
 use core::sync::atomic::{AtomicU64, Ordering};
 use memcheck_abi::layout::{MAGIC_BASE, MAGIC_END, PROGRAM_END};
+use memcheck_abi::replace::Func;
 use memcheck_kernel::space::{self, kind};
 use memcheck_translate::Program;
 
@@ -20,6 +21,9 @@ fn slot_of(pc: u64) -> usize {
 
 /// The function at `pc` is replaced from now on.
 pub fn add_redirect(pc: u64, func: u32, resolver: bool) {
+    if func == Func::malloc as u32 {
+        memcheck_heap::entries::add_malloc(pc);
+    }
     let mut i = slot_of(pc);
     for _ in 0..SLOTS {
         let key = KEYS[i].load(Ordering::Relaxed);
