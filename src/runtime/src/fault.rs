@@ -127,21 +127,10 @@ fn is_present(addr: u64, sp: u64) -> bool {
     memcheck_kernel::space::present_end(addr, sp) > addr
 }
 
-/// The program's instruction at `pc`.
-pub fn instruction_at(pc: u64) -> iced_x86::Instruction {
-    use iced_x86::{Decoder, DecoderOptions};
-    let mut code = [0u8; 15];
-    let mut n = code.len();
-    while n > 0 && !memcheck_rt::sys::read_guarded(pc, &mut code[..n]) {
-        n -= 1;
-    }
-    Decoder::with_ip(64, &code[..n], pc, DecoderOptions::NONE).decode()
-}
-
 /// Kind, size and address of the access that faulted. The kernel's address wins, unless it has none or the shadow faulted instead.
 fn describe_access(ctx: &ThreadContext, pc: u64, addr: u64) -> (Kind, u64, u64) {
     use iced_x86::{InstructionInfoFactory, OpAccess, Register};
-    let insn = instruction_at(pc);
+    let insn = crate::helpers::decode(pc);
     let mut factory = InstructionInfoFactory::new();
     let info = factory.info(&insn);
     let known = addr < PROGRAM_END && addr != 0;

@@ -29,6 +29,7 @@ fn code_check(ctx: &mut ThreadContext, surely: bool) {
     let here = ctx.scratch[slot::CONTINUE as usize];
     let mut cache = CACHE.lock();
     if cache.recheck(here, surely) {
+        crate::spread::forget();
         let pc = ctx.regs.rip;
         let dirty = dirty::shadow_regs(ctx).dirty != 0;
         let body = if dirty { cache.find_dirty(pc).map(|(body, ..)| body) } else { cache.find_or_translate(pc) };
@@ -37,7 +38,8 @@ fn code_check(ctx: &mut ThreadContext, surely: bool) {
     }
 }
 
-fn decode(pc: u64) -> Instruction {
+/// The program's instruction at `pc`.
+pub fn decode(pc: u64) -> Instruction {
     let mut code = [0u8; 15];
     let mut n = code.len();
     while n > 0 && !memcheck_rt::sys::read_guarded(pc, &mut code[..n]) {

@@ -1,30 +1,78 @@
 //! Gathers and scatters in clean code: is there a lane whose memory is not plainly defined? Then the instruction's rule is applied.
 
-use crate::cache::CACHE;
-use crate::{fault, startup, vectors};
+use crate::{helpers, startup, vectors};
 use core::sync::atomic::Ordering;
-use iced_x86::Register;
+use iced_x86::{Instruction, Register};
 use memcheck_abi::context::{RSP, ThreadContext};
 use memcheck_abi::layout::in_program;
+use memcheck_rt::sync::Lock;
 use memcheck_rt::{access, shadow};
-use memcheck_translate::slot;
 
-/// Asked in front of the instruction at slot 3. Lanes that its guard leaves out are looked at, too: the rule sorts them out.
+/// What an instruction says about its lanes.
+#[derive(Clone, Copy)]
+struct Site {
+    pc: u64,
+    displacement: u64,
+    base: Register,
+    segment: Register,
+    index: u8,
+    scale: u8,
+    /// Bytes of an index and of an element, and how many there are.
+    width: u8,
+    size: u8,
+    lanes: u8,
+}
+
+const NONE: Site =
+    Site { pc: 0, displacement: 0, base: Register::None, segment: Register::None, index: 0, scale: 0, width: 4, size: 0, lanes: 0 };
+const SITES: usize = 64;
+/// Those seen last, by their place: reading and decoding one costs 5 µs.
+static SEEN: Lock<[Site; SITES]> = Lock::new([NONE; SITES]);
+
+/// Asked in front of the instruction at ctx.regs.rip. Lanes that its guard leaves out are looked at, too: the rule sorts them out.
 pub fn needs_its_rule(ctx: &ThreadContext) -> bool {
-    let Some(pc) = CACHE.lock().position(ctx.scratch[slot::CONTINUE as usize]).map(|p| p.pc) else { return true };
-    let insn = fault::instruction_at(pc);
+    let site = site(ctx.regs.rip);
+    let indexes = vectors::register(ctx, usize::from(site.index));
+    let start = start(ctx, &site);
+    (0..usize::from(site.lanes)).any(|i| {
+        let lane = indexes.lane(usize::from(site.width), i);
+        let lane = if site.width == 4 { lane as i32 as u64 } else { lane };
+        is_doubtful(ctx, start.wrapping_add(lane.wrapping_mul(u64::from(site.scale))), u64::from(site.size))
+    })
+}
+
+/// Code has changed or is gone.
+pub fn forget() {
+    *SEEN.lock() = [NONE; SITES];
+}
+
+fn site(pc: u64) -> Site {
+    let place = pc as usize % SITES;
+    let known = SEEN.lock()[place];
+    if known.pc == pc {
+        return known;
+    }
+    let site = Site { pc, ..described(&helpers::decode(pc)) };
+    SEEN.lock()[place] = site;
+    site
+}
+
+fn described(insn: &Instruction) -> Site {
     let index = insn.memory_index();
     let data = (0..insn.op_count()).map(|i| insn.op_register(i)).find(|r| r.is_vector_register()).unwrap_or(index);
     let width = if insn.vsib() == Some(true) { 8 } else { 4 };
     let size = insn.memory_size().size();
-    let lanes = (index.size() / width).min(data.size() / size.max(1));
-    let indexes = vectors::register(ctx, index.number());
-    let start = start(ctx, &insn);
-    (0..lanes).any(|i| {
-        let lane = indexes.lane(width, i);
-        let lane = if width == 4 { lane as i32 as u64 } else { lane };
-        is_doubtful(ctx, start.wrapping_add(lane.wrapping_mul(u64::from(insn.memory_index_scale()))), size as u64)
-    })
+    Site {
+        pc: 0,
+        displacement: insn.memory_displacement64(),
+        base: insn.memory_base(),
+        segment: insn.segment_prefix(),
+        index: index.number() as u8,
+        scale: insn.memory_index_scale() as u8,
+        width: width as u8,
+        size: size as u8,
+        lanes: (index.size() / width).min(data.size() / size.max(1)) as u8,
+    }
 }
 
 fn is_doubtful(ctx: &ThreadContext, addr: u64, size: u64) -> bool {
@@ -38,13 +86,12 @@ fn is_doubtful(ctx: &ThreadContext, addr: u64, size: u64) -> bool {
 }
 
 /// The operand's address without its index.
-fn start(ctx: &ThreadContext, insn: &iced_x86::Instruction) -> u64 {
-    let base = insn.memory_base();
-    let base = if base.is_gpr() { ctx.regs.gpr[base.number()] } else { 0 };
-    let segment = match insn.segment_prefix() {
+fn start(ctx: &ThreadContext, site: &Site) -> u64 {
+    let base = if site.base.is_gpr() { ctx.regs.gpr[site.base.number()] } else { 0 };
+    let segment = match site.segment {
         Register::FS => ctx.guest_fs,
         Register::GS => ctx.guest_gs,
         _ => 0,
     };
-    base.wrapping_add(insn.memory_displacement64()).wrapping_add(segment)
+    base.wrapping_add(site.displacement).wrapping_add(segment)
 }

@@ -295,6 +295,7 @@ fn code_changed(start: u64, len: u64) {
     cache::CACHE.lock().invalidate(start, len);
     program::remove_redirects(start, start.saturating_add(len));
     inner::forget(start, start.saturating_add(len));
+    crate::spread::forget();
     report::trap(Trap::Unmapped, start, start.saturating_add(len), 0, 0);
 }
 

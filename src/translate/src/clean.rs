@@ -299,6 +299,7 @@ impl Emitter<'_> {
         if self.shadow.is_some() {
             return self.step_always();
         }
+        self.asm.store_const(&rip_slot(), self.item.pc);
         let patches = alloc::vec![self.asm.jmp_forward()];
         let back = self.asm.offset();
         let mem = Mem::base(RSP, 0);
