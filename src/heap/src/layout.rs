@@ -8,6 +8,7 @@
 //! 0x6f82_0000_0000   thread caches and chunks
 //! 0x6fa0_0000_0000   the list of live blocks for the leak search
 //! 0x6ff0_0000_0000   where a huge request is tried out, never backed
+//! 0x6fff_0000_0000   where a file of FF is made (`sheet`)
 //! ```
 //! Nothing of this is near anything the program can reach: a checked access to it faults in the check (see `abi::layout`).
 
@@ -29,6 +30,7 @@ pub const LIVE: u64 = 0x6fa0_0000_0000;
 pub const LIVE_END: u64 = 0x6ff0_0000_0000;
 pub const TRIAL: u64 = 0x6ff0_0000_0000;
 pub const TRIAL_END: u64 = 0x6fff_0000_0000;
+pub const SHEET: u64 = 0x6fff_0000_0000;
 
 /// Program memory is mapped in steps of this many units.
 pub const GROW_UNITS: u64 = 1024;

@@ -16,7 +16,7 @@
 //! - `block`      birth, death and move of a block
 //! - `cache`, `central`, `quarantine`, `chunk`   where slots wait
 //! - `spans`, `map`, `classes`, `record`, `layout`   memory and what is known of it
-//! - `paint`      V, A and bytes of blocks
+//! - `paint`      V, A and bytes of blocks;  `sheet`  V of very long ones
 //! - [`client`]   blocks that the program declares by client requests
 //! - `describe`   what an address is;  `exit`  what is left at the end;  `fork`
 //!
@@ -41,6 +41,7 @@ mod paint;
 mod quarantine;
 mod record;
 mod settings;
+mod sheet;
 mod spans;
 mod stacks;
 #[cfg(test)]

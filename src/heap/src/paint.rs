@@ -15,7 +15,7 @@
 //! counts as defined, and a freed one is made inaccessible for the processor instead.
 #![allow(unsafe_code, reason = "writes program memory and its shadow by address")]
 
-use crate::record;
+use crate::{record, sheet};
 use core::arch::x86_64::{__m128i, _mm_set1_epi8, _mm_storeu_si128};
 use memcheck_abi::layout::{A_BASE, v_of};
 use memcheck_rt::{shadow, sys};
@@ -156,9 +156,17 @@ pub fn close(p: u64, size: u64) {
         } else if size < SHORT {
             long_fill(v, v + size, value);
         } else {
-            core::ptr::write_bytes(v as *mut u8, shadow::UNDEFINED, size as usize);
+            undefine_long(v, size);
         }
         fill_words(a, size.div_ceil(64), u64::MAX);
+    }
+}
+
+/// V bytes of a block := FF.
+fn undefine_long(v: u64, size: u64) {
+    if size < sheet::FROM || !sheet::lay(v, size) {
+        // SAFETY: V bytes of a block that the callers own.
+        unsafe { core::ptr::write_bytes(v as *mut u8, shadow::UNDEFINED, size as usize) }
     }
 }
 
@@ -197,7 +205,7 @@ pub fn define(p: u64, size: u64) {
 /// V of a block whose V is 0 := undefined, as far as it is worth it.
 pub fn undefine(p: u64, size: u64) {
     if size < HUGE {
-        return shadow::fill_v(p, size, shadow::UNDEFINED);
+        return undefine_long(v_of(p), size);
     }
     shadow::fill_v(p, HUGE_START, shadow::UNDEFINED);
     shadow::fill_v(p + size - HUGE_END, HUGE_END, shadow::UNDEFINED);

@@ -9,6 +9,7 @@
 #![allow(unsafe_code, reason = "shadow memory is reached by address arithmetic")]
 
 use crate::sys;
+use core::sync::atomic::{AtomicBool, Ordering::Relaxed};
 use memcheck_abi::layout::{A_BASE, PROGRAM_END, V_DISTANCE};
 
 pub const DEFINED: u8 = 0;
@@ -16,6 +17,14 @@ pub const UNDEFINED: u8 = 0xff;
 
 /// Ranges at least this long are cleared by giving the pages back.
 const DISCARD_FROM: u64 = 1 << 20;
+
+/// Some V pages read as FF when they are discarded (`heap::sheet`).
+static SHEETS: AtomicBool = AtomicBool::new(false);
+
+/// From now on zeros need fresh pages.
+pub fn expect_sheets() {
+    SHEETS.store(true, Relaxed);
+}
 
 fn clip(addr: u64, len: u64) -> u64 {
     if addr >= PROGRAM_END { 0 } else { len.min(PROGRAM_END - addr) }
@@ -53,7 +62,11 @@ pub fn fill_v(addr: u64, len: u64, value: u8) {
         // SAFETY: inside the V range, clipped; zero pages are what was asked for.
         unsafe {
             core::ptr::write_bytes(v_ptr(addr), 0, (first - addr - V_DISTANCE) as usize);
-            sys::discard(first, end - first);
+            if SHEETS.load(Relaxed) {
+                sys::renew(first, end - first)
+            } else {
+                sys::discard(first, end - first)
+            }
             core::ptr::write_bytes(end as *mut u8, 0, (addr + V_DISTANCE + len - end) as usize);
         }
         return;

@@ -7,6 +7,7 @@ use core::arch::asm;
 pub mod nr {
     pub const READ: u64 = 0;
     pub const WRITE: u64 = 1;
+    pub const CLOSE: u64 = 3;
     pub const MMAP: u64 = 9;
     pub const MPROTECT: u64 = 10;
     pub const MUNMAP: u64 = 11;
@@ -15,12 +16,15 @@ pub mod nr {
     pub const MADVISE: u64 = 28;
     pub const GETPID: u64 = 39;
     pub const EXIT: u64 = 60;
+    pub const FTRUNCATE: u64 = 77;
     pub const PERSONALITY: u64 = 135;
     pub const ARCH_PRCTL: u64 = 158;
     pub const GETTID: u64 = 186;
     pub const FUTEX: u64 = 202;
     pub const EXIT_GROUP: u64 = 231;
+    pub const PRLIMIT64: u64 = 302;
     pub const PROCESS_VM_READV: u64 = 310;
+    pub const MEMFD_CREATE: u64 = 319;
     pub const PROCESS_VM_WRITEV: u64 = 311;
 }
 
@@ -80,6 +84,20 @@ pub fn map_fixed(addr: u64, len: u64, prot: u64) -> bool {
 pub unsafe fn discard(addr: u64, len: u64) {
     // SAFETY: the caller's promise.
     unsafe { syscall3(nr::MADVISE, addr, len, MADV_DONTNEED) };
+}
+
+/// Fresh zero pages in place of a range, whatever is mapped there. Page-aligned.
+///
+/// # Safety
+/// As [`discard`]; the range is readable and writable.
+pub unsafe fn renew(addr: u64, len: u64) {
+    let flags = MAP_PRIVATE | MAP_ANONYMOUS | MAP_NORESERVE | MAP_FIXED;
+    // SAFETY: the caller's promise; without new pages the old ones must do.
+    unsafe {
+        if is_error(syscall6(nr::MMAP, addr, len, PROT_READ | PROT_WRITE, flags, u64::MAX, 0)) {
+            core::ptr::write_bytes(addr as *mut u8, 0, len as usize);
+        }
+    }
 }
 
 /// Copy program memory that may be unmapped. Returns false if any byte could not be read.

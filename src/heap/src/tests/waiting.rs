@@ -94,3 +94,33 @@ fn memory_is_reused() {
     }
     assert!(crate::spans::used_units() - used < used / 2 + 4000, "{used} units grew to {}", crate::spans::used_units());
 }
+
+/// Blocks of many megabytes are undefined, later inaccessible, without any memory for it; and defined when they are zero.
+#[test]
+fn long_blocks_are_painted_without_memory() {
+    let (_guard, _) = start();
+    let resident = || {
+        let text = std::fs::read_to_string("/proc/self/statm").expect("statm");
+        text.split(' ').nth(1).and_then(|pages| pages.parse::<u64>().ok()).expect("a number") * 4096
+    };
+    let size = (40 << 20) + 5;
+    let all_v = |p: u64, value: u8| (0..size).step_by(4001).chain([size - 1]).all(|i| shadow::v(p + i) == value);
+    let before = resident();
+    let p = crate::entries::calloc(1, size);
+    assert!(all_v(p, 0));
+    free(p);
+    let q = malloc(size);
+    shadow::fill_v(q + 100_000, 3 << 20, 0);
+    assert_eq!([q + 99_999, q + 100_000, q + 100_000 + (3 << 20)].map(shadow::v), [0xff, 0, 0xff]);
+    free(q);
+    // Looking at a page makes it count.
+    let grown = resident().saturating_sub(before);
+    assert!(grown < size / 2, "{grown} bytes");
+    assert!(all_v(q, 0xff));
+    assert_a(q, 5000, true);
+    empty_the_queue();
+    let r = crate::entries::calloc(1, size);
+    assert!(all_v(r, 0));
+    free(r);
+    empty_the_queue();
+}

@@ -1,0 +1,74 @@
+//! V pages that are FF without being there.
+//!
+//! A fresh block of many megabytes is undefined from end to end, and so is a freed one inaccessible; painting them would make all their
+//! V pages resident, though the program may never touch most of them (`sort` asks for a gigabyte to sort twenty megabytes). Their V pages
+//! are instead private mappings of one file that holds nothing but FF: a page takes memory of its own only once it is written.
+//!
+//! Whoever wants zeros there must map fresh pages, as `shadow::fill_v` does: a discarded page reads as FF again.
+#![allow(unsafe_code, reason = "maps shadow pages")]
+
+use crate::layout::SHEET;
+use memcheck_rt::sync::Lock;
+use memcheck_rt::{shadow, sys};
+
+/// From this size on it is worth a file and its mappings.
+pub const FROM: u64 = 16 << 20;
+/// Length of the file: long enough to need few mappings, short enough to be written quickly.
+const SHORTEST: u64 = 2 << 20;
+const LONGEST: u64 = 16 << 20;
+const PAGE: u64 = 4096;
+const RLIMIT_FSIZE: u64 = 1;
+const MFD_CLOEXEC: u64 = 1;
+
+static FILLING: Lock<()> = Lock::new(());
+
+/// `len` V bytes from `at` on := FF. False if that is impossible; their contents may have changed then.
+pub fn lay(at: u64, len: u64) -> bool {
+    let (first, end) = (at.next_multiple_of(PAGE), (at + len) & !(PAGE - 1));
+    let sheet = (len / 16).next_multiple_of(SHORTEST).clamp(SHORTEST, LONGEST);
+    let Some(file) = filled(sheet) else { return false };
+    shadow::expect_sheets();
+    let mut done = true;
+    for piece in (first..end).step_by(sheet as usize) {
+        let flags = sys::MAP_PRIVATE | sys::MAP_FIXED | sys::MAP_NORESERVE;
+        // SAFETY: whole pages of the V shadow of a block that the caller owns.
+        let r = unsafe { sys::syscall6(sys::nr::MMAP, piece, sheet.min(end - piece), sys::PROT_READ | sys::PROT_WRITE, flags, file, 0) };
+        done &= !sys::is_error(r);
+    }
+    // SAFETY: our own descriptor; the mappings keep the file. The edges are V bytes of the caller's block.
+    unsafe {
+        sys::syscall3(sys::nr::CLOSE, file, 0, 0);
+        core::ptr::write_bytes(at as *mut u8, shadow::UNDEFINED, (first - at) as usize);
+        core::ptr::write_bytes(end as *mut u8, shadow::UNDEFINED, (at + len - end) as usize);
+    }
+    done
+}
+
+/// A descriptor of a new file of `len` bytes FF. It is the program's as well, for a moment.
+fn filled(len: u64) -> Option<u64> {
+    let mut limit = [0u64; 2];
+    let flags = sys::MAP_SHARED | sys::MAP_FIXED_NOREPLACE;
+    let _one = FILLING.lock();
+    // SAFETY: the limit is only asked for (beyond it a file would cost the program a signal); the mapping lies in a range of ours and is gone
+    // before the lock is.
+    unsafe {
+        let r = sys::syscall6(sys::nr::PRLIMIT64, 0, RLIMIT_FSIZE, 0, limit.as_mut_ptr() as u64, 0, 0);
+        if sys::is_error(r) || limit[0] < len {
+            return None;
+        }
+        let file = sys::syscall3(sys::nr::MEMFD_CREATE, c"undefined".as_ptr() as u64, MFD_CLOEXEC, 0);
+        if sys::is_error(file) {
+            return None;
+        }
+        let file = file as u64;
+        let ready = !sys::is_error(sys::syscall3(sys::nr::FTRUNCATE, file, len, 0))
+            && sys::syscall6(sys::nr::MMAP, SHEET, len, sys::PROT_READ | sys::PROT_WRITE, flags, file, 0) == SHEET as i64;
+        if !ready {
+            sys::syscall3(sys::nr::CLOSE, file, 0, 0);
+            return None;
+        }
+        core::ptr::write_bytes(SHEET as *mut u8, shadow::UNDEFINED, len as usize);
+        sys::syscall3(sys::nr::MUNMAP, SHEET, len, 0);
+        Some(file)
+    }
+}
