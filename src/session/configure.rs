@@ -1,7 +1,7 @@
 //! Options, in the words of the runtime's configuration block.
 
 use memcheck_abi::config::Config;
-use memcheck_report::options::{KeepStacktraces, Options};
+use memcheck_report::options::{KeepStacktraces, Options, TrackFds};
 
 /// The runtime keeps this many frames of a stack at most.
 const MAX_CALLERS: usize = 500;
@@ -25,6 +25,10 @@ pub fn configure(options: &Options, config: &mut Config) {
     config.trace_children = options.trace_children.into();
     config.verbose = (options.verbosity > 1).into();
     config.max_stackframe = options.max_stackframe;
+    config.realloc_zero_keeps = (!options.realloc_zero_bytes_frees).into();
+    config.show_realloc_zero = options.show_realloc_size_zero.into();
+    config.show_bad_alignments = options.show_bad_alignments.into();
+    config.track_fds = (options.track_fds != TrackFds::No).into();
     config.stack_limit = options.main_stacksize.unwrap_or(config.stack_limit);
 }
 

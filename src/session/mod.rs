@@ -107,7 +107,7 @@ impl Session {
         reporter.message(&run.notes);
         let mut watched = HashMap::new();
         watched.insert(pid, Watched::new(reporter, &run.options));
-        Ok(Session { output, wanted: Wanted::new(), watched, codes: HashMap::new() })
+        Ok(Session { output, wanted: Wanted::new(&run.options.soname_synonyms), watched, codes: HashMap::new() })
     }
 
     fn options(&self) -> &Options {

@@ -42,6 +42,8 @@ pub struct Modules {
     unread: bool,
     /// Somebody sees the frames that called `main`.
     pub shows_below_main: bool,
+    /// `--soname-synonyms`
+    synonyms: Vec<String>,
 }
 
 /// A file and how to open it.
@@ -55,12 +57,14 @@ struct Located {
 impl Modules {
     pub fn new(options: &Options) -> Modules {
         let shows_below_main = options.frames.show_below_main || !options.reports.is_empty();
+        let synonyms = options.soname_synonyms.clone();
         let options = symbolize::Options {
             demangle: options.frames.demangle,
             inline: options.read_inline_info,
             extra_debug_dir: options.extra_debuginfo_path.clone(),
         };
-        Modules { symbolizer: Symbolizer::new(options), named: HashSet::new(), allocator_seen: false, unread: false, shows_below_main }
+        let symbolizer = Symbolizer::new(options);
+        Modules { symbolizer, named: HashSet::new(), allocator_seen: false, unread: false, shows_below_main, synonyms }
     }
 
     pub fn fork(&self, options: &Options) -> Modules {
@@ -72,7 +76,7 @@ impl Modules {
         if !std::mem::take(&mut self.unread) {
             return;
         }
-        let wanted = Wanted::new();
+        let wanted = Wanted::new(&self.synonyms);
         let maps = process.maps().unwrap_or_default();
         for map in maps.iter().filter(|map| map.prot & libc::PROT_EXEC as u32 != 0 && map.end <= layout::PROGRAM_END) {
             self.mapped(process, map.start, map.end, &wanted);
@@ -103,7 +107,8 @@ impl Modules {
         let role = Role::of(name, &elf, is_executable);
         let entries = wanted.choose(role, &symbols);
         let here = |entry: &Entry| (start..end).contains(&entry.value.wrapping_add(bias));
-        let entries: Vec<Entry> = entries.into_iter().filter(here).collect();
+        let allocates = wanted.wants_allocator_of(role, elf.soname.as_deref());
+        let entries: Vec<Entry> = entries.into_iter().filter(|entry| here(entry) && (allocates || !entry.func.is_allocator())).collect();
         self.name_replaced(&entries, name, bias);
         let needed = requests::needed_of(role, &symbols, bias).into_iter().filter(|found| (start..end).contains(&found.addr));
         entries.iter().map(|entry| redirect(entry, bias)).chain(needed).collect()

@@ -27,6 +27,9 @@ const KINDS: [Kind; 16] = [
     Kind::Core,
 ];
 
+/// Accesses this far below the stack pointer were once a compiler's fault, bytes.
+const JUST_BELOW: u64 = 1024;
+
 /// The kind with this number.
 fn kind_of(number: u32) -> Option<Kind> {
     KINDS.into_iter().find(|kind| *kind as u32 == number)
@@ -125,7 +128,7 @@ impl Session {
         (serial, Some(watched.reporter.error(found)))
     }
 
-    /// `--ignore-ranges` and `--ignore-range-below-sp`.
+    /// `--ignore-ranges`, `--ignore-range-below-sp`, `--workaround-gcc296-bugs`.
     fn is_ignored(&self, event: &ErrorEvent) -> bool {
         let is_access = matches!(kind_of(event.kind), Some(Kind::InvalidRead | Kind::InvalidWrite));
         if !is_access {
@@ -133,8 +136,9 @@ impl Session {
         }
         let options = self.options();
         let below = event.sp.wrapping_sub(event.addr);
+        let gcc296 = options.workaround_gcc296_bugs.then_some((JUST_BELOW, 1));
         options.ignore_ranges.iter().any(|(start, end)| (*start..*end).contains(&event.addr))
-            || options.ignore_range_below_sp.is_some_and(|(far, near)| (near..=far).contains(&below))
+            || options.ignore_range_below_sp.into_iter().chain(gcc296).any(|(far, near)| (near..=far).contains(&below))
     }
 }
 

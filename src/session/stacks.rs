@@ -176,6 +176,7 @@ pub fn frame(frame: symbolize::Frame) -> report::Frame {
         object: frame.object.map(Arc::from),
         inlined: frame.inlined,
         function_line: frame.function_line,
+        replaced: frame.synthetic,
     }
 }
 

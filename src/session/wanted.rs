@@ -17,6 +17,7 @@ use std::collections::HashMap;
 use std::path::Path;
 
 use memcheck_abi::replace::{ALIASES, ALL, Func};
+use memcheck_report::suppress::pattern;
 use memcheck_symbolize::{ElfLayout, FoundSymbol};
 
 /// What kind of object this is, as far as replacing goes.
@@ -63,7 +64,11 @@ fn is_reserved(name: &str) -> bool {
 }
 
 /// The names of the functions to replace.
-pub struct Wanted(HashMap<&'static str, Func>);
+pub struct Wanted {
+    names: HashMap<&'static str, Func>,
+    /// Values of `--soname-synonyms=somalloc=…`: the only objects, besides the C and C++ libraries, whose allocators are replaced.
+    allocators: Vec<String>,
+}
 
 /// An entry point to replace.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
@@ -75,13 +80,21 @@ pub struct Entry {
 }
 
 impl Wanted {
-    pub fn new() -> Wanted {
+    pub fn new(synonyms: &[String]) -> Wanted {
         let own = ALL[1..].iter().map(|func| (func.name(), *func));
-        Wanted(ALIASES.iter().copied().chain(own).collect())
+        let allocators = synonyms.iter().filter_map(|synonym| synonym.strip_prefix("somalloc=").map(str::to_owned));
+        Wanted { names: ALIASES.iter().copied().chain(own).collect(), allocators: allocators.collect() }
+    }
+
+    /// Does the user want the allocator of an object with this name replaced? An executable has none, which is written `NONE`.
+    pub fn wants_allocator_of(&self, role: Role, soname: Option<&str>) -> bool {
+        let name = soname.unwrap_or("NONE");
+        let of_system = role == Role::Libc || name.starts_with("libstdc++") || name.starts_with("libc++");
+        self.allocators.is_empty() || of_system || self.allocators.iter().any(|glob| pattern::matches(glob, name))
     }
 
     pub fn has(&self, name: &str) -> bool {
-        self.0.contains_key(name)
+        self.names.contains_key(name)
     }
 
     /// The entry points among an object's symbols, each address once.
@@ -99,7 +112,7 @@ impl Wanted {
     }
 
     fn func(&self, symbol: &FoundSymbol) -> Option<Func> {
-        match self.0.get(symbol.name.as_str()).copied() {
+        match self.names.get(symbol.name.as_str()).copied() {
             Some(Func::memcpy) if !symbol.default_version => Some(Func::memmove),
             func => func,
         }
@@ -121,7 +134,7 @@ mod tests {
     }
 
     fn chosen(role: Role, symbols: &[FoundSymbol]) -> Vec<(u64, Func)> {
-        Wanted::new().choose(role, symbols).into_iter().map(|entry| (entry.value, entry.func)).collect()
+        Wanted::new(&[]).choose(role, symbols).into_iter().map(|entry| (entry.value, entry.func)).collect()
     }
 
     #[test]
@@ -137,6 +150,20 @@ mod tests {
     }
 
     #[test]
+    fn allocators_by_name() {
+        let wanted = |synonyms: &[&str]| Wanted::new(&synonyms.iter().map(|s| s.to_string()).collect::<Vec<_>>());
+        let answers = |synonyms: &[&str]| {
+            let wanted = wanted(synonyms);
+            let of = |role, name| wanted.wants_allocator_of(role, name);
+            [of(Role::Libc, Some("libc.so.6")), of(Role::Library, Some("libjemalloc.so.2")), of(Role::Executable, None)]
+        };
+        assert_eq!(answers(&[]), [true, true, true]);
+        assert_eq!(answers(&["somalloc=nouserintercepts"]), [true, false, false]);
+        assert_eq!(answers(&["somalloc=libjemalloc*"]), [true, true, false]);
+        assert_eq!(answers(&["sothread=x", "somalloc=NONE"]), [true, false, true]);
+    }
+
+    #[test]
     fn undefined_symbols_are_not_entry_points() {
         assert_eq!(chosen(Role::Libc, &[symbol("malloc", 0)]), []);
     }
@@ -145,7 +172,7 @@ mod tests {
     fn the_old_memcpy_may_overlap() {
         let old = FoundSymbol { version: Some("GLIBC_2.2.5".into()), default_version: false, ..symbol("memcpy", 1) };
         let new = FoundSymbol { is_ifunc: true, ..symbol("memcpy", 2) };
-        let entries = Wanted::new().choose(Role::Libc, &[old, new]);
+        let entries = Wanted::new(&[]).choose(Role::Libc, &[old, new]);
         assert_eq!(entries[0], Entry { value: 1, func: Func::memmove, is_resolver: false });
         assert_eq!(entries[1], Entry { value: 2, func: Func::memcpy, is_resolver: true });
         assert_eq!(chosen(Role::Libc, &[symbol("memcpy", 5), symbol("memmove", 5)]), [(5, Func::memmove)]);

@@ -74,6 +74,12 @@ pub struct Config {
     pub max_stackframe: u64,
     /// The personality flags to restore for the program.
     pub personality: u32,
+    /// realloc to size 0 gives a block of size 0 instead of freeing.
+    pub realloc_zero_keeps: u32,
+    pub show_realloc_zero: u32,
+    pub show_bad_alignments: u32,
+    /// Remember where descriptors were opened.
+    pub track_fds: u32,
     pub reserved: u32,
     pub mappings: [Mapping; MAX_MAPPINGS],
     /// Path of the program, NUL-terminated: what /proc/self/exe must say.

@@ -49,6 +49,8 @@ pub enum Trap {
     SourceLine = 19,
     /// Stop all other threads for good, because the process ends; rax = 0 if that is not possible now.
     Freeze = 20,
+    /// The program sends SIGKILL to itself: answered like `SafePoint` with a signal that kills.
+    KillSelf = 21,
 }
 
 /// Kinds of errors.

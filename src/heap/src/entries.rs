@@ -8,6 +8,7 @@
 #![allow(unsafe_code, reason = "two functions write results through the program's pointers")]
 
 use crate::block::{self, Ask};
+use crate::settings;
 use core::sync::atomic::{AtomicU64, Ordering};
 use memcheck_abi::context::{ThreadContext, local};
 use memcheck_abi::event::{Family, Kind};
@@ -34,7 +35,8 @@ pub fn entry(func: Func) -> Option<usize> {
         Func::realloc => realloc as F2 as usize,
         Func::reallocarray => reallocarray as F3 as usize,
         Func::free | Func::cfree | Func::free_sized | Func::free_aligned_sized => free as F1 as usize,
-        Func::memalign | Func::aligned_alloc => memalign as F2 as usize,
+        Func::memalign => memalign as F2 as usize,
+        Func::aligned_alloc => aligned_alloc as F2 as usize,
         Func::posix_memalign => posix_memalign as F3 as usize,
         Func::valloc => valloc as F1 as usize,
         Func::pvalloc => pvalloc as F1 as usize,
@@ -148,11 +150,17 @@ pub extern "C" fn realloc(p: u64, size: u64) -> u64 {
     if p == 0 {
         return as_malloc(size);
     }
-    if size == 0 {
-        give_back(p, Family::Malloc);
-        return 0;
-    }
     let ctx = context::current();
+    if size == 0 {
+        let settings = settings::get();
+        if settings.zero_reported {
+            report_zero(ctx, p);
+        }
+        if !settings.zero_keeps {
+            give_back(p, Family::Malloc);
+            return 0;
+        }
+    }
     if is_fishy(ctx, "realloc(size)", size) {
         return 0;
     }
@@ -185,6 +193,27 @@ fn as_malloc(size: u64) -> u64 {
     p
 }
 
+/// Newer C standards leave open what realloc to size 0 does.
+#[cold]
+fn report_zero(ctx: &ThreadContext, p: u64) {
+    report::raise(Kind::ReallocZero, ctx.regs.rip, ctx.guest_rsp, |e| {
+        e.addr = p;
+        e.has_addr = 1;
+    });
+}
+
+/// `name` was called with an alignment that it must refuse or that is not portable.
+fn check_alignment(name: &str, align: u64, is_good: bool) {
+    if is_good || !settings::get().alignments_reported {
+        return;
+    }
+    let ctx = context::current();
+    report::raise(Kind::BadAlign, ctx.regs.rip, ctx.guest_rsp, |e| {
+        e.set_name(name);
+        e.args[0] = align;
+    });
+}
+
 pub extern "C" fn reallocarray(p: u64, count: u64, size: u64) -> u64 {
     match count.checked_mul(size) {
         Some(bytes) => realloc(p, bytes),
@@ -196,7 +225,13 @@ pub extern "C" fn free(p: u64) -> u64 {
     give_back(p, Family::Malloc)
 }
 
+pub extern "C" fn aligned_alloc(align: u64, size: u64) -> u64 {
+    check_alignment("aligned_alloc", align, align.is_power_of_two());
+    plain("memalign(size)", size, alignment(align), Family::Malloc)
+}
+
 pub extern "C" fn memalign(align: u64, size: u64) -> u64 {
+    check_alignment("memalign", align, align.is_power_of_two());
     plain("memalign(size)", size, alignment(align), Family::Malloc)
 }
 
@@ -209,7 +244,9 @@ pub extern "C" fn pvalloc(size: u64) -> u64 {
 }
 
 pub extern "C" fn posix_memalign(out: u64, align: u64, size: u64) -> u64 {
-    if !align.is_power_of_two() || align < 8 {
+    let is_good = align.is_power_of_two() && align >= 8;
+    check_alignment("posix_memalign", align, is_good);
+    if !is_good {
         return EINVAL;
     }
     let p = plain("memalign(size)", size, align.max(USUAL), Family::Malloc);

@@ -26,6 +26,10 @@ pub struct Settings {
     pub malloc_fill: Option<u8>,
     pub free_fill: Option<u8>,
     pub mismatched: bool,
+    /// realloc to size 0 does not free.
+    pub zero_keeps: bool,
+    pub zero_reported: bool,
+    pub alignments_reported: bool,
     pub alloc_stacks: bool,
     pub free_stacks: bool,
 }
@@ -46,6 +50,9 @@ static GLOBAL: Global = Global(UnsafeCell::new(Settings {
     malloc_fill: None,
     free_fill: None,
     mismatched: true,
+    zero_keeps: false,
+    zero_reported: false,
+    alignments_reported: false,
     alloc_stacks: true,
     free_stacks: true,
 }));
@@ -71,6 +78,9 @@ pub fn set(config: &Config) {
         malloc_fill: byte(config.malloc_fill),
         free_fill: byte(config.free_fill),
         mismatched: config.show_mismatched_frees != 0,
+        zero_keeps: config.realloc_zero_keeps != 0,
+        zero_reported: config.show_realloc_zero != 0,
+        alignments_reported: config.show_bad_alignments != 0,
         alloc_stacks: config.keep_stacks & 1 != 0,
         free_stacks: config.keep_stacks & 2 != 0,
     };

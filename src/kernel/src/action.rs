@@ -1,6 +1,7 @@
 //! What the glue has to do with a system call.
 
 use crate::call::Call;
+use crate::limits;
 
 /// How a system call is executed.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
@@ -40,6 +41,8 @@ pub enum Special {
         flags: u32,
     },
     RtSigreturn,
+    /// SIGKILL to the own process: nobody can say anything afterwards.
+    KillSelf,
     /// SIGTRAP: call `sigtrap::action`, then tell the tracer. `new` is the address of the kernel's struct sigaction, 0 for a query.
     RtSigaction {
         signal: u32,
@@ -119,6 +122,30 @@ pub(crate) fn execve(c: &mut Call) -> Action {
 pub(crate) fn execveat(c: &mut Call) -> Action {
     let [dirfd, path, argv, envp, flags, _] = c.args;
     Action::Special(Special::Execveat { dirfd: dirfd as i32, path, argv, envp, flags: flags as u32 })
+}
+
+const SIGKILL: u64 = 9;
+
+/// `kill` of a process; of a whole group the kernel takes care.
+pub(crate) fn kill(c: &mut Call) -> Action {
+    let [pid, signal, ..] = c.args;
+    kill_if(signal == SIGKILL && pid as u32 == limits::own_pid())
+}
+
+/// `tkill` of the calling thread.
+pub(crate) fn tkill(c: &mut Call) -> Action {
+    let [tid, signal, ..] = c.args;
+    kill_if(signal == SIGKILL && tid as u32 == c.ctx.tid)
+}
+
+/// `tgkill` of the calling thread, which is what `raise` does.
+pub(crate) fn tgkill(c: &mut Call) -> Action {
+    let [pid, tid, signal, ..] = c.args;
+    kill_if(signal == SIGKILL && tid as u32 == c.ctx.tid && pid as u32 == limits::own_pid())
+}
+
+fn kill_if(itself: bool) -> Action {
+    if itself { Action::Special(Special::KillSelf) } else { Action::Native }
 }
 
 pub(crate) fn rt_sigreturn(_: &mut Call) -> Action {

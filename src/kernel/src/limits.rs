@@ -76,7 +76,7 @@ pub(crate) fn prlimit(c: &mut Call) -> Action {
     if pid as u32 != 0 && pid as u32 != own_pid() { Action::Native } else { exchange(c, resource, new, old) }
 }
 
-fn own_pid() -> u32 {
+pub(crate) fn own_pid() -> u32 {
     // SAFETY: asks only.
     unsafe { sys::syscall3(sys::nr::GETPID, 0, 0, 0) as u32 }
 }

@@ -63,7 +63,7 @@ impl Record {
 }
 
 /// The records of a search, in the order of the report. `frames` gives the frames of a stack; `previous` are the records of the last search
-/// of this process: those that are empty now stay in the list.
+/// of this process: those that became empty stay in the list, once.
 pub fn group<'f>(
     blocks: &[LiveBlock],
     states: &[BlockState],
@@ -86,7 +86,7 @@ pub fn group<'f>(
         records[at].direct.add(block.size, 1);
         records[at].indirect.add(state.indirect_bytes, state.indirect_blocks);
     }
-    for old in previous {
+    for old in previous.iter().filter(|old| old.direct.blocks > 0) {
         let at = place(&mut records, old.kind, old.stack);
         records[at].old_direct.add(old.direct.bytes, old.direct.blocks);
         records[at].old_indirect.add(old.indirect.bytes, old.indirect.blocks);

@@ -32,6 +32,8 @@ pub struct Frame {
     pub inlined: bool,
     /// Line at which the function starts.
     pub function_line: Option<u32>,
+    /// memcheck's own function runs in place of this one.
+    pub replaced: bool,
 }
 
 impl Frame {

@@ -261,7 +261,7 @@ struct Expanded {
 fn expand(pattern: &str, option: &str, pid: u32, number: u64, env: &dyn Env) -> Result<Expanded, UsageError> {
     let bad = |why: &[&str]| UsageError::bad_option(Voice::Process(pid), &format!("{option}={pattern}"), why);
     if pattern.is_empty() {
-        return Err(bad(&["Filename is empty"]));
+        return Err(bad(&["No filename given"]));
     }
     if pattern.starts_with('~') {
         return Err(bad(&[
@@ -295,7 +295,7 @@ fn expand(pattern: &str, option: &str, pid: u32, number: u64, env: &dyn Env) -> 
                     return Err(bad(&["Expected '{' after '%q'"]));
                 };
                 let Some((variable, after)) = braced.split_once('}') else {
-                    return Err(bad(&["Missing '}' after '%q{'"]));
+                    return Err(bad(&["Missing '}' in %q specifier"]));
                 };
                 let Some(value) = env.var(variable) else {
                     return Err(bad(&[&format!("Environment variable '{variable}' is not set")]));

@@ -16,7 +16,7 @@ use memcheck_translate::slot;
 const FRAME_RIP: u64 = 8 + 40 + 16 * 8;
 
 /// Answer of the trap: the signal will kill the process, after its report. Any other way on does not return here.
-const DYING: u64 = 1;
+pub const DYING: u64 = 1;
 
 /// Trap with the state of ctx.regs. Signal 0: a signal of the tracer's own waits.
 pub fn deliver(ctx: &mut ThreadContext, signo: u64, code: u64, addr: u64) -> ! {

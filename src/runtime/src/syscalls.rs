@@ -4,8 +4,8 @@
 use alloc::vec::Vec;
 
 use crate::cache::CACHE;
-use crate::{inner, selfsignal, threads};
-use memcheck_abi::context::{RAX, RSP, ThreadContext};
+use crate::{inner, safepoint, selfsignal, threads};
+use memcheck_abi::context::{RAX, RDI, RDX, RSI, RSP, ThreadContext};
 use memcheck_abi::event::{ExitReport, Repeat, Trap};
 use memcheck_kernel::{Action, CloneArgs, Special, sigtrap};
 use memcheck_rt::{arena, context, report, sys};
@@ -74,6 +74,13 @@ fn special(ctx: &mut ThreadContext, s: Special) -> i64 {
             selfsignal::leave_handler(ctx);
             report::trap(Trap::SigReturn, 0, 0, 0, 0);
             report::internal("a signal return came back")
+        }
+        Special::KillSelf => {
+            if ctx.vfork_child == 0 && report::trap(Trap::KillSelf, 0, 0, 0, 0) == safepoint::DYING {
+                exit_report(0);
+            }
+            // SAFETY: the program's own call; reached if somebody else ends the process already.
+            unsafe { sys::syscall3(ctx.regs.gpr[RAX], ctx.regs.gpr[RDI], ctx.regs.gpr[RSI], ctx.regs.gpr[RDX]) }
         }
         Special::RtSigaction { .. } => {
             let r = sigtrap::action(ctx);

@@ -76,6 +76,8 @@ pub struct Frame {
     pub inlined: bool,
     /// Line where the function starts.
     pub function_line: Option<u32>,
+    /// The name was given to the address by [`Symbolizer::add_synthetic`].
+    pub synthetic: bool,
 }
 
 /// A variable known to the symbol table.

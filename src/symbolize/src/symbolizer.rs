@@ -199,6 +199,7 @@ impl Symbolizer {
             function: Some(if self.options.demangle { demangle(raw) } else { escape(raw).into_owned() }),
             raw_name: Some(escape(raw).into_owned()),
             object: Some(made_up.object.clone()),
+            synthetic: true,
             ..Frame::default()
         }
     }

@@ -314,7 +314,15 @@ impl Tracer<'_> {
     }
 
     /// A signal will kill the process: tell the session, and let the runtime prepare the final report.
-    fn die(&mut self, pid: i32, stopped: Stopped, regs: Regs, program: Registers, info: SigInfo, handler: &mut dyn Handler) -> Result<()> {
+    pub(crate) fn die(
+        &mut self,
+        pid: i32,
+        stopped: Stopped,
+        regs: Regs,
+        program: Registers,
+        info: SigInfo,
+        handler: &mut dyn Handler,
+    ) -> Result<()> {
         let tid = stopped.tid();
         if !self.ends_by(pid, tid) {
             self.hold(pid, stopped);

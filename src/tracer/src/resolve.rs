@@ -69,7 +69,7 @@ fn resolve_in(name: &OsStr, search: &OsStr, root: bool) -> Result<(PathBuf, Form
         Err(e) => return refuse(126, &reason(&e)),
     };
     if meta.is_dir() {
-        return refuse(126, "Is a directory");
+        return refuse(126, "is a directory");
     }
     if !is_executable(&path, &meta) {
         return refuse(126, "Permission denied");
@@ -230,7 +230,7 @@ mod tests {
         let place = Place::new("refusals");
         let missing = place.0.join("missing");
         assert_eq!(code(&missing, ""), (127, format!("{}: No such file or directory", missing.display())));
-        assert_eq!(code(&place.0, "").1, format!("{}: Is a directory", place.0.display()));
+        assert_eq!(code(&place.0, "").1, format!("{}: is a directory", place.0.display()));
         assert_eq!(code(place.file("data", 0o755, &[1, 0, 2]), "").0, 126);
         let setuid = place.file("setuid", 0o4755, b"#!/bin/sh\n");
         assert!(code(&setuid, "").1.contains("setuid program"), "{:?}", code(&setuid, ""));

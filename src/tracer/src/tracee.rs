@@ -267,6 +267,11 @@ impl SigInfo {
         SigInfo { signo, code, addr, ..SigInfo::default() }
     }
 
+    /// As `kill` sends it.
+    pub fn sent(signo: i32, sender: i32) -> SigInfo {
+        SigInfo { signo, code: libc::SI_USER, addr: sender as u64, ..SigInfo::default() }
+    }
+
     /// The same with another code and address.
     pub fn corrected(self, code: i32, addr: u64) -> SigInfo {
         SigInfo { code, addr, ..self }

@@ -17,7 +17,7 @@ use crate::memory::{Plain, config_from_bytes};
 use crate::process::{Code, Life, Phase, Process, ThreadInfo};
 use crate::resolve;
 use crate::run::Tracer;
-use crate::tracee::{Ending, Regs, Result, Stopped, with_general};
+use crate::tracee::{Ending, Regs, Result, SigInfo, Stopped, with_general};
 
 /// Longest text taken from the runtime, bytes.
 const MAX_TEXT: usize = 1 << 20;
@@ -26,7 +26,7 @@ const MAX_REPEATS: u64 = 1 << 20;
 /// Bytes of the answer to `SourceLine`.
 const SOURCE_LINE: usize = 64;
 
-const ALL: [Trap; 20] = [
+const ALL: [Trap; 21] = [
     Trap::Ready,
     Trap::Mapped,
     Trap::Unmapped,
@@ -47,6 +47,7 @@ const ALL: [Trap; 20] = [
     Trap::LeakCounts,
     Trap::SourceLine,
     Trap::Freeze,
+    Trap::KillSelf,
 ];
 
 /// The trap with this code.
@@ -82,6 +83,7 @@ impl Tracer<'_> {
                 return Ok(());
             }
             Trap::Freeze => return self.freeze(pid, stopped, regs, handler),
+            Trap::KillSelf => return self.kill_self(pid, stopped, regs, handler),
             _ => {}
         }
         let Some(process) = self.processes.get_mut(&pid) else { return Ok(()) };
@@ -154,6 +156,13 @@ impl Tracer<'_> {
             self.release_world(pid, handler);
         }
         self.answer(pid, stopped, regs, still.into())
+    }
+
+    /// The program is about to send SIGKILL to itself. The report comes first, then the signal.
+    fn kill_self(&mut self, pid: i32, stopped: Stopped, regs: Regs, handler: &mut dyn Handler) -> Result<()> {
+        let saved = self.processes.get(&pid).and_then(|process| process.saved_registers(process.context(&regs)?));
+        let Some(program) = saved else { return self.answer(pid, stopped, regs, 0) };
+        self.die(pid, stopped, regs, program, SigInfo::sent(libc::SIGKILL, pid), handler)
     }
 
     /// rt_sigreturn: the kernel restores the registers from the frame, in a real system call made with the program's registers.
@@ -238,7 +247,7 @@ fn simple(process: &mut Process, tid: i32, trap: Trap, regs: &Regs, handler: &mu
         }
         // The kernel has all other actions and is asked for them.
         Trap::Action => process.ignores_sigtrap = rdi == libc::SIGTRAP as u64 && rsi == libc::SIG_IGN as u64,
-        Trap::SafePoint | Trap::SigReturn | Trap::Exit | Trap::LeakCheck | Trap::Internal | Trap::Freeze => {}
+        Trap::SafePoint | Trap::SigReturn | Trap::Exit | Trap::LeakCheck | Trap::Internal | Trap::Freeze | Trap::KillSelf => {}
     }
     0
 }

@@ -22,7 +22,7 @@ pub const ROWS: &[Row] = &[
     row(59, "execve", "filename argv envp", &[Str(0, "execve(filename)"), Pre(execve_vectors)]).act(action::execve),
     plain(60, "exit", "status:4").act(action::exit),
     row(61, "wait4", "pid:4 status options:4 rusage", &[Do(wait4)]),
-    plain(62, "kill", "pid:4 signal:4"),
+    plain(62, "kill", "pid:4 signal:4").act(action::kill),
     row(63, "uname", "buf", &[Set(0, Fix(UTSNAME), "uname(buf)")]),
     row(97, "getrlimit", "resource:4 rlim", &[Set(1, Fix(RLIMIT), "getrlimit(rlim)")]).act(limits::getrlimit),
     row(98, "getrusage", "who:4 usage", &[Set(1, Fix(RUSAGE), "getrusage(usage)")]),

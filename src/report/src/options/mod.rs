@@ -33,7 +33,7 @@ pub use choices::{
     SmcCheck, TrackFds,
 };
 pub use sources::{Env, RcFile, RealEnv};
-pub use usage::{CannotStart, UsageError, Voice};
+pub use usage::{UsageError, Voice};
 
 use crate::frame::FrameStyle;
 use crate::sink::Destination;
@@ -197,7 +197,7 @@ impl Default for Options {
             freelist_big_blocks: 1_000_000,
             keep_stacktraces: KeepStacktraces::AllocAndFree,
             show_mismatched_frees: true,
-            show_realloc_size_zero: true,
+            show_realloc_size_zero: false,
             show_bad_alignments: false,
             malloc_fill: None,
             free_fill: None,
@@ -254,6 +254,10 @@ pub fn parse(argv0: &OsStr, args: &[OsString], env: &dyn Env) -> Result<Invocati
             apply_source(&mut options, &source, voice, &mut notes)?;
         }
     }
+    // Valgrind looks for the program first; our own name rather says which option is misspelt.
+    if compat && command.is_empty() && !given.iter().any(prints) {
+        return Err(UsageError::no_program(voice));
+    }
     if let Some(tool) = other_tool(given) {
         return Err(UsageError::other_tool(voice, &tool));
     }
@@ -307,6 +311,13 @@ fn other_tool(given: &[OsString]) -> Option<String> {
     last.filter(|tool| *tool != "memcheck").map(str::to_string)
 }
 
+/// Does this option ask for a text instead of a run?
+fn prints(arg: &OsString) -> bool {
+    let name = arg.to_str().unwrap_or_default();
+    let is_print = |row: &OptionRow| matches!(row.kind, Kind::Print(_));
+    name == "-h" || name.strip_prefix("--").is_some_and(|name| table::rows().any(|row| is_print(row) && row.name == name))
+}
+
 fn is_option(arg: &OsString) -> bool {
     arg.as_encoded_bytes().first() == Some(&b'-')
 }
@@ -315,6 +326,10 @@ fn is_option(arg: &OsString) -> bool {
 fn apply(options: &mut Options, words: &[OsString], voice: Voice) -> Result<Option<String>, UsageError> {
     let words: Vec<OsString> = words.iter().filter_map(strip_tool_prefix).collect();
     let mut command = table::command();
+    // `-qv` is two letters to the parser, and no option to anybody else.
+    if let Some(several) = words.iter().find(|word| is_bundle(word)) {
+        return Err(UsageError::unknown_option(voice, &several.to_string_lossy()));
+    }
     let matches = match command.try_get_matches_from_mut(&words) {
         Ok(matches) => matches,
         Err(_) => return Err(unknown(&mut command, &words, voice)),
@@ -331,6 +346,10 @@ fn apply(options: &mut Options, words: &[OsString], voice: Voice) -> Result<Opti
         }
     }
     Ok(None)
+}
+
+fn is_bundle(word: &OsString) -> bool {
+    matches!(word.as_encoded_bytes(), [b'-', first, _, ..] if *first != b'-')
 }
 
 /// `--memcheck:x` is `--x`; `--othertool:x` is nothing.
@@ -377,6 +396,7 @@ fn unknown(command: &mut clap::Command, words: &[OsString], voice: Voice) -> Usa
 
 fn printed(what: table::Printed, compat: bool, command: &mut clap::Command) -> String {
     match what {
+        table::Printed::Help if compat => command.clone().override_usage("valgrind [options] prog-and-args").render_help().to_string(),
         table::Printed::Help => command.render_help().to_string(),
         table::Printed::Version if compat => format!("{COMPATIBLE_VERSION}\n"),
         table::Printed::Version => format!("memcheck {}\n", env!("CARGO_PKG_VERSION")),

@@ -284,7 +284,7 @@ const VALUES: &[OptionRow] = &[
     row("expensive-definedness-checks", Kind::Word(&["no", "auto", "yes"]), "auto",
         set!(definedness_checks, word, |at: usize| [DefinednessChecks::No, DefinednessChecks::Auto, DefinednessChecks::Yes][at]), "how exactly definedness is computed"),
     row("show-mismatched-frees", Kind::Bool, "yes", set!(show_mismatched_frees, yes), "report free of new'ed blocks and the like?"),
-    row("show-realloc-size-zero", Kind::Bool, "yes", set!(show_realloc_size_zero, yes), "report realloc to size zero?"),
+    row("show-realloc-size-zero", Kind::Bool, "no", set!(show_realloc_size_zero, yes), "report realloc to size zero?"),
     row("show-bad-alignments", Kind::Bool, "no", set!(show_bad_alignments, yes), "report bad alignments and sizes in allocations?"),
     row("realloc-zero-bytes-frees", Kind::Bool, "yes", set!(realloc_zero_bytes_frees, yes), "does realloc to size zero free?"),
     row("freelist-vol", SIZE, "20000000", set!(freelist_vol, unsigned), "bytes of freed blocks held back, with their red zones"),
@@ -331,14 +331,14 @@ const IGNORED: &[OptionRow] = &[
     ignored("vgdb-poll", INT),
     ignored("vgdb-prefix", Kind::Text("prefix")),
     ignored("vgdb-shadow-registers", Kind::Bool),
-    ignored("require-text-symbol", Kind::Text(":soname:symbol")),
+    OptionRow { set: check_symbol, ..ignored("require-text-symbol", Kind::Text(":soname:symbol")) },
     ignored("max-threads", INT),
     ignored("show-emwarns", Kind::Bool),
     ignored("kernel-variant", Kind::Set(&["bproc", "android-no-hw-tls", "android-gpu-sgx5xx", "android-gpu-adreno3xx"])),
     ignored("num-transtab-sectors", Kind::Int { min: 2, max: 48 }),
-    ignored("avg-transtab-entry-size", Kind::Int { min: 0, max: 5000 }),
-    ignored("aspace-minaddr", Kind::Hex { min: 0, max: i64::MAX }),
-    ignored("valgrind-stacksize", ANY_SIZE),
+    ignored("avg-transtab-entry-size", Kind::Int { min: 50, max: 5000 }),
+    OptionRow { set: check_minaddr, ..ignored("aspace-minaddr", Kind::Hex { min: 0, max: i64::MAX }) },
+    ignored("valgrind-stacksize", Kind::Int { min: 8192, max: 10_485_760 }),
     ignored("max-guard-pages", INT),
     ignored("dsymutil", Kind::Bool),
     ignored("resync-filter", Kind::Word(&["no", "yes", "verbose"])),
@@ -346,7 +346,7 @@ const IGNORED: &[OptionRow] = &[
     ignored("unw-stack-scan-frames", INT),
     ignored("stats", Kind::Bool),
     ignored("sanity-level", INT),
-    ignored("progress-interval", INT),
+    ignored("progress-interval", Kind::Int { min: 0, max: 3600 }),
     ignored("profile-heap", Kind::Bool),
     ignored("profile-flags", NUMBER),
     ignored("profile-interval", NUMBER),
@@ -364,18 +364,37 @@ const IGNORED: &[OptionRow] = &[
     ignored("trace-redir", Kind::Bool),
     ignored("trace-sched", Kind::Bool),
     ignored("trace-malloc", Kind::Bool),
-    ignored("debug-dump", Kind::Text("kind")),
+    ignored("debug-dump", Kind::Word(&["syms", "line", "frames"])),
     ignored("vex-iropt-verbosity", Kind::Int { min: 0, max: 10 }),
     ignored("vex-iropt-level", Kind::Int { min: 0, max: 2 }),
     ignored("vex-iropt-unroll-thresh", Kind::Int { min: 0, max: 400 }),
-    ignored("vex-iropt-register-updates", Kind::Text("when")),
-    ignored("px-default", Kind::Text("when")),
-    ignored("px-file-backed", Kind::Text("when")),
+    ignored("vex-iropt-register-updates", Kind::Word(UPDATES)),
+    ignored("px-default", Kind::Word(UPDATES)),
+    ignored("px-file-backed", Kind::Word(UPDATES)),
     ignored("vex-guest-max-insns", Kind::Int { min: 1, max: 100 }),
     ignored("vex-guest-chase-thresh", Kind::Int { min: 0, max: 99 }),
     ignored("vex-guest-chase", Kind::Bool),
     ignored("vex-regalloc-version", Kind::Int { min: 2, max: 3 }),
 ];
+
+const UPDATES: &[&str] = &["sp-at-mem-access", "unwindregs-at-mem-access", "allregs-at-mem-access", "allregs-at-each-insn"];
+
+/// `:soname:symbol`, where the first letter is the separator.
+fn check_symbol(_: &mut Options, value: Value) -> Result<(), String> {
+    let text = value.text();
+    let mut letters = text.chars();
+    let parts = letters.next().and_then(|separator| letters.as_str().split_once(separator));
+    let is_good = parts.is_some_and(|(soname, symbol)| !soname.is_empty() && !symbol.is_empty());
+    if is_good { Ok(()) } else { Err("Invalid --require-text-symbol= specification.".to_string()) }
+}
+
+fn check_minaddr(_: &mut Options, value: Value) -> Result<(), String> {
+    let at = value.unsigned();
+    if (0x1000..=0x2_0000_0000).contains(&at) && at % 4096 == 0 {
+        return Ok(());
+    }
+    Err("Must be a page aligned address between 0x1000 and 0x200000000".to_string())
+}
 
 fn extend_list(list: &mut Vec<String>, value: Value) {
     list.extend(value.text().split(',').filter(|part| !part.is_empty()).map(str::to_string));
@@ -383,8 +402,8 @@ fn extend_list(list: &mut Vec<String>, value: Value) {
 
 fn set_markers(options: &mut Options, value: Value) -> Result<(), String> {
     let text = value.text();
-    // One marker without a comma is ignored by Valgrind too.
-    options.error_markers = text.split_once(',').map(|(begin, end)| (begin.to_string(), end.to_string()));
+    let (begin, end) = text.split_once(',').unwrap_or((&text, ""));
+    options.error_markers = (!text.is_empty()).then(|| (begin.to_string(), end.to_string()));
     Ok(())
 }
 

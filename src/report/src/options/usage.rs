@@ -28,17 +28,6 @@ pub struct UsageError {
     pub lines: Vec<String>,
 }
 
-/// Why a program cannot be started; the statuses are those of shells.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum CannotStart {
-    /// A bare name that no directory of `PATH` has.
-    NotInPath,
-    Missing,
-    Directory,
-    /// Not executable, or not a program.
-    Denied,
-}
-
 const USE_HELP: &str = "Use --help for more information or consult the user manual.";
 
 impl UsageError {
@@ -66,22 +55,16 @@ impl UsageError {
 
     /// `--tool=` names something else.
     pub fn other_tool(voice: Voice, tool: &str) -> Self {
-        UsageError::new(1, vec![voice.line(&format!("failed to start tool '{tool}': only memcheck is available"))])
+        let why = if voice == Voice::Tool("valgrind") {
+            format!("failed to start tool '{tool}' for platform 'amd64-linux': No such file or directory")
+        } else {
+            format!("failed to start tool '{tool}': only memcheck is available")
+        };
+        UsageError::new(1, vec![voice.line(&why)])
     }
 
     pub fn no_program(voice: Voice) -> Self {
         UsageError::new(1, vec![voice.line("no program specified"), voice.line("Use --help for more information.")])
-    }
-
-    /// The program cannot be started.
-    pub fn cannot_start(voice: Voice, program: &str, why: CannotStart) -> Self {
-        let (reason, exit_code) = match why {
-            CannotStart::NotInPath => ("command not found", 127),
-            CannotStart::Missing => ("No such file or directory", 127),
-            CannotStart::Directory => ("is a directory", 126),
-            CannotStart::Denied => ("Permission denied", 126),
-        };
-        UsageError::new(exit_code, vec![voice.line(&format!("{program}: {reason}"))])
     }
 
     /// The first line without its prefix.
@@ -127,19 +110,6 @@ fn distance(a: &str, b: &str) -> usize {
 #[cfg(test)]
 mod tests {
     use super::*;
-
-    #[test]
-    fn programs_that_cannot_be_started() {
-        let voice = Voice::Tool("valgrind");
-        let answer = |program, why| {
-            let error = UsageError::cannot_start(voice, program, why);
-            (error.lines.join("|"), error.exit_code)
-        };
-        assert_eq!(answer("./x", CannotStart::Missing), ("valgrind: ./x: No such file or directory".into(), 127));
-        assert_eq!(answer("x", CannotStart::NotInPath), ("valgrind: x: command not found".into(), 127));
-        assert_eq!(answer("/tmp", CannotStart::Directory), ("valgrind: /tmp: is a directory".into(), 126));
-        assert_eq!(answer("./a.c", CannotStart::Denied), ("valgrind: ./a.c: Permission denied".into(), 126));
-    }
 
     #[test]
     fn distances() {

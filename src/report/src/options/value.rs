@@ -59,7 +59,8 @@ pub fn read(row: &OptionRow, text: Option<&str>, voice: Voice) -> Result<Value, 
             "no" => Ok(Value::Yes(false)),
             _ => Err(bad(&format!("Invalid boolean value '{text}' (should be 'yes' or 'no')"))),
         },
-        Kind::Int { min, max } => in_range(row, text, text.parse::<i64>().ok(), min, max, voice),
+        // Nothing at all is 0.
+        Kind::Int { min, max } => in_range(row, text, if text.is_empty() { Some(0) } else { text.parse::<i64>().ok() }, min, max, voice),
         Kind::Hex { min, max } => {
             let (sign, digits) = text.strip_prefix('-').map_or((1, text), |rest| (-1, rest));
             let digits = digits.strip_prefix("0x").unwrap_or(digits);

@@ -127,7 +127,7 @@ impl Reporter {
     /// The status to leave with when the program left with `program`.
     pub fn exit_code(&self, program: i32) -> i32 {
         let wanted = self.options().error_exitcode;
-        if wanted != 0 && self.error_count() > 0 { wanted } else { program }
+        if wanted > 0 && self.error_count() > 0 { wanted } else { program }
     }
 
     /// A reporter for a forked child, which goes on where this process is.
@@ -357,7 +357,7 @@ impl Reporter {
     /// The finding as text, with markers, thread header and the empty line after it.
     fn finding(&mut self, burst: &mut Burst, record: &ErrorRecord) {
         let markers = self.options().error_markers.clone();
-        if let Some((begin, _)) = &markers {
+        if let Some((begin, _)) = markers.as_ref().filter(|(begin, _)| !begin.is_empty()) {
             burst.user(begin);
         }
         if record.thread != self.last_thread {
@@ -366,7 +366,7 @@ impl Reporter {
         }
         burst.users(text::finding(record, &self.options().frames));
         burst.user("");
-        if let Some((_, end)) = &markers {
+        if let Some((_, end)) = markers.as_ref().filter(|(_, end)| !end.is_empty()) {
             burst.user(end);
         }
     }

@@ -151,6 +151,7 @@ impl FramePattern {
         match self {
             FramePattern::AnyFrames => true,
             FramePattern::Function(glob) => function_matches(glob, frame),
+            FramePattern::Object(glob) if frame.replaced => REPLACEMENTS.iter().any(|path| pattern::matches(glob, path)),
             FramePattern::Object(glob) => pattern::matches(glob, frame.object_text().as_deref().unwrap_or("???")),
             FramePattern::Source { file, line } => {
                 let name = if file.contains('/') { frame.full_path() } else { frame.file_name().map(str::to_string) };
@@ -159,6 +160,10 @@ impl FramePattern {
         }
     }
 }
+
+/// Where rules that were written for Valgrind expect the functions that it replaces. `obj:*/libc.so*` must not mean every `malloc`.
+const REPLACEMENTS: [&str; 2] =
+    ["/usr/lib/valgrind/vgpreload_memcheck-amd64-linux.so", "/usr/libexec/valgrind/vgpreload_memcheck-amd64-linux.so"];
 
 /// Names are compared raw. A rule may or may not give the symbol version (`pthread_create@@GLIBC_2.34`), and old files call
 /// everything under `main` `(below main)`.
@@ -294,6 +299,18 @@ mod tests {
         ] {
             assert_eq!(hits(&format!("{{\nn\nMemcheck:Cond\n{frames}\n}}\n"), &record), expected, "{frames}");
         }
+    }
+
+    #[test]
+    fn replaced_functions_are_not_in_the_library_that_they_replace() {
+        let malloc = Frame { replaced: true, ..library_frame(1, "malloc", "/lib/libc.so.6") };
+        let stack = Stack(vec![malloc, frame(2, "make", "table.c", 7), frame(3, "main", "table.c", 21)]);
+        let found = |frames: &str| {
+            rules(&format!("{{\nn\nMemcheck:Leak\n{frames}\n}}\n")).find(&ErrorKind::Leak(LeakKind::Definite), &stack).is_some()
+        };
+        assert!(!found("...\nobj:*/libc.so*"), "it would hide every leak");
+        assert!(found("obj:*vgpreload_memcheck*\nobj:/bin/prog"));
+        assert!(found("fun:malloc\nfun:make"));
     }
 
     #[test]
