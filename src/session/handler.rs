@@ -10,7 +10,7 @@ use memcheck_report::suppress::pattern;
 use memcheck_tracer::{Ending, FatalSignal, Handler, Process, ThreadInfo};
 
 use super::exit::{INTERNAL_FAILURE, Verdict};
-use super::{Session, Watched, configure, requests, stacks, texts};
+use super::{Session, Watched, configure, descriptors, requests, stacks, texts};
 
 /// No run counts further: the reporter stops at ten million.
 const MAX_COUNT: u64 = 10_000_001;
@@ -89,6 +89,9 @@ impl Handler for Session {
             return;
         }
         self.count_repeats(process, &memcheck_tracer::traps::repeats(process, report));
+        if let Some(watched) = self.of(process) {
+            descriptors::report(watched, process, report);
+        }
         self.report_heap(process, thread, report);
         self.conclude(process.pid(), ending);
     }
@@ -116,6 +119,18 @@ impl Handler for Session {
 
     fn leak_check(&mut self, process: &Process, mode: u64, report: &ExitReport) {
         self.report_leaks_now(process, mode, report);
+    }
+
+    fn command(&mut self, process: &Process, is_option: bool, text: &str, report: &ExitReport) -> bool {
+        if !is_option {
+            let mode = requests::leak_command(text);
+            mode.inspect(|mode| self.report_leaks_now(process, *mode, report));
+            return mode.is_some();
+        }
+        if let Some(watched) = self.of(process) {
+            watched.reporter.change_option(text.trim());
+        }
+        true
     }
 
     fn leak_counts(&mut self, process: &Process, blocks: bool) -> [u64; 4] {

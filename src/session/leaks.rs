@@ -62,8 +62,8 @@ impl Check {
 impl Session {
     /// Heap summary and leak search at the end. `exiting`: the thread that ends the process; its registers are no roots.
     pub(super) fn report_heap(&mut self, process: &Process, exiting: &ThreadInfo, report: &ExitReport) {
-        let options = &self.output.options;
         let Some(watched) = self.watched.get_mut(&process.pid()) else { return };
+        let options = &watched.reporter.options().clone();
         if report.allocs == 0 && report.allocator_seen == 0 && !watched.modules.allocator_seen {
             if !options.is_quiet() && !options.xml {
                 watched.reporter.message(&[
@@ -76,7 +76,7 @@ impl Session {
             return;
         }
         let wants_search = watched.reporter.heap_summary(&HeapSummary {
-            in_use: Tally::new(report.bytes_in_use, report.block_count),
+            in_use: Tally::new(report.bytes_in_use, report.blocks_in_use),
             allocs: report.allocs,
             frees: report.frees,
             allocated_bytes: report.bytes_allocated,
@@ -89,9 +89,9 @@ impl Session {
 
     /// Client request: check for leaks now.
     pub(super) fn report_leaks_now(&mut self, process: &Process, mode: u64, report: &ExitReport) {
-        let options = &self.output.options;
-        if let (Some(watched), true) = (self.watched.get_mut(&process.pid()), options.leak_check != LeakCheck::No) {
-            check_leaks(watched, options, process, None, report, Check::requested(mode));
+        if let Some(watched) = self.watched.get_mut(&process.pid()) {
+            let options = watched.reporter.options().clone();
+            check_leaks(watched, &options, process, None, report, Check::requested(mode));
         }
     }
 }

@@ -15,6 +15,7 @@
 //! - [`stacks`]     code addresses become stacks
 //! - [`records`]    a fact of the runtime becomes a finding; [`describe`] says what an address is
 //! - [`requests`]   what the program asks; functions it calls at its end
+//! - [`descriptors`] what is open at the end
 //! - [`leaks`]      the heap at the end; [`resident`] finds the memory worth searching
 //! - [`exit`]       death by signal, the last lines, memcheck's own exit code
 //!
@@ -23,6 +24,7 @@
 
 mod configure;
 mod describe;
+mod descriptors;
 mod exit;
 mod handler;
 mod leaks;

@@ -51,6 +51,9 @@ pub enum Trap {
     Freeze = 20,
     /// The program sends SIGKILL to itself: answered like `SafePoint` with a signal that kills.
     KillSelf = 21,
+    /// Client request in words (0 a command of the debugger, 1 an option; address, length, r10 = address of [`ExitReport`]); rax = 1
+    /// if it was understood.
+    Command = 22,
 }
 
 /// Kinds of errors.
@@ -220,6 +223,20 @@ pub struct ExitReport {
     /// [`Repeat`] array.
     pub repeats: u64,
     pub repeat_count: u64,
+    /// Blocks that are no chunks of the program's own pools; `bytes_in_use` is their sum.
+    pub blocks_in_use: u64,
+    /// [`OpenedFd`] array, with `--track-fds`.
+    pub descriptors: u64,
+    pub descriptor_count: u64,
+}
+
+/// Where a descriptor was opened that may be open at the end.
+#[repr(C)]
+#[derive(Clone, Copy, Default, Debug)]
+pub struct OpenedFd {
+    pub fd: i32,
+    /// Depot id.
+    pub stack: u32,
 }
 
 /// The tracer's answer to `Mapped`: the function at `addr` is to be replaced.

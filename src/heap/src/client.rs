@@ -322,10 +322,10 @@ pub fn discard_block(index: u64) -> bool {
     client.named.get_mut(index as usize).and_then(Option::take).is_some()
 }
 
-/// Every declared block, in order of address.
-pub fn for_each(mut visit: impl FnMut(u64, &Marked)) {
+/// Every declared block, in order of address, and whether it is a chunk of a pool.
+pub fn for_each(mut visit: impl FnMut(u64, bool, &Marked)) {
     if USED.load(Relaxed) {
-        CLIENT.lock().marked.iter().for_each(|(key, marked)| visit(key.0, marked));
+        CLIENT.lock().marked.iter().for_each(|(key, marked)| visit(key.0, key.1 != 0, marked));
     }
 }
 

@@ -17,10 +17,20 @@ static MAPPED: Lock<u64> = Lock::new(0);
 struct List {
     len: u64,
     mapped: u64,
+    /// Of those that are in no pool of the program.
     bytes: u64,
+    blocks: u64,
 }
 
 impl List {
+    /// One more block in use. A chunk of a pool lies in memory that is counted already: `None`.
+    fn count(&mut self, size: Option<u64>) {
+        if let Some(size) = size {
+            self.bytes = self.bytes.wrapping_add(size);
+            self.blocks += 1;
+        }
+    }
+
     /// Append; silently full when memory is exhausted.
     fn push(&mut self, block: LiveBlock) {
         let end = (self.len + 1) * SIZE;
@@ -33,7 +43,6 @@ impl List {
         // SAFETY: mapped above; only the holder of the lock writes here.
         unsafe { ((LIVE + self.len * SIZE) as *mut LiveBlock).write(block) };
         self.len += 1;
-        self.bytes = self.bytes.wrapping_add(block.size);
     }
 }
 
@@ -41,10 +50,11 @@ impl List {
 /// The list stays valid until the next call. Other threads should stand still.
 pub fn report(out: &mut ExitReport) {
     let mut mapped = MAPPED.lock();
-    let mut list = List { len: 0, mapped: *mapped, bytes: 0 };
+    let mut list = List { len: 0, mapped: *mapped, bytes: 0, blocks: 0 };
     let mut declared = alloc::vec::Vec::new();
-    client::for_each(|addr, m| {
+    client::for_each(|addr, in_pool, m| {
         declared.push(LiveBlock { addr, size: m.size, stack: m.stack, family: Family::Custom as u32 });
+        list.count(if in_pool { None } else { Some(m.size) });
     });
     let mut declared = declared.into_iter().peekable();
     map::for_each(spans::used_units(), |record| {
@@ -52,6 +62,7 @@ pub fn report(out: &mut ExitReport) {
             return;
         }
         let b = record.block();
+        list.count(Some(b.size));
         while let Some(marked) = declared.next_if(|m| m.addr < b.addr) {
             list.push(marked);
         }
@@ -61,7 +72,7 @@ pub fn report(out: &mut ExitReport) {
     *mapped = list.mapped;
     out.blocks = LIVE;
     out.block_count = list.len;
-    out.bytes_in_use = list.bytes;
+    (out.bytes_in_use, out.blocks_in_use) = (list.bytes, list.blocks);
     (out.allocs, out.frees, out.bytes_allocated) = cache::totals();
 }
 

@@ -28,6 +28,7 @@ extern crate std;
 pub mod action;
 pub mod call;
 pub mod check;
+pub mod descriptors;
 pub mod hooks;
 pub mod limits;
 pub mod proc_files;
@@ -54,6 +55,9 @@ use memcheck_rt::sys;
 pub fn init(config: &Config) {
     call::set_undef(config.undef_value_errors != 0);
     virtualise::set_personality(config.personality);
+    if config.track_fds != 0 {
+        descriptors::init();
+    }
     space::init(config);
 }
 
@@ -105,6 +109,7 @@ pub fn after(ctx: &mut ThreadContext, result: i64) {
     };
     let mut call = Call::new(ctx, phase, result);
     row::run(&mut call, row.rules);
+    descriptors::note(&call, number);
 }
 
 /// Errors as the kernel returns them.

@@ -56,8 +56,10 @@ pub struct Ledger {
     pub contexts: Vec<Context>,
     fine: HashMap<Key, usize>,
     coarse: HashMap<Key, usize>,
-    /// Findings shown, leak records included.
+    /// Findings shown, without leak records: a program with many leaks must not silence its errors.
     shown: u64,
+    /// Leak records that count as errors.
+    leaks: u64,
     /// Unsuppressed findings counted, leak records included; the number of the error summary.
     errors: u64,
     suppressed: u64,
@@ -80,7 +82,7 @@ impl Ledger {
     pub fn totals(&self) -> ErrorTotals {
         ErrorTotals {
             errors: self.errors,
-            contexts: self.shown,
+            contexts: self.shown + self.leaks,
             suppressed: self.suppressed,
             suppressed_contexts: self.suppressed_contexts,
         }
@@ -141,7 +143,7 @@ impl Ledger {
             self.suppressed_contexts += 1;
         } else {
             self.errors += 1;
-            self.shown += 1;
+            self.leaks += 1;
         }
     }
 

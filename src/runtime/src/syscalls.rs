@@ -184,5 +184,7 @@ pub fn exit_report(status: i32) {
     let mut repeats = alloc::vec![Repeat::default(); 2048];
     out.repeat_count = report::take_repeats(&mut repeats) as u64;
     out.repeats = repeats.as_ptr() as u64;
+    let descriptors = memcheck_kernel::descriptors::opened();
+    (out.descriptors, out.descriptor_count) = (descriptors.as_ptr() as u64, descriptors.len() as u64);
     report::trap(Trap::Exit, status as u64, core::ptr::from_ref(&out) as u64, 0, 0);
 }

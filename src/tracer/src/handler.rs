@@ -66,6 +66,11 @@ pub trait Handler {
     fn print(&mut self, process: &Process, thread: &ThreadInfo, text: &[u8], backtrace: bool) {}
     /// Client request: check for leaks now. All other threads are stopped.
     fn leak_check(&mut self, process: &Process, mode: u64, report: &ExitReport) {}
+    /// Client request: an option to set from now on, or a command of the debugger. All other threads are stopped. The answer: was it
+    /// understood?
+    fn command(&mut self, process: &Process, is_option: bool, text: &str, report: &ExitReport) -> bool {
+        false
+    }
     /// Client request: sums of the last leak check, in blocks or bytes: definite and indirect, possible, reachable, suppressed.
     fn leak_counts(&mut self, process: &Process, blocks: bool) -> [u64; 4] {
         [0; 4]

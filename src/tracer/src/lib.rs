@@ -12,7 +12,7 @@
 //! - [`memory`], [`maps`], [`signals`], [`process`]  what can be known about a process
 //! - [`inject`]   the runtime into the program
 //! - [`run`]      the event loop; [`traps`] and [`deliver`] are its two large branches
-//! - [`handler`]  what the session is told
+//! - [`handler`]  what the session is told; [`sockets`] what a descriptor is
 //!
 //! Nothing here is hot: a stop costs tens of microseconds, so there are few of them. Deliberately absent: names, reports, leaks,
 //! options — the session's work — and any knowledge of what the runtime does between two traps.
@@ -29,6 +29,7 @@ pub mod process;
 pub mod resolve;
 pub mod run;
 pub mod signals;
+pub mod sockets;
 pub mod tracee;
 pub mod traps;
 

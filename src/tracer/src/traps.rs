@@ -26,7 +26,7 @@ const MAX_REPEATS: u64 = 1 << 20;
 /// Bytes of the answer to `SourceLine`.
 const SOURCE_LINE: usize = 64;
 
-const ALL: [Trap; 21] = [
+const ALL: [Trap; 22] = [
     Trap::Ready,
     Trap::Mapped,
     Trap::Unmapped,
@@ -48,6 +48,7 @@ const ALL: [Trap; 21] = [
     Trap::SourceLine,
     Trap::Freeze,
     Trap::KillSelf,
+    Trap::Command,
 ];
 
 /// The trap with this code.
@@ -79,6 +80,17 @@ impl Tracer<'_> {
                     handler.leak_check(process, regs.rdi, &process.memory.value::<ExitReport>(regs.rsi).unwrap_or_default());
                 }
                 self.answer(pid, stopped, regs, 0)?;
+                self.release_world(pid, handler);
+                return Ok(());
+            }
+            Trap::Command => {
+                self.stop_world(pid, tid, handler);
+                let answer = self.processes.get(&pid).is_some_and(|process| {
+                    let report = process.memory.value::<ExitReport>(regs.r10).unwrap_or_default();
+                    let text = process.memory.bytes(regs.rsi, regs.rdx, MAX_TEXT);
+                    handler.command(process, regs.rdi == 1, &String::from_utf8_lossy(&text), &report)
+                });
+                self.answer(pid, stopped, regs, answer.into())?;
                 self.release_world(pid, handler);
                 return Ok(());
             }
@@ -247,7 +259,14 @@ fn simple(process: &mut Process, tid: i32, trap: Trap, regs: &Regs, handler: &mu
         }
         // The kernel has all other actions and is asked for them.
         Trap::Action => process.ignores_sigtrap = rdi == libc::SIGTRAP as u64 && rsi == libc::SIG_IGN as u64,
-        Trap::SafePoint | Trap::SigReturn | Trap::Exit | Trap::LeakCheck | Trap::Internal | Trap::Freeze | Trap::KillSelf => {}
+        Trap::SafePoint
+        | Trap::SigReturn
+        | Trap::Exit
+        | Trap::LeakCheck
+        | Trap::Internal
+        | Trap::Freeze
+        | Trap::KillSelf
+        | Trap::Command => {}
     }
     0
 }

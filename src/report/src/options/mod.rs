@@ -281,6 +281,35 @@ pub fn parse(argv0: &OsStr, args: &[OsString], env: &dyn Env) -> Result<Invocati
     Ok(Invocation::Run(Box::new(Run { options, command: command.to_vec(), given: given.to_vec(), notes })))
 }
 
+/// Options that a program may set for itself while it runs: those that only reports depend on.
+const CHANGEABLE: [&str; 14] = [
+    "leak-check",
+    "leak-resolution",
+    "show-leak-kinds",
+    "errors-for-leak-kinds",
+    "show-reachable",
+    "show-possibly-lost",
+    "leak-check-heuristics",
+    "error-limit",
+    "gen-suppressions",
+    "show-error-list",
+    "exit-on-first-error",
+    "show-below-main",
+    "quiet",
+    "verbose",
+];
+
+/// Sets one option of a run in progress.
+pub fn change(options: &mut Options, word: &str) -> Result<(), UsageError> {
+    let voice = Voice::Tool("valgrind");
+    let name = word.trim_start_matches('-').split('=').next().unwrap_or(word);
+    let is_changeable = CHANGEABLE.contains(&name) || ["-q", "-v", "-s"].contains(&word);
+    if !is_changeable || apply(options, &[OsString::from(word)], voice)?.is_some() {
+        return Err(UsageError::unknown_option(voice, word));
+    }
+    Ok(())
+}
+
 /// Applies the words of a file or variable. Where another tool's newer options may occur, each word stands or falls alone.
 fn apply_source(options: &mut Options, source: &sources::Source, voice: Voice, notes: &mut Vec<String>) -> Result<(), UsageError> {
     if !source.lenient || options.compat {

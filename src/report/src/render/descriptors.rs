@@ -37,6 +37,7 @@ impl OpenDescriptor {
         match &self.descriptor {
             Descriptor::File(None) => format!("Open file descriptor {}:", self.number),
             Descriptor::File(Some(name)) => format!("Open file descriptor {}: {name}", self.number),
+            Descriptor::Socket { family, ends } if ends.is_empty() => format!("Open {family} socket {}:", self.number),
             Descriptor::Socket { family, ends } => {
                 format!("Open {family} socket {}: {ends}", self.number)
             }

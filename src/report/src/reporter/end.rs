@@ -6,7 +6,7 @@
 use super::Reporter;
 use crate::dedup::Context;
 use crate::error::{ErrorKind, LeakKind};
-use crate::leak::{self, LeakSearch, LeakTotals, LossRecord};
+use crate::leak::{self, LeakSearch, LeakTotals, LossRecord, Tally};
 use crate::names::{Names, Unnamed};
 use crate::options::{LeakCheck, ReportFormat, TrackFds};
 use crate::render::descriptors::{self, OpenDescriptor};
@@ -112,7 +112,8 @@ impl Reporter {
             self.ledger.count_leak(hidden_by.is_some());
         }
         if let Some(rule) = hidden_by {
-            self.rules.count_leak(rule, loss.direct);
+            let all = Tally { bytes: loss.direct.bytes + loss.indirect_bytes, ..loss.direct };
+            self.rules.count_leak(rule, all);
             totals.suppressed.add(loss.direct);
             return;
         }

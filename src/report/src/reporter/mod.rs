@@ -28,7 +28,7 @@ use crate::dedup::{Ledger, Notice, Verdict};
 use crate::error::{ErrorKind, ErrorRecord};
 use crate::frame::{Stack, without_recursion};
 use crate::leak::LeakTotals;
-use crate::options::{GenSuppressions, Options, ReportFormat, UsageError};
+use crate::options::{self, GenSuppressions, Options, ReportFormat, UsageError};
 use crate::render::text::{self, Burst};
 use crate::render::{FatalSignal, ProcessStart, github, json, sarif, xml};
 use crate::suppress::Suppressions;
@@ -64,6 +64,8 @@ pub struct Reporter {
     /// The user said "never ask again".
     asks: bool,
     leaks_before: Option<LeakTotals>,
+    /// Options as the program has changed them for itself.
+    changed: Option<Box<Options>>,
     /// A section of the end was printed: the next one follows without an empty line of its own.
     ending: bool,
     finished: bool,
@@ -85,6 +87,7 @@ impl Reporter {
             silent: false,
             asks,
             leaks_before: None,
+            changed: None,
             ending: false,
             finished: false,
         };
@@ -112,7 +115,20 @@ impl Reporter {
     }
 
     pub fn options(&self) -> &Options {
-        &self.run.options
+        self.changed.as_deref().unwrap_or(&self.run.options)
+    }
+
+    /// The program sets an option for itself, from now on.
+    pub fn change_option(&mut self, word: &str) {
+        let mut options = self.options().clone();
+        match options::change(&mut options, word) {
+            Ok(()) => {
+                let name = word.split('=').next().unwrap_or(word);
+                self.message(&[format!("Handling new value {word} for option {name}")]);
+                self.changed = Some(Box::new(options));
+            }
+            Err(error) => self.message(&[format!("Warning: {}: not changed", error.headline())]),
+        }
     }
 
     pub fn pid(&self) -> u32 {
@@ -147,6 +163,7 @@ impl Reporter {
             silent: self.options().child_silent_after_fork,
             asks: self.asks,
             leaks_before: self.leaks_before,
+            changed: self.changed.clone(),
             ending: false,
             finished: false,
         };
@@ -167,6 +184,7 @@ impl Reporter {
             client_line_ended: true,
             silent: false,
             leaks_before: None,
+            changed: None,
             ..self
         };
         next.banner();
