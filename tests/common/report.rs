@@ -134,6 +134,7 @@ fn classify(line: &str) -> Option<(&'static str, String)> {
         ("Mismatched free() / delete", "mismatched-free"),
         ("Uninitialised byte(s) found during client check", "user"),
         ("Unaddressable byte(s) found during client check", "user-unaddressable"),
+        ("Illegal memory pool address", "mempool"),
         ("realloc() with size 0", "realloc-zero"),
         ("Invalid alignment value", "bad-alignment"),
         ("Mismatched new/delete", "mismatched-size"),

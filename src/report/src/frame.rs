@@ -152,6 +152,14 @@ pub fn without_recursion(addresses: &[u64], reach: usize) -> Vec<usize> {
 /// Start-up code that called `main`; printed as `(below main)`.
 const BELOW_MAIN: [&str; 4] = ["__libc_start_main", "__libc_start_call_main", "generic_start_main", "_start"];
 
+/// A path as it may stand in a line: a terminal must not obey it, a reader must not see two lines.
+fn printable(path: &str) -> Cow<'_, str> {
+    if !path.contains(char::is_control) {
+        return Cow::Borrowed(path);
+    }
+    path.chars().map(|c| if c.is_control() { c.escape_unicode().to_string() } else { c.to_string() }).collect()
+}
+
 /// How frames are written: the part of the options that `describe` needs.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct FrameStyle {
@@ -204,7 +212,10 @@ impl FrameStyle {
         match (name, self.file(frame), frame.line) {
             (name, Some(file), Some(line)) => push(&[name.unwrap_or("???"), " (", &file, ":", &line.to_string(), ")"]),
             (None, _, _) if frame.object.is_none() => push(&["???"]),
-            (name, _, _) => push(&[name.unwrap_or("???"), " (in ", frame.object_text().as_deref().unwrap_or("???"), ")"]),
+            (name, _, _) => {
+                let object = frame.object_text();
+                push(&[name.unwrap_or("???"), " (in ", &object.as_deref().map_or(Cow::Borrowed("???"), printable), ")"]);
+            }
         }
     }
 

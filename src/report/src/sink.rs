@@ -10,7 +10,7 @@
 //!
 //! A file that *this run* has written before is appended to when it is opened again: the process id survives exec, and the
 //! findings before it must not be lost. Files of earlier runs are truncated. A destination that fails (full disk, reader
-//! gone) costs one line on stderr; the run goes on, and later writes are tried again.
+//! gone) costs one line on stderr, and what could not be written goes there; the run goes on, and later writes are tried again.
 //!
 //! Nothing else in this crate writes anywhere. All descriptors are close-on-exec, so the traced program never sees them; that
 //! program is another process, so it can close its own stderr without silencing ours.
@@ -101,11 +101,14 @@ impl Sink {
         }
         let mut inner = lock(&self.inner);
         let noun = inner.noun;
-        if let Err(failure) = inner.target.write(burst.as_bytes())
-            && !std::mem::replace(&mut inner.complained, true)
-        {
+        if let Err(failure) = inner.target.write(burst.as_bytes()) {
             // Nobody is left to tell if stderr fails too.
-            let _ = writeln!(io::stderr(), "memcheck: cannot write to the {noun} destination: {failure}; going on without it");
+            let mut stderr = io::stderr().lock();
+            if !std::mem::replace(&mut inner.complained, true) {
+                let reason = io_reason(&failure);
+                let _ = writeln!(stderr, "memcheck: cannot write to the {noun} destination: {reason}; what cannot be written follows here");
+            }
+            let _ = stderr.write_all(burst.as_bytes());
         }
     }
 

@@ -64,8 +64,22 @@ fn parse_line(line: &[u8]) -> Option<Map> {
         offset: u64::from_str_radix(offset, 16).ok()?,
         device: (u32::from_str_radix(major, 16).ok()?, u32::from_str_radix(minor, 16).ok()?),
         inode: inode.parse().ok()?,
-        path: OsString::from_vec(path.to_vec()),
+        path: OsString::from_vec(with_newlines(path)),
     })
+}
+
+/// The kernel writes a newline in a path as `\012`.
+fn with_newlines(path: &[u8]) -> Vec<u8> {
+    const NEWLINE: &[u8] = b"\\012";
+    let mut out = Vec::with_capacity(path.len());
+    let mut rest = path;
+    while let Some(at) = rest.windows(NEWLINE.len()).position(|part| part == NEWLINE) {
+        out.extend_from_slice(&rest[..at]);
+        out.push(b'\n');
+        rest = &rest[at + NEWLINE.len()..];
+    }
+    out.extend_from_slice(rest);
+    out
 }
 
 /// The entries of the auxiliary vector that say where the kernel put the program. 0 = absent.
@@ -166,6 +180,7 @@ not a line
         );
         assert_eq!((maps[3].path.len(), maps[3].inode), (0, 0));
         assert!(maps[7].shared);
+        assert_eq!(with_newlines(b"/a\\012b\\13"), b"/a\nb\\13");
         assert_eq!(maps[7].path, "/usr/lib/ld.so (deleted)");
     }
 
