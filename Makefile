@@ -42,7 +42,7 @@ lint:
 bench: build ## costs against native and Valgrind; see benches/bench.rs for arguments
 	cargo bench --bench bench -- $(BENCH)
 
-compare: build ## where reports differ from Valgrind's, over all fixtures
+compare: build ## where reports differ from Valgrind's, over all fixtures; COMPARE="dir word…": over others
 	python3 benches/compare.py $(COMPARE)
 
 install:

@@ -3,6 +3,7 @@
 
     benches/compare.py                      every fixture
     benches/compare.py access free/stack    fixtures whose path contains one of the words
+    benches/compare.py some/directory       every program in it (.c, .cpp, .rs; directives as in fixtures, if any)
     benches/compare.py -- ls -l /usr        one command
 
 Compared: headlines, stacks (as far as they lie in named source files), what an address is, leak records, the two summaries and the exit
@@ -72,7 +73,9 @@ def run(tool, options, command, cwd):
     log = os.path.join(cwd, "log")
     with open(log, "w"):
         pass
-    argv = [tool, "--leak-check=full", "--show-leak-kinds=all", f"--log-file={log}", *options, *command]
+    # memcheck names origins unasked.
+    origins = [] if "--undef-value-errors=no" in options else ["--track-origins=yes"]
+    argv = [tool, "--leak-check=full", "--show-leak-kinds=all", *origins, f"--log-file={log}", *options, *command]
     try:
         code = subprocess.run(argv, cwd=cwd, stdin=subprocess.DEVNULL, stdout=subprocess.PIPE, stderr=subprocess.DEVNULL, timeout=LIMIT)
         status = f"exit {code.returncode}"
@@ -121,13 +124,23 @@ def directives(path):
     return values
 
 
-def fixtures(words):
-    for folder, _, files in sorted(os.walk(os.path.join(ROOT, "fixtures"))):
+def programs(top):
+    for folder, _, files in sorted(os.walk(top)):
         for file in sorted(files):
-            path = os.path.join(folder, file)
-            name = os.path.relpath(path, os.path.join(ROOT, "fixtures"))
-            if file.endswith((".c", ".cpp", ".rs")) and (not words or any(word in name for word in words)):
+            if file.endswith((".c", ".cpp", ".rs")):
+                path = os.path.join(folder, file)
+                yield os.path.relpath(path, top), path
+
+
+def chosen(words):
+    directories = [word for word in words if os.path.isdir(word)]
+    words = [word for word in words if word not in directories]
+    if words or not directories:
+        for name, path in programs(os.path.join(ROOT, "fixtures")):
+            if not words or any(word in name for word in words):
                 yield name, path
+    for directory in directories:
+        yield from programs(directory)
 
 
 def main(args):
@@ -139,7 +152,7 @@ def main(args):
         if command:
             return compare(command[0], args, command, work)
         same = different = 0
-        for name, path in fixtures(args):
+        for name, path in chosen(args):
             given = directives(path)
             exe = os.path.join(work, "program")
             compiler = {"cpp": "g++", "rs": "rustc"}.get(path.rsplit(".", 1)[1], "gcc")
