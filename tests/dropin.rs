@@ -587,3 +587,36 @@ fn programs_check_for_leaks_whenever_they_like() {
         }
     }
 }
+
+/// Files in the manner of those that GLib, Python and Qt ship: tabs, comments, other tools, no blank after a colon, `...` at the end.
+const SHIPPED: &[&str] = &[
+    "# GLib\n#\n\n{\n\tgnutls-init-calloc\n\tMemcheck:Leak\n\tmatch-leak-kinds:reachable\n\tfun:calloc\n\t...\n\tfun:gtls_gnutls_init\n}\n\
+     # types are never freed\n{\n\tg-type-register-static\n\tMemcheck:Leak\n\tmatch-leak-kinds:possible,reachable\n\tfun:malloc\n\t...\n\
+     \tfun:g_type_register_static\n}\n",
+    "###{\n###   ADDRESS_IN_RANGE/Invalid read of size 4\n###   Memcheck:Addr4\n###   fun:address_in_range\n###}\n\n{\n   ADDRESS_IN_RANGE/x\n   \
+     Memcheck:Value8\n   fun:address_in_range\n}\n{\n   Generic ld leaks\n   Memcheck:Leak\n   obj:/lib/ld-2.4.so\n   obj:/lib/ld-2.4.so\n}\n{\n   \
+     GDBM problems, see test_gdbm\n   Memcheck:Param\n   write(buf)\n   fun:write\n   fun:gdbm_open\n}\n",
+    "{\n   X on SUSE11 writev uninit padding\n   Memcheck:Param\n   writev(vector[...])\n   fun:writev\n   obj:*/libQt?Core.so*\n   ...\n}\n{\n   races\n   \
+     Helgrind:Race\n   fun:_ZN6QMutex*\n   obj:*\n}\n{\n   drd\n   drd:ConflictingAccess\n   ...\n   fun:_ZN10QMutexPool*\n}\n{\n   core\n   \
+     CoreError:FdNotClosed\n   fun:open\n}\n{\n   both\n   Helgrind,Memcheck:Addr1\n   src:faulty.c:4\n   ...\n}\n",
+];
+
+#[test]
+fn files_that_projects_ship_load_unchanged() {
+    let dir = common::scratch("dropin-shipped");
+    compile(&dir, "faulty", FAULTY, &[]);
+    let mut run =
+        valgrind(&dir).args(["-s", "--show-unused-suppressions=yes"].iter().filter(|word| !common::testing_reference() || word.len() == 2));
+    for (number, text) in SHIPPED.iter().enumerate() {
+        let file = format!("shipped{number}.supp");
+        std::fs::write(dir.join(&file), text).expect("a file");
+        run = run.arg(format!("--suppressions={file}"));
+    }
+    let outcome = run.arg("./faulty").finish("run");
+    assert_eq!(outcome.ended, Ended::Code(0), "{}", outcome.err());
+    let text = outcome.err();
+    assert!(text.contains("ERROR SUMMARY: 0 errors from 0 contexts (suppressed: 1 from 1)"), "{text}");
+    assert!(text.contains("used_suppression:      1 both shipped2.supp:"), "{text}");
+    let unused = text.lines().filter(|line| line.contains("shipped1.supp")).count();
+    assert!(unused == 3 || common::testing_reference(), "three of Python's rules hid nothing: {text}");
+}
