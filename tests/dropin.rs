@@ -303,8 +303,9 @@ fn xml_is_whole_however_a_program_ends() {
         ("F", Ended::Code(3), None, None),
     ] {
         let xml = format!("{how}.xml");
-        let outcome =
-            valgrind(&dir).args(["--xml=yes", &format!("--xml-file={xml}"), "--child-silent-after-fork=yes"]).args(["./ends", how]);
+        let outcome = valgrind(&dir)
+            .args(["--xml=yes", &format!("--xml-file={xml}"), "--child-silent-after-fork=yes", "--show-leak-kinds=definite"])
+            .args(["./ends", how]);
         assert_eq!(outcome.finish(how).ended, ended, "{how}");
         let read = Run::new("python3", &dir).args(["reader.py", &xml]).finish("reader");
         assert_eq!(read.ended, Ended::Code(0), "{how}: {}", read.err());
