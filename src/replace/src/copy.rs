@@ -201,6 +201,9 @@ fn move_origins(dst: u64, src: u64, n: u64) {
             let mut tag = get::<u32>((from & !3) + ORIGIN_DISTANCE);
             if tag == 0 {
                 tag = *born.get_or_insert_with(|| crate::call::origin_of(from));
+            } else if tag & 3 == 0 {
+                // A distance, which means something at that place only.
+                tag = crate::call::origin_of(from);
             }
             put(word + ORIGIN_DISTANCE, tag);
         }

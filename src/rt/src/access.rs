@@ -31,6 +31,19 @@ pub fn below_stack(ctx: &ThreadContext, sp: u64, addr: u64) -> bool {
         && shadow::v(addr) == shadow::UNDEFINED
 }
 
+/// Is all of the range (of at most 56 bytes) surely addressable, and no return address in it? Says no too often, but is quick.
+#[inline]
+pub fn is_plain(ctx: &ThreadContext, sp: u64, addr: u64, len: u64) -> bool {
+    let end = addr.saturating_add(len);
+    if len > 56 || end >= PROGRAM_END - 64 || shadow::a_bits(addr) & ((1 << len) - 1) != 0 {
+        return false;
+    }
+    if addr >= ctx.stack_high || end <= ctx.stack_low {
+        return true;
+    }
+    addr >= sp.wrapping_sub(RED_ZONE) && !(addr & !7..end).step_by(8).any(callstack::is_mark)
+}
+
 /// First byte of the range that is not addressable.
 pub fn first_unaddressable(ctx: &ThreadContext, sp: u64, addr: u64, len: u64) -> Option<u64> {
     let end = addr.saturating_add(len);

@@ -180,6 +180,14 @@ pub fn first_a(addr: u64, len: u64) -> Option<u64> {
     None
 }
 
+/// A bits of the bytes from `addr` on, lowest first; 57 of them at least. `addr` must lie 64 bytes or more in front of `PROGRAM_END`.
+#[inline]
+pub fn a_bits(addr: u64) -> u64 {
+    debug_assert!(addr < PROGRAM_END - 64, "beyond the A range");
+    // SAFETY: eight bytes inside the A range.
+    unsafe { (a_ptr(addr & !7) as *const u64).read_unaligned() >> (addr & 7) }
+}
+
 /// Set (`true` = not addressable) or clear the A bits of a range.
 #[inline]
 pub fn set_a(addr: u64, len: u64, noaccess: bool) {

@@ -1,4 +1,4 @@
-//! The routines that translated code jumps to, and the ways back. All assembly of the runtime is here.
+//! The routines that translated code jumps to, and the ways back. All assembly of the runtime is here and in `leave`.
 //!
 //! Convention on entry from translated code: the program's registers are in the processor, except those that the comment names
 //! as spilled to `ctx.scratch` (fs-relative). Slots: 0 rcx, 1 rax, 2 address, 3 continue, 4 argument, 5 flags; 8.. are free for
@@ -69,7 +69,8 @@ macro_rules! save {
     };
 }
 
-/// Restore everything from `ctx.regs`; rbx is still the context. Comes to a safe point first if a signal waits.
+/// Restore everything from `ctx.regs`; rbx is still the context. Comes to a safe point first if a signal waits. popfq is slow, and needed
+/// only for the direction flag.
 macro_rules! restore {
     () => {
         "cmp dword ptr fs:[{pending}], 0
@@ -91,8 +92,16 @@ macro_rules! restore {
          movups xmm13, [rbx+{xsave}+208]
          movups xmm14, [rbx+{xsave}+224]
          movups xmm15, [rbx+{xsave}+240]
-         push fs:[{regs}+136]
-         popfq
+         mov rax, fs:[{regs}+136]
+         test eax, 0x400
+         jnz 97f
+         mov ecx, eax
+         shr ecx, 11
+         and ecx, 1
+         mov ah, al
+         add cl, 0x7f
+         sahf
+         96:
          mov rax, fs:[{regs}]
          mov rcx, fs:[{regs}+8]
          mov rdx, fs:[{regs}+16]
@@ -110,6 +119,10 @@ macro_rules! restore {
          mov r15, fs:[{regs}+120]
          mov rsp, fs:[{regs}+32]
          jmp fs:[{s3}]
+         97:
+         push fs:[{regs}+136]
+         popfq
+         jmp 96b
          99:
          call {safe_point}
          jmp 98b
@@ -237,9 +250,10 @@ pub extern "C" fn check() {
          cmp dword ptr [rip+{undef}], 0
          je 80b
          mov rax, fs:[{s3}]
-         movabs rcx, 0x9e3779b97f4a7c15
-         imul rcx, rax
-         shr rcx, 52
+         mov rcx, rax
+         shr rcx, 12
+         xor ecx, eax
+         and ecx, {known} - 1
          lea rdx, [rip+{entries}]
          cmp [rdx+rcx*8], rax
          jne 75f
@@ -258,7 +272,7 @@ pub extern "C" fn check() {
          sahf
          jmp {enter}
         ",
-        entries = sym crate::dirty::ENTRIES, bodies = const crate::dirty::KNOWN * 8, dirty = const memcheck_translate::SHADOW_REGS,
+        entries = sym crate::dirty::ENTRIES, bodies = const crate::dirty::KNOWN * 8, known = const crate::dirty::KNOWN, dirty = const memcheck_translate::SHADOW_REGS,
         undef = sym crate::startup::UNDEF, mark = const memcheck_abi::layout::RETURN_MARK, enter = sym enter_dirty,
         s1 = const S1, s2 = const S2, s3 = const S3, s4 = const S4, s5 = const S5, s8 = const S8, s9 = const S9, s10 = const S10,
         stack_high = const offset::STACK_HIGH, store = const memcheck_translate::STORE, slow = sym check_slow,
@@ -323,7 +337,7 @@ pub extern "C" fn dirty_branch() {
     naked_asm!(
         "mov rcx, fs:[{dirty}]
          jrcxz 5f
-         jmp {leave}
+         jmp {known}
          5: mov ecx, fs:[{target}+4]
          jrcxz 7f
          jmp {dispatch}
@@ -332,7 +346,7 @@ pub extern "C" fn dirty_branch() {
          jrcxz 6f
          jmp rcx
          6: jmp {dispatch}",
-        dirty = const memcheck_translate::SHADOW_REGS, leave = sym leave_dirty, target = const offset::TARGET,
+        dirty = const memcheck_translate::SHADOW_REGS, known = sym crate::leave::leave_known, target = const offset::TARGET,
         branch_table = const memcheck_abi::layout::TABLE_DISPLACEMENT, dispatch = sym dispatch,
     )
 }

@@ -22,16 +22,14 @@ use memcheck_abi::layout::{PROGRAM_END, RED_ZONE};
 use memcheck_kernel::space;
 use memcheck_rt::{access, callstack, context, report, shadow};
 use memcheck_semantics::{Complaint, ComplaintKind, Machine, Plan, Planner, Segment, ShadowRegs, Wide, lookahead, regs};
-use memcheck_translate::{LEAVE_CALL, LEAVE_RETURN, SHADOW_REGS, slot};
-
-/// Entries into dirty mode, and rules applied: for -v.
-pub static ENTERED: AtomicU64 = AtomicU64::new(0);
-pub static STEPS: AtomicU64 = AtomicU64::new(0);
+use memcheck_translate::{LEAVE_JUMP, Rule, SHADOW_REGS, slot};
 
 /// Registers that may carry a value over a call, by the ABI: everything but r11 and the flags.
 const CALL_KEEPS: u64 = !(1 << 11 | 1 << regs::FLAGS);
 /// Over a return: rax, rdx, the callee-saved ones, x87, xmm0 and xmm1.
 const RETURN_KEEPS: u64 = 1 | 1 << 2 | 1 << 3 | 1 << 4 | 1 << 5 | 0xf << 12 | 1 << regs::X87 | 3 << regs::VEC0;
+/// By `LEAVE_JUMP`..: what may carry a value over it.
+pub static KEEPS: [u64; 3] = [u64::MAX, CALL_KEEPS, RETURN_KEEPS];
 /// Into a replaced function: the callee-saved ones.
 pub const REPLACED_KEEPS: u64 = 1 << 3 | 1 << 4 | 1 << 5 | 0xf << 12;
 
@@ -42,6 +40,14 @@ pub fn shadow_regs(ctx: &ThreadContext) -> &'static mut ShadowRegs {
 }
 
 const _: () = assert!(size_of::<ThreadContext>() as i32 <= SHADOW_REGS, "the shadow registers lie behind the context");
+const _: () = {
+    use core::mem::offset_of;
+    use memcheck_translate::shadow_layout as layout;
+    assert!(offset_of!(ShadowRegs, dirty) == 0 && offset_of!(ShadowRegs, lazy) == layout::LAZY as usize);
+    assert!(offset_of!(ShadowRegs, gpr) == layout::GPR as usize && offset_of!(ShadowRegs, origin) == layout::ORIGIN as usize);
+    assert!(offset_of!(ShadowRegs, vec) == layout::VEC as usize && offset_of!(ShadowRegs, place) == layout::PLACE as usize);
+    assert!(regs::VEC0 == layout::VEC0 as usize);
+};
 const _: () = assert!(SHADOW_REGS as usize + size_of::<ShadowRegs>() <= 0x8000, "and in front of the fault record");
 
 /// Makes plans for the translator, into storage that lives as long as the code.
@@ -70,23 +76,34 @@ impl Default for Plans {
 }
 
 impl memcheck_translate::Shadow for Plans {
-    fn plan(&mut self, insn: &Instruction) -> (u64, u64) {
+    fn rule(&mut self, insn: &Instruction) -> Rule {
         let plan = self.planner.plan(insn);
         // `writes` names registers that are written whole; flags may be written in part.
-        let flags = u64::from(plan.flags_written != 0) << regs::FLAGS;
-        let mask = plan.reads | plan.writes | plan.address | flags;
+        let flags = 1 << regs::FLAGS;
+        let (some, all) = (plan.flags_written != 0, plan.flags_written == regs::ARITH);
+        let mut rule = Rule {
+            mask: plan.reads | plan.writes | plan.address | if some { flags } else { 0 },
+            reads: plan.reads | plan.address | if some && !all { flags } else { 0 },
+            address: plan.address,
+            writes: plan.writes | if all { flags } else { 0 },
+            quick: plan.defines_by_itself(),
+            loads: plan.mem.is_some_and(|m| m.read),
+            inline: true,
+            plan: 0,
+        };
         if self.used == CHUNK {
             self.storage.push(Box::new_uninit_slice(CHUNK));
             self.used = 0;
         }
-        let Some(chunk) = self.storage.last_mut() else { return (mask, 0) };
+        let Some(chunk) = self.storage.last_mut() else { return rule };
         let place = chunk[self.used].write(plan);
         self.used += 1;
-        (mask, core::ptr::from_mut(place) as u64)
+        rule.plan = core::ptr::from_mut(place) as u64;
+        rule
     }
 }
 
-/// Lookups that need no lock (`asm::check` makes the same one in `ENTRIES`): key -> (body, dead registers). Direct-mapped; a writer takes the key out first.
+/// Lookups that need no lock (`asm::check` makes the same one in `ENTRIES`, `asm::leave_known` in `TARGETS`): key -> (body, dead registers). Direct-mapped; a writer takes the key out first.
 #[repr(C)]
 pub struct Known {
     keys: [AtomicU64; KNOWN],
@@ -111,7 +128,7 @@ impl Known {
     }
 
     fn slot(key: u64) -> usize {
-        (key.wrapping_mul(0x9e37_79b9_7f4a_7c15) >> 52) as usize
+        (key ^ key >> 12) as usize % KNOWN
     }
 
     fn get(&self, key: u64) -> Option<Found> {
@@ -140,7 +157,7 @@ impl Known {
 }
 
 /// By program address, for `leave`; by host address of the check, for `enter`.
-static TARGETS: Known = Known::new();
+pub static TARGETS: Known = Known::new();
 pub static ENTRIES: Known = Known::new();
 
 /// Dirty translations were dropped.
@@ -169,10 +186,19 @@ fn stale(regs: &ShadowRegs) -> u64 {
     found
 }
 
+/// Look up the origins of those of `registers` that moved without them.
+pub fn settle(ctx: &ThreadContext, regs: &mut ShadowRegs, registers: u64) {
+    let mut left = regs.unsettled(registers);
+    while left != 0 {
+        let bit = left.trailing_zeros() as usize;
+        left &= left - 1;
+        regs.settle(bit, origin::of_range(ctx, regs.place_of(bit), 1));
+    }
+}
+
 /// A clean check met undefined bytes: go on at the same instruction in dirty code. Returns its host address.
 pub extern "C" fn enter() -> u64 {
     let ctx = context::current();
-    ENTERED.fetch_add(1, Ordering::Relaxed);
     let host = ctx.scratch[slot::CONTINUE as usize];
     shadow_regs(ctx).dirty = 0;
     if let Some((body, ..)) = ENTRIES.get(host) {
@@ -198,10 +224,8 @@ pub extern "C" fn leave() -> u64 {
     replaced::leave_dirty(ctx, regs);
     let argument = ctx.scratch[slot::ARGUMENT as usize] as u32;
     let written = u64::from(argument >> 8 & 0xffff) << regs::VEC0;
-    match argument & 0xff {
-        LEAVE_CALL => regs.dirty &= CALL_KEEPS & !(stale(regs) & !written),
-        LEAVE_RETURN => regs.dirty &= RETURN_KEEPS & !(stale(regs) & !written),
-        _ => {}
+    if argument & 0xff != LEAVE_JUMP {
+        regs.dirty &= KEEPS[argument as usize & 3] & !(stale(regs) & !written);
     }
     let known = TARGETS.get(target);
     if known.is_none()
@@ -228,10 +252,11 @@ pub extern "C" fn leave() -> u64 {
 
 /// Helper STEP: apply the rule of the plan at slot 2.
 pub fn step(ctx: &mut ThreadContext) {
-    STEPS.fetch_add(1, Ordering::Relaxed);
     // SAFETY: the translator put the address of a complete plan there.
     let plan = unsafe { &*(ctx.scratch[slot::ADDRESS as usize] as *const Plan) };
     let regs = shadow_regs(ctx);
+    let concerned = if matches!(plan.rule, memcheck_semantics::Rule::State(_)) { u64::MAX } else { plan.reads | plan.address };
+    settle(ctx, regs, concerned);
     let mut thread = Thread { ctx, reported: 0, silent: false };
     memcheck_semantics::run(plan, regs, &mut thread);
 }
@@ -346,6 +371,9 @@ impl Machine for Thread<'_> {
             return;
         }
         let sp = self.sp();
+        if access::is_plain(self.ctx, sp, addr, out.len() as u64) {
+            return;
+        }
         let excused = crate::check::excused(self.ctx, sp, self.ctx.regs.rip, addr, out.len() as u64);
         let mut bad = addr >= PROGRAM_END;
         for (i, v) in out.iter_mut().enumerate() {
@@ -368,7 +396,8 @@ impl Machine for Thread<'_> {
             return;
         }
         let sp = self.sp();
-        if access::first_unaddressable(self.ctx, sp, addr, v.len() as u64).is_none() {
+        if access::is_plain(self.ctx, sp, addr, v.len() as u64) || access::first_unaddressable(self.ctx, sp, addr, v.len() as u64).is_none()
+        {
             shadow::write_v(addr, v);
         } else {
             // A push writes below the stack pointer by its nature.

@@ -5,6 +5,7 @@
 //!
 //! ```text
 //! tag = depot id << 2 | kind        kind 1 heap, 2 stack, 3 client request
+//! word = tag, or a signed distance (kind 0, not 0) to another place that is to be asked: written by moves in translated code
 //! ```
 #![allow(unsafe_code, reason = "the origin shadow is reached by address arithmetic")]
 
@@ -16,6 +17,8 @@ use memcheck_rt::{callstack, context, depot};
 
 const HEAP: u32 = 1;
 const STACK: u32 = 2;
+/// Most moves that are followed backwards; places can come to refer to each other.
+const MOVES: usize = 64;
 
 fn word(addr: u64) -> *mut u32 {
     ((addr & !3) + ORIGIN_DISTANCE) as *mut u32
@@ -54,20 +57,25 @@ pub fn of_range(ctx: &ThreadContext, addr: u64, len: usize) -> u32 {
     if crate::startup::config().track_origins == 0 {
         return 0;
     }
-    let first = memcheck_rt::shadow::first_nonzero_v(addr, len as u64).unwrap_or(addr);
-    if covered(first) {
+    let mut at = memcheck_rt::shadow::first_nonzero_v(addr, len as u64).unwrap_or(addr);
+    for _ in 0..MOVES {
+        if !covered(at) {
+            break;
+        }
         // SAFETY: inside the origin range.
-        let tag = unsafe { *word(first) };
-        if tag != 0 && !owner::is_stale(ctx, first) {
-            return tag;
+        match unsafe { *word(at) } {
+            0 => break,
+            _ if owner::is_stale(ctx, at) => break,
+            tag if tag & 3 != 0 => return tag,
+            distance => at = at.wrapping_add(i64::from(distance as i32) as u64),
         }
     }
-    native(ctx, first)
+    native(ctx, at)
 }
 
 /// The hook of the string functions: the origin of undefined bytes that never moved.
 pub fn of_place(addr: u64) -> u32 {
-    native(context::current(), addr)
+    of_range(context::current(), addr, 1)
 }
 
 /// The hook of the string functions: fill an event about the undefined byte at `addr`.

@@ -93,6 +93,7 @@ const UNFINISHED: u64 = 1 << 63;
 pub fn enter_dirty(ctx: &mut ThreadContext, regs: &mut ShadowRegs, func: u32, target: u64) {
     let func = Func::from_number(func).unwrap_or(Func::None);
     let mut unfinished = 0;
+    dirty::settle(ctx, regs, ARGUMENTS.iter().fold(0, |all, &r| all | 1 << r));
     for (letter, register) in arguments(func).bytes().zip(ARGUMENTS) {
         let v = regs.gpr(register);
         match letter {

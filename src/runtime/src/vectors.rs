@@ -54,6 +54,11 @@ pub fn acquire() -> bool {
     have
 }
 
+/// Is there pext? (Not all processors with it are quick at it, but it is right everywhere.)
+pub fn has_pext() -> bool {
+    core::arch::x86_64::__cpuid_count(7, 0).ebx >> 8 & 1 != 0 && level() >= 2
+}
+
 /// The program wants them for itself.
 pub fn release() {
     PRIVATE.store(0, Ordering::Relaxed);
@@ -69,22 +74,13 @@ pub fn prepare() {
 
 /// All that the processor has of zmm`index`.
 pub fn register(ctx: &ThreadContext, index: usize) -> Wide {
-    let mut all = [0u64; 8];
-    let level = level();
+    let mut all = match level() {
+        3 => zmm(index),
+        2 if index < 16 => ymm(index),
+        _ => [0; 8],
+    };
     if index < 16 {
         all[..2].copy_from_slice(&low(ctx, index));
-        if level >= 2 {
-            let mut upper = [[0u64; 2]; 16];
-            dump_upper(&mut upper);
-            all[2..4].copy_from_slice(&upper[index]);
-        }
-    }
-    if level >= 3 {
-        let full = zmm(index);
-        all[4..].copy_from_slice(&full[4..]);
-        if index >= 16 {
-            all = full;
-        }
     }
     Wide(all)
 }
@@ -99,28 +95,32 @@ fn low(ctx: &ThreadContext, index: usize) -> [u64; 2] {
     [word(0), word(8)]
 }
 
-/// Bits 128..256 of ymm0 to ymm15.
-fn dump_upper(out: &mut [[u64; 2]; 16]) {
-    macro_rules! one {
-        ($($n:literal)*) => {
-            // SAFETY: AVX is there (the caller asked); stores 16 bytes for each register into `out`.
-            unsafe { asm!($(concat!("vextractf128 xmmword ptr [{0} + 16*", $n, "], ymm", $n, ", 1"),)* in(reg) out.as_mut_ptr(), options(nostack, preserves_flags)) }
-        };
-    }
-    one!(0 1 2 3 4 5 6 7 8 9 10 11 12 13 14 15);
+/// Store one register, chosen by number, into `$all`.
+macro_rules! one_of {
+    ($index:expr, $all:ident, $name:literal, $($n:literal)*) => {
+        match $index {
+            // SAFETY: the caller knows that the processor has the register; stores no more than 64 bytes into `all`.
+            $($n => unsafe {
+                asm!(concat!("vmovdqu", $name, $n), in(reg) $all.as_mut_ptr(), options(nostack, preserves_flags));
+            },)*
+            _ => {}
+        }
+    };
 }
 
-/// A whole zmm register; for 0 to 15 only bits 128 and up are the program's.
+/// A ymm register, if there is AVX. Of its low half only the copy in the context is the program's.
+fn ymm(index: usize) -> [u64; 8] {
+    let mut all = [0u64; 8];
+    one_of!(index, all, " ymmword ptr [{0}], ymm", 0 1 2 3 4 5 6 7 8 9 10 11 12 13 14 15);
+    all
+}
+
+/// A zmm register, if there is AVX-512; of 0 to 15 only bits 128 and up are the program's.
 fn zmm(index: usize) -> [u64; 8] {
-    let mut all = [[0u64; 8]; 32];
-    macro_rules! all {
-        ($($n:literal)*) => {
-            // SAFETY: AVX-512 is there (the caller asked); stores 64 bytes for each register into `all`.
-            unsafe { asm!($(concat!("vmovdqu64 zmmword ptr [{0} + 64*", $n, "], zmm", $n),)* in(reg) all.as_mut_ptr(), options(nostack, preserves_flags)) }
-        };
-    }
-    all!(0 1 2 3 4 5 6 7 8 9 10 11 12 13 14 15 16 17 18 19 20 21 22 23 24 25 26 27 28 29 30 31);
-    all[index & 31]
+    let mut all = [0u64; 8];
+    one_of!(index, all, "64 zmmword ptr [{0}], zmm",
+        0 1 2 3 4 5 6 7 8 9 10 11 12 13 14 15 16 17 18 19 20 21 22 23 24 25 26 27 28 29 30 31);
+    all
 }
 
 /// An AVX-512 mask register.

@@ -134,6 +134,20 @@ impl Plan {
         }
     }
 
+    /// If nothing in `reads` and `address` is dirty and nothing that is loaded is undefined, then is all that this does to make `writes` and
+    /// the flags defined? (What it writes to memory then is defined already, being what it read.)
+    pub fn defines_by_itself(&self) -> bool {
+        match (self.path, self.mem) {
+            (Path::Registers, _) => true,
+            (Path::Word, Some(mem)) => mem.read,
+            (Path::General, Some(mem)) => {
+                let plain = self.mask.is_none() && !self.broadcast && !self.lanewise && mem.vsib == 0;
+                self.quick && self.preload && plain && !mem.write && matches!(mem.size, 16 | 32 | 64)
+            }
+            _ => false,
+        }
+    }
+
     /// The last immediate operand.
     pub fn immediate(&self) -> u64 {
         let found = self.ops.iter().rev().find_map(|op| if let Operand::Imm(value) = op { Some(*value) } else { None });

@@ -12,7 +12,8 @@
 //! bit   26..57 vector registers zmm0..zmm31
 //! ```
 //!
-//! Beside every bit there is an origin word, the tag of where its undefined bits come from; its meaning is the caller's.
+//! Beside every bit there is an origin word, the tag of where its undefined bits come from; its meaning is the caller's. Translated
+//! code that moves undefined values does not look tags up: it leaves the address that a register was loaded from ([`ShadowRegs::lazy`]).
 
 use crate::wide::Wide;
 
@@ -57,7 +58,9 @@ pub struct ShadowRegs {
     pub flags: u64,
     /// V bits of the x87 status word; only C0 (bit 8), C1 (9), C2 (10) and C3 (14) are ever set.
     pub fsw: u64,
-    reserved: [u64; 5],
+    /// Registers whose origin tag is not known yet: it is that of the memory at `place`, their undefined byte's offset further on.
+    pub lazy: u64,
+    reserved: [u64; 4],
     pub gpr: [u64; 16],
     pub k: [u64; 8],
     /// Physical x87 registers R0..R7: the 64-bit significand (which is also mmN), then sign and exponent in 16 bits.
@@ -65,6 +68,8 @@ pub struct ShadowRegs {
     /// Origin tag per bit of `dirty`; only meaningful where that bit is set.
     pub origin: [u32; 64],
     pub vec: [Wide; 32],
+    /// Per bit of `lazy`: where the register was loaded from.
+    pub place: [u64; 64],
 }
 
 impl Default for ShadowRegs {
@@ -80,13 +85,38 @@ impl ShadowRegs {
             dirty: 0,
             flags: 0,
             fsw: 0,
-            reserved: [0; 5],
+            lazy: 0,
+            reserved: [0; 4],
             gpr: [0; 16],
             k: [0; 8],
             st: [[0; 2]; 8],
             origin: [0; 64],
             vec: [Wide::ZERO; 32],
+            place: [0; 64],
         }
+    }
+
+    /// Dirty registers among `registers` whose origin is only a place.
+    #[inline]
+    pub fn unsettled(&self, registers: u64) -> u64 {
+        self.lazy & self.dirty & registers
+    }
+
+    /// Where the origin of an unsettled register is to be looked up: the address of its first undefined byte.
+    pub fn place_of(&self, bit: usize) -> u64 {
+        let first = match bit.checked_sub(VEC0) {
+            Some(n) => {
+                let words = &self.vec[n & 31].0;
+                words.iter().position(|&w| w != 0).map_or(0, |i| i as u64 * 8 + u64::from(words[i].trailing_zeros() / 8))
+            }
+            None => u64::from(self.gpr[bit & 15].trailing_zeros() / 8 & 7),
+        };
+        self.place[bit & 63].wrapping_add(first)
+    }
+
+    pub fn settle(&mut self, bit: usize, tag: u32) {
+        self.origin[bit & 63] = tag;
+        self.lazy &= !(1 << (bit & 63));
     }
 
     /// Are all registers defined?
@@ -106,6 +136,7 @@ impl ShadowRegs {
         self.dirty = self.dirty & !(1 << bit) | u64::from(undefined) << bit;
         if undefined {
             self.origin[bit] = origin;
+            self.lazy &= !(1 << bit);
         }
     }
 

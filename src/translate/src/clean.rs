@@ -2,9 +2,10 @@
 
 use crate::decode::{Flow, Item, Tail, flow};
 use crate::emit::{Asm, CC_NE, Mem, RAX, RBP, RCX, RSI, RSP, Seg};
+use crate::moves::Move;
 use crate::{
-    Exit, InsnInfo, LEAVE_CALL, LEAVE_JUMP, LOAD, MODIFY, Place, Program, Region, SPREAD, STATE_AREA, STORE, Shadow, Translator, changing,
-    check_descriptor, control, gpr, helper, relocate, slot, stack,
+    Exit, InsnInfo, LEAVE_CALL, LEAVE_JUMP, LOAD, MODIFY, Place, Program, Region, Rule, SPREAD, STATE_AREA, STORE, Shadow, Translator,
+    changing, check_descriptor, control, gpr, helper, relocate, slot, stack,
 };
 use alloc::vec::Vec;
 use iced_x86::{Code, Instruction, InstructionInfoFactory, InstructionInfoOptions, Mnemonic, OpAccess, OpKind, Register};
@@ -43,9 +44,13 @@ pub enum Cold {
     /// Dirty mode: something that the instruction touches is undefined; apply its rule.
     Step {
         patches: Vec<usize>,
-        restore_rcx: bool,
+        /// The test that failed kept the flags, and left rcx in its slot.
+        live: bool,
         pc: u64,
-        plan: u64,
+        rule: Rule,
+        /// What the rule is if translated code can carry it out, and the memory operand that was checked.
+        action: Option<Move>,
+        memory: Option<(Mem, u32)>,
         back: usize,
     },
     /// Dirty mode: leave for an address, clean or dirty as the registers are then.
@@ -65,7 +70,10 @@ pub enum Cold {
 
 /// State of the instruction being emitted in dirty mode; see `dirty`.
 pub struct Pending {
-    pub plan: u64,
+    pub rule: Rule,
+    pub action: Option<Move>,
+    /// The memory operand that the instruction was checked for.
+    pub memory: Option<(Mem, u32)>,
     pub patches: Vec<usize>,
     pub live_patches: Vec<usize>,
     /// False once the rule has been placed: later checks of this instruction add nothing.
@@ -94,7 +102,7 @@ pub struct Emitter<'a> {
     /// rbp - rsp, if the region has set up a frame pointer.
     frame: Option<i32>,
     /// The operand is built on a scratch register: it means nothing later.
-    passing: bool,
+    pub passing: bool,
 }
 
 pub fn emit_region<'a>(
@@ -523,6 +531,9 @@ impl Emitter<'_> {
     pub fn check(&mut self, mem: &Mem, size: u32, kind: u32) {
         if size == 0 {
             return;
+        }
+        if let Some(p) = self.pending.as_mut().filter(|p| p.open) {
+            p.memory = Some((*mem, size));
         }
         if kind != STORE && self.pending.is_some() {
             return self.test_memory(mem, size);

@@ -158,8 +158,8 @@ const fn table(reg: u8) -> Mem {
     Mem { seg: Seg::Gs, base: None, index: Some((reg, 3)), disp: TABLE_DISPLACEMENT as i32, addr32: false }
 }
 
-/// Evaluate the operand of an indirect branch into ctx.target and rcx; rcx is spilled.
-fn load_target(e: &mut Emitter) {
+/// Evaluate the operand of an indirect branch into ctx.target and rcx; rcx is spilled. False: another register was in use for it.
+fn load_target(e: &mut Emitter) -> bool {
     let insn = e.item.insn;
     if insn.op0_kind() == OpKind::Register {
         e.mark_own();
@@ -169,9 +169,10 @@ fn load_target(e: &mut Emitter) {
         if r != RCX {
             e.asm.mov(RCX, r);
         }
-        return;
+        return true;
     }
     let size = insn.memory_size().size() as u32;
+    let mut alone = true;
     e.with_operand(|e, mem, _| {
         e.check(&mem, size, LOAD);
         e.place_step();
@@ -179,8 +180,12 @@ fn load_target(e: &mut Emitter) {
         e.mark_own();
         e.asm.load(RCX, &mem);
         e.asm.store(&Mem::ctx(offset::TARGET), RCX);
+        alone = !e.passing;
     });
-    e.asm.load(RCX, &Mem::ctx(offset::TARGET));
+    if !alone {
+        e.asm.load(RCX, &Mem::ctx(offset::TARGET));
+    }
+    alone
 }
 
 /// Go to the translation of the program address in rcx and ctx.target; the program's rcx is in its spill slot.
@@ -219,10 +224,15 @@ fn call_direct(e: &mut Emitter, target: u64) {
 
 fn call_indirect(e: &mut Emitter) {
     let next = e.item.pc + u64::from(e.item.len);
-    load_target(e);
-    e.asm.load(RCX, &spill(slot::RCX));
-    push_return(e, next);
-    e.asm.load(RCX, &Mem::ctx(offset::TARGET));
+    if load_target(e) {
+        // The push may fault: then rcx is found in its slot.
+        spilled_from_here(e);
+        push_return(e, next);
+    } else {
+        e.asm.load(RCX, &spill(slot::RCX));
+        push_return(e, next);
+        e.asm.load(RCX, &Mem::ctx(offset::TARGET));
+    }
     branch_to_target(e, LEAVE_CALL);
 }
 

@@ -10,13 +10,15 @@
 //! back:
 //!     the program's instruction
 //!     ...
-//! step: (cold)  spill rax, plan -> slot 2, back -> slot 3, jmp helper
+//! step: (cold)  what translated code can do itself (`moves`), else
+//!               spill rax, plan -> slot 2, back -> slot 3, jmp helper
 //! ```
-//! Where flags are live the tests are made with loads and `jrcxz`, whole bytes of the mask at a time. Stores of defined registers are
+//! Where flags are live the tests are made with `pext` or loads and `jrcxz`; the latter take whole bytes of the mask at a time. Stores of defined registers are
 //! checked as in clean mode. Regions end through `Stubs::dirty_branch`, which goes back to clean code when no register is dirty.
 
 use crate::clean::{Cold, Emitter, Pending, pieces, rip_slot, spill};
 use crate::emit::{Asm, CC_NE, Mem, RAX, RCX};
+use crate::moves::Move;
 use crate::{SHADOW_REGS, helper, slot};
 use alloc::vec::Vec;
 use iced_x86::OpAccess;
@@ -26,7 +28,7 @@ use memcheck_abi::context::offset;
 pub const MAX_INSTRUCTIONS: usize = 24;
 
 /// The mask of dirty registers.
-const fn mask_at(byte: i32) -> Mem {
+pub const fn mask_at(byte: i32) -> Mem {
     Mem::ctx(SHADOW_REGS + byte)
 }
 
@@ -35,14 +37,16 @@ impl Emitter<'_> {
     pub fn begin_dirty(&mut self) {
         let insn = self.item.insn;
         let Some(shadow) = &mut self.shadow else { return };
-        let (mask, plan) = shadow.plan(&insn);
+        let rule = shadow.rule(&insn);
+        let mask = rule.mask;
         for used in self.t.factory.info(&insn).used_registers() {
             let r = used.register();
             if r.is_vector_register() && r.number() < 16 && !matches!(used.access(), OpAccess::Read | OpAccess::CondRead) {
                 self.vectors_written |= 1 << r.number();
             }
         }
-        self.pending = Some(Pending { plan, patches: Vec::new(), live_patches: Vec::new(), open: true });
+        let action = Move::of(&insn).filter(|_| rule.inline);
+        self.pending = Some(Pending { rule, action, memory: None, patches: Vec::new(), live_patches: Vec::new(), open: true });
         if self.item.flags_live {
             self.test_mask_keeping_flags(mask);
         } else {
@@ -72,6 +76,15 @@ impl Emitter<'_> {
             return;
         }
         self.asm.store(&spill(slot::RCX), RCX);
+        if self.t.options.pext {
+            self.asm.mov_const(RCX, mask);
+            self.asm.and_keeping_flags(&mask_at(0));
+            let clean = self.asm.jrcxz_forward();
+            let patch = self.asm.jmp_forward();
+            self.add_patch(patch, true);
+            self.asm.patch8_here(clean);
+            return self.asm.load(RCX, &spill(slot::RCX));
+        }
         for byte in (0..8).filter(|b| mask >> (8 * b) & 0xff != 0) {
             self.asm.load_zx(RCX, &mask_at(byte), 1);
             let clean = self.asm.jrcxz_forward();
@@ -137,27 +150,27 @@ impl Emitter<'_> {
             return;
         }
         p.open = false;
-        let (plan, patches, live) = (p.plan, core::mem::take(&mut p.patches), core::mem::take(&mut p.live_patches));
-        if !patches.is_empty() {
-            self.cold.push(Cold::Step { patches, restore_rcx: false, pc, plan, back });
-        }
-        if !live.is_empty() {
-            self.cold.push(Cold::Step { patches: live, restore_rcx: true, pc, plan, back });
+        let (rule, action, memory) = (p.rule, p.action, p.memory);
+        for (live, patches) in [(false, core::mem::take(&mut p.patches)), (true, core::mem::take(&mut p.live_patches))] {
+            if !patches.is_empty() {
+                self.cold.push(Cold::Step { patches, live, pc, rule, action, memory, back });
+            }
         }
     }
 
     pub fn dirty_stub(&mut self, hot: &mut Asm, stub: Cold) {
         let here = self.asm.here();
         match stub {
-            Cold::Step { patches, restore_rcx, pc, plan, back } => {
+            Cold::Step { patches, live, pc, rule, action, memory, back } => {
                 for p in patches {
                     hot.patch_to_address(p, here);
                 }
-                if restore_rcx {
+                if live {
                     self.asm.load(RCX, &spill(slot::RCX));
                 }
+                self.step_in_place(live, &rule, action, memory, back);
                 self.asm.store_const(&rip_slot(), pc);
-                self.asm.store_const(&spill(slot::ADDRESS), plan);
+                self.asm.store_const(&spill(slot::ADDRESS), rule.plan);
                 self.asm.store_imm(&spill(slot::ARGUMENT), 8, helper::STEP as i32);
                 self.asm.store(&spill(slot::RAX), RAX);
                 self.asm.lea_host(RAX, self.hot + back as u64);

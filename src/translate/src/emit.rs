@@ -46,11 +46,13 @@ impl Mem {
 
 pub const RAX: u8 = 0;
 pub const RCX: u8 = 1;
+pub const RDX: u8 = 2;
 pub const RSP: u8 = 4;
 pub const RBP: u8 = 5;
 pub const RSI: u8 = 6;
 
 /// Condition codes as in the opcode's low four bits.
+pub const CC_E: u8 = 4;
 pub const CC_NE: u8 = 5;
 
 pub struct Asm {
@@ -260,6 +262,12 @@ impl Asm {
             self.buf.push(0x41);
         }
         self.bytes(&[0xff, 0xe0 | reg & 7]);
+    }
+
+    /// rcx = not zero if rcx & [m] is not zero: pext rcx, rcx, [m], which keeps the flags. `m` is in the thread's context.
+    pub fn and_keeping_flags(&mut self, m: &Mem) {
+        self.bytes(&[0x64, 0xc4, 0xe2, 0xf2, 0xf5, 0x0c, 0x25]);
+        self.u32(m.disp as u32);
     }
 
     /// jcc rel32, target filled in later; returns the position of the rel32.

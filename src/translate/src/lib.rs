@@ -26,6 +26,7 @@ pub mod control;
 pub mod decode;
 pub mod dirty;
 pub mod emit;
+pub mod moves;
 pub mod plan;
 pub mod relocate;
 pub mod stack;
@@ -105,9 +106,42 @@ pub const LEAVE_RETURN: u32 = 2;
 /// Offset of the shadow registers in a thread's slot, from its context; their first word is the mask of dirty registers.
 pub const SHADOW_REGS: i32 = 0x5000;
 
-/// What dirty mode asks about an instruction: the mask of shadow registers that matter to it, and where its plan will be.
+/// What dirty mode knows about an instruction. Registers by their bits in the mask of dirty registers.
+#[derive(Clone, Copy, Default, Debug)]
+pub struct Rule {
+    /// Address of its plan, for `helper::STEP`.
+    pub plan: u64,
+    /// Registers that matter to it at all.
+    pub mask: u64,
+    /// Registers whose dirt can reach a result or the address.
+    pub reads: u64,
+    /// Those of them that form the address.
+    pub address: u64,
+    /// Registers that are defined afterwards if none of `reads` and no byte of what it loads is undefined.
+    pub writes: u64,
+    /// That last sentence is the whole rule for defined inputs.
+    pub quick: bool,
+    /// It reads memory.
+    pub loads: bool,
+    /// If it is a move, translated code may carry it out on the shadow itself.
+    pub inline: bool,
+}
+
+/// Makes rules for dirty mode.
 pub trait Shadow {
-    fn plan(&mut self, insn: &iced_x86::Instruction) -> (u64, u64);
+    fn rule(&mut self, insn: &iced_x86::Instruction) -> Rule;
+}
+
+/// Layout of the shadow registers, which translated code reads and writes.
+pub mod shadow_layout {
+    /// Registers whose origin is only known as a place.
+    pub const LAZY: i32 = 24;
+    pub const GPR: i32 = 64;
+    pub const ORIGIN: i32 = 384;
+    pub const VEC: i32 = 640;
+    pub const PLACE: i32 = 2688;
+    /// Bit of the first vector register.
+    pub const VEC0: u32 = 26;
 }
 
 /// Data behind a link stub, read by the runtime: program target, host address of the rel32 to patch.
@@ -120,6 +154,10 @@ pub struct Options {
     /// zmm31 (all ones), zmm30 (zeros) and k7 are ours: the processor has AVX-512 and the program, which is told that it has not,
     /// does not use it. See [`uses_private_registers`].
     pub private_vectors: bool,
+    /// Origins of undefined values are kept.
+    pub origins: bool,
+    /// The processor has pext, which tests a mask without touching flags.
+    pub pext: bool,
 }
 
 /// Does the program use registers that `Options::private_vectors` takes for its own?

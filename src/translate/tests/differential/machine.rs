@@ -11,7 +11,7 @@ use crate::world::{CODE, HIGH_CODE, INDEX_AT, Image, LOW, STACK_START, World};
 use crate::writer::{FS, GS};
 use iced_x86::{Decoder, DecoderOptions, Instruction, Mnemonic, OpAccess, OpKind, Register};
 use memcheck_abi::layout::RED_ZONE;
-use memcheck_translate::{InsnInfo, LOAD, MODIFY, Options, Place, Program, Region, STORE, Shadow, Translator, helper, slot};
+use memcheck_translate::{InsnInfo, LOAD, MODIFY, Options, Place, Program, Region, Rule, STORE, Shadow, Translator, helper, slot};
 use std::collections::HashMap;
 
 /// Code at its address, and where it begins and ends.
@@ -178,8 +178,8 @@ impl Program for View<'_> {
 pub struct Plans(pub u64);
 
 impl Shadow for Plans {
-    fn plan(&mut self, insn: &Instruction) -> (u64, u64) {
-        (plan_mask(self.0, insn.ip()), insn.ip())
+    fn rule(&mut self, insn: &Instruction) -> Rule {
+        Rule { plan: insn.ip(), mask: plan_mask(self.0, insn.ip()), ..Rule::default() }
     }
 }
 
@@ -198,7 +198,7 @@ impl Machine {
     /// None if this processor cannot run it.
     pub fn new() -> Option<Machine> {
         let gate = Gate::new()?;
-        let translator = Translator::new(gate.stubs, Options { undef: true, private_vectors: false });
+        let translator = Translator::new(gate.stubs, Options { undef: true, private_vectors: false, origins: true, pext: false });
         let world = World::new();
         Some(Machine {
             world,
@@ -263,7 +263,7 @@ impl Machine {
         self.placed.clear();
         self.events.clear();
         self.next = START;
-        self.translator.options = Options { undef: way.undef, private_vectors: way.private };
+        self.translator.options = Options { undef: way.undef, private_vectors: way.private, origins: true, pext: way.private };
         self.load(start);
         self.gate.reset_context(FS, GS);
         self.gate.set_dirty(way.dirty);

@@ -1,0 +1,120 @@
+//! Leaving a region of dirty code without saving the registers; see `dirty` for what it decides, `asm` for conventions and slots.
+#![allow(unsafe_code, reason = "a naked assembly routine")]
+
+use core::arch::naked_asm;
+use memcheck_abi::context::offset;
+
+const S0: i32 = offset::SCRATCH;
+const S1: i32 = offset::SCRATCH + 8;
+const S3: i32 = offset::SCRATCH + 24;
+const S4: i32 = offset::SCRATCH + 32;
+const S5: i32 = offset::SCRATCH + 40;
+const S8: i32 = offset::SCRATCH + 64;
+const S9: i32 = offset::SCRATCH + 72;
+const S10: i32 = offset::SCRATCH + 80;
+
+/// `dirty::leave` for targets that were met before, without saving the registers; rcx = the mask of dirty registers. Forgets what is dead or
+/// stale at the target and goes on there, in clean code if nothing is left. What is not simple is left to the Rust part, untouched.
+/// rbx = the target's entry in `dirty::TARGETS`, rdx = vector registers that may be stale.
+#[unsafe(naked)]
+pub extern "C" fn leave_known() {
+    naked_asm!(
+        "mov fs:[{s1}], rax
+         mov fs:[{s8}], r8
+         mov fs:[{s9}], rdx
+         mov fs:[{s10}], rbx
+         lahf
+         seto al
+         mov fs:[{s5}], rax
+         bt rcx, 63
+         jc 90f
+         mov rax, fs:[{target}]
+         mov rdx, rax
+         shr rdx, 12
+         xor edx, eax
+         and edx, {known} - 1
+         lea rbx, [rip+{targets}]
+         lea rbx, [rbx+rdx*8]
+         cmp [rbx], rax
+         jne 90f
+         mov rdx, [rbx+{stale}]
+         mov eax, fs:[{s4}]
+         movzx r8d, al
+         test r8d, r8d
+         jz 2f
+         shr eax, 8
+         movzx eax, ax
+         shl rax, {vec0}
+         not rax
+         or rdx, rax
+         2: lea rax, [rip+{keeps}]
+         and rcx, [rax+r8*8]
+         mov rax, [rbx+{dead}]
+         not rax
+         and rcx, rax
+         and rdx, rcx
+         shr rdx, {vec0}
+         shl rdx, {vec0}
+         jz 5f
+         3: bsf rax, rdx
+         btr rdx, rax
+         mov r8, rax
+         shl r8, 6
+         add r8, fs:[0]
+         cmp qword ptr [r8+{vec}+8], 0
+         jne 4f
+         cmp qword ptr [r8+{vec}+16], 0
+         jne 4f
+         cmp qword ptr [r8+{vec}+24], 0
+         jne 4f
+         cmp qword ptr [r8+{vec}], -1
+         je 6f
+         cmp dword ptr [r8+{vec}], -1
+         jne 4f
+         cmp dword ptr [r8+{vec}+4], 0
+         je 6f
+         4: btr rcx, rax
+         6: test rdx, rdx
+         jnz 3b
+         5: test rcx, rcx
+         jz 8f
+         mov rdx, [rbx+{bodies}]
+         mov rax, fs:[{target}]
+         cmp [rbx], rax
+         jne 90f
+         mov fs:[{dirty}], rcx
+         mov fs:[{s3}], rdx
+         mov r8, fs:[{s8}]
+         mov rdx, fs:[{s9}]
+         mov rbx, fs:[{s10}]
+         mov rax, fs:[{s5}]
+         add al, 0x7f
+         sahf
+         mov rax, fs:[{s1}]
+         mov rcx, fs:[{s0}]
+         jmp fs:[{s3}]
+         8: mov qword ptr fs:[{dirty}], 0
+         mov r8, fs:[{s8}]
+         mov rdx, fs:[{s9}]
+         mov rbx, fs:[{s10}]
+         mov rax, fs:[{s5}]
+         add al, 0x7f
+         sahf
+         mov rax, fs:[{s1}]
+         jmp {branch}
+         90: mov r8, fs:[{s8}]
+         mov rdx, fs:[{s9}]
+         mov rbx, fs:[{s10}]
+         mov rax, fs:[{s5}]
+         add al, 0x7f
+         sahf
+         mov rax, fs:[{s1}]
+         jmp {leave}",
+        s0 = const S0, s1 = const S1, s3 = const S3, s4 = const S4, s5 = const S5, s8 = const S8, s9 = const S9, s10 = const S10,
+        target = const offset::TARGET, known = const crate::dirty::KNOWN, targets = sym crate::dirty::TARGETS,
+        bodies = const crate::dirty::KNOWN * 8, dead = const crate::dirty::KNOWN * 16, stale = const crate::dirty::KNOWN * 24,
+        keeps = sym crate::dirty::KEEPS, vec0 = const memcheck_translate::shadow_layout::VEC0,
+        vec = const memcheck_translate::SHADOW_REGS + memcheck_translate::shadow_layout::VEC - 64 * memcheck_translate::shadow_layout::VEC0 as i32,
+        dirty = const memcheck_translate::SHADOW_REGS, branch = sym crate::asm::dirty_branch, leave = sym crate::asm::leave_dirty,
+    )
+}

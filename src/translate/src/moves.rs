@@ -1,0 +1,547 @@
+//! Dirty mode without the runtime: moves of undefined values, and instructions that overwrite them with defined ones.
+//!
+//! Structures with padding and half-filled unions are copied all the time; that must not cost a call of the runtime for every load and
+//! store. The cold stub of an instruction whose filter hit (`dirty`) tries two things before it calls for the rule:
+//!
+//! ```text
+//! quick    nothing that the instruction reads is undefined: clear the mask bits of what it writes
+//! move     load, store or copy of a whole register: move its V bits, by the same address, and its origin
+//! ```
+//! An access to memory must be plainly addressable (A bits clear, not below the stack pointer, no slot of a return address); everything
+//! else is left to the rule. A loaded register does not look up its origin; it remembers the place (`shadow_layout::LAZY`, `PLACE`).
+//! A store writes to the origin words of its target what is known: the tag, or the distance to that place:
+//!
+//! ```text
+//! origin word: 0 look at the place itself | kind != 0 a tag | kind 0: (source - target) & !3, a signed distance to another place
+//! ```
+//! The runtime does what concerns the stack: frames are gone soon, so origins in them are looked up at once, and for words there it is noted
+//! whose frame they lie in.
+
+use crate::clean::{Emitter, pieces, spill};
+use crate::dirty::mask_at;
+use crate::emit::{CC_E, CC_NE, Mem, RAX, RCX, RDX, RSP, Seg};
+use crate::{Rule, SHADOW_REGS, gpr, shadow_layout as layout, slot};
+use alloc::vec::Vec;
+use iced_x86::{EncodingKind, Instruction, Mnemonic, OpKind, Register};
+use memcheck_abi::context::offset;
+use memcheck_abi::layout::{ORIGIN_DISTANCE, RED_ZONE, RETURN_MARK, SIGNAL_MARK};
+
+/// Slots for the scratch registers.
+const SLOT_RCX: i32 = 8;
+const SLOT_RDX: i32 = 9;
+
+const CC_AE: u8 = 3;
+const CC_B: u8 = 2;
+
+/// A register of a move: its number among the general or the vector registers.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub enum Reg {
+    General(u8),
+    Vector(u8),
+}
+
+/// Moves that only carry V bits from one place to another.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub enum Move {
+    /// `size` bytes from memory, zeros above; `keeps`: what lies above bit 128 stays.
+    Load {
+        to: Reg,
+        size: u32,
+        keeps: bool,
+    },
+    Store {
+        from: Reg,
+        size: u32,
+    },
+    /// A store of 8 bytes below the stack pointer.
+    Push {
+        from: Reg,
+    },
+    /// Between general registers; 4 bytes clear the rest.
+    Copy {
+        to: u8,
+        from: u8,
+        size: u32,
+    },
+}
+
+impl Move {
+    pub fn of(insn: &Instruction) -> Option<Move> {
+        let kinds = (insn.op_count() > 0).then(|| insn.op0_kind()).zip((insn.op_count() > 1).then(|| insn.op1_kind()));
+        let (a, b) = (insn.op0_register(), insn.op1_register());
+        match (insn.mnemonic(), kinds) {
+            (Mnemonic::Push, _) if insn.op_count() == 1 && a.is_gpr64() && a != Register::RSP => {
+                Some(Move::Push { from: Reg::General(gpr(a)?) })
+            }
+            (Mnemonic::Pop, _) if insn.op_count() == 1 && a.is_gpr64() && a != Register::RSP => {
+                Some(Move::Load { to: Reg::General(gpr(a)?), size: 8, keeps: false })
+            }
+            (Mnemonic::Mov, Some((OpKind::Register, OpKind::Register))) if a.is_gpr64() && b.is_gpr64() || a.is_gpr32() && b.is_gpr32() => {
+                let (to, from) = (gpr(a)?, gpr(b)?);
+                (to != RSP && from != RSP).then_some(Move::Copy { to, from, size: a.size() as u32 })
+            }
+            (_, Some((OpKind::Register, OpKind::Memory))) => load(insn, a),
+            (_, Some((OpKind::Memory, OpKind::Register))) => store(insn, b),
+            _ => None,
+        }
+    }
+}
+
+impl Move {
+    /// The register whose V bits go elsewhere.
+    fn source(self) -> Option<Reg> {
+        match self {
+            Move::Load { .. } => None,
+            Move::Store { from, .. } | Move::Push { from } => Some(from),
+            Move::Copy { from, .. } => Some(Reg::General(from)),
+        }
+    }
+}
+
+fn load(insn: &Instruction, to: Register) -> Option<Move> {
+    let size = insn.memory_size().size() as u32;
+    match insn.mnemonic() {
+        Mnemonic::Mov | Mnemonic::Movzx if to.is_gpr64() || to.is_gpr32() => {
+            let to = gpr(to).filter(|&r| r != RSP)?;
+            Some(Move::Load { to: Reg::General(to), size, keeps: false })
+        }
+        _ => Some(Move::Load { to: vector(insn, to)?, size, keeps: insn.encoding() == EncodingKind::Legacy }),
+    }
+}
+
+fn store(insn: &Instruction, from: Register) -> Option<Move> {
+    let size = insn.memory_size().size() as u32;
+    if insn.mnemonic() == Mnemonic::Mov {
+        let high = matches!(from, Register::AH | Register::BH | Register::CH | Register::DH);
+        let from = gpr(from).filter(|&r| !high && r != RSP)?;
+        return Some(Move::Store { from: Reg::General(from), size });
+    }
+    Some(Move::Store { from: vector(insn, from)?, size })
+}
+
+/// The vector register of a plain move between it and memory.
+fn vector(insn: &Instruction, register: Register) -> Option<Reg> {
+    let whole = matches!(
+        insn.mnemonic(),
+        Mnemonic::Movups
+            | Mnemonic::Movupd
+            | Mnemonic::Movaps
+            | Mnemonic::Movapd
+            | Mnemonic::Movdqa
+            | Mnemonic::Movdqu
+            | Mnemonic::Lddqu
+            | Mnemonic::Movd
+            | Mnemonic::Movq
+            | Mnemonic::Movss
+            | Mnemonic::Movsd
+            | Mnemonic::Vmovups
+            | Mnemonic::Vmovupd
+            | Mnemonic::Vmovaps
+            | Mnemonic::Vmovapd
+            | Mnemonic::Vmovdqa
+            | Mnemonic::Vmovdqu
+            | Mnemonic::Vlddqu
+            | Mnemonic::Vmovd
+            | Mnemonic::Vmovq
+            | Mnemonic::Vmovss
+            | Mnemonic::Vmovsd
+    );
+    let kind = register.is_xmm() || register.is_ymm();
+    let encoding = matches!(insn.encoding(), EncodingKind::Legacy | EncodingKind::VEX);
+    (whole && kind && encoding && insn.op_count() == 2 && register.number() < 16).then_some(Reg::Vector(register.number() as u8))
+}
+
+impl Reg {
+    /// Its bit in the mask of dirty registers.
+    fn bit(self) -> u32 {
+        match self {
+            Reg::General(n) => u32::from(n),
+            Reg::Vector(n) => layout::VEC0 + u32::from(n),
+        }
+    }
+
+    /// Its V bits, `at` bytes in.
+    fn shadow(self, at: i32) -> Mem {
+        Mem::ctx(
+            SHADOW_REGS
+                + at
+                + if let Reg::Vector(n) = self { layout::VEC + 64 * i32::from(n) } else { layout::GPR + 8 * self.bit() as i32 },
+        )
+    }
+
+    fn origin(self) -> Mem {
+        Mem::ctx(SHADOW_REGS + layout::ORIGIN + 4 * self.bit() as i32)
+    }
+
+    fn place(self) -> Mem {
+        Mem::ctx(SHADOW_REGS + layout::PLACE + 8 * self.bit() as i32)
+    }
+}
+
+const DIRTY: i32 = 0;
+
+/// V bytes at the address in rdx.
+const fn v_at(at: u32) -> Mem {
+    Mem { seg: Seg::Gs, ..Mem::base(RDX, at as i32) }
+}
+
+impl Emitter<'_> {
+    /// Try to settle the instruction without its rule, and go on at `back`; falls through with all registers in place if that fails.
+    /// On entry they are in place, too; `live`: the flags matter.
+    pub fn step_in_place(&mut self, live: bool, rule: &Rule, action: Option<Move>, memory: Option<(Mem, u32)>, back: usize) {
+        let back = self.hot + back as u64;
+        let mut generic = Vec::new();
+        let loads = memory.map(|(_, size)| pieces(size));
+        // Only memory whose V bytes the filter looks at counts.
+        let quick = rule.quick && (!rule.loads || loads.is_some_and(|p| !p.is_empty()));
+        if !quick && action.is_none() {
+            return;
+        }
+        if live {
+            self.keep_flags();
+        }
+        if quick {
+            self.overwrite(live, rule, memory, back);
+        }
+        if let Some(action) = action {
+            self.carry(live, rule, action, memory, back, &mut generic);
+        }
+        for at in generic {
+            self.asm.patch_here(at);
+        }
+        if live {
+            self.flags_back();
+        }
+    }
+
+    /// Flags to their slot; rax stays what it was.
+    fn keep_flags(&mut self) {
+        self.asm.store(&spill(slot::RAX), RAX);
+        self.asm.bytes(&[0x9f, 0x0f, 0x90, 0xc0]);
+        self.asm.store(&spill(slot::FLAGS), RAX);
+        self.asm.load(RAX, &spill(slot::RAX));
+    }
+
+    fn flags_back(&mut self) {
+        self.asm.store(&spill(slot::RAX), RAX);
+        self.asm.load(RAX, &spill(slot::FLAGS));
+        self.asm.bytes(&[0x04, 0x7f, 0x9e]);
+        self.asm.load(RAX, &spill(slot::RAX));
+    }
+
+    fn done(&mut self, live: bool, back: u64) {
+        if live {
+            self.flags_back();
+        }
+        self.asm.jmp(back);
+    }
+
+    /// test / and / or of a mask in the thread's shadow registers, in the halves that have bits.
+    fn branch_if(&mut self, word: i32, mask: u64, cc: u8, to: &mut Vec<usize>) {
+        for (at, part) in halves(mask) {
+            self.asm.op_mem(None, false, &[0xf7], 0, &mask_at(word + at));
+            self.asm.u32(part);
+            to.push(self.asm.jcc_forward(cc));
+        }
+    }
+
+    fn branch_if_any(&mut self, word: i32, mask: u64, to: &mut Vec<usize>) {
+        self.branch_if(word, mask, CC_NE, to);
+    }
+
+    fn set_bits(&mut self, word: i32, mask: u64) {
+        for (at, part) in halves(mask) {
+            self.asm.op_mem(None, false, &[0x81], 1, &mask_at(word + at));
+            self.asm.u32(part);
+        }
+    }
+
+    fn clear_bits(&mut self, word: i32, mask: u64) {
+        for (at, part) in halves(mask) {
+            self.asm.op_mem(None, false, &[0x81], 4, &mask_at(word + at));
+            self.asm.u32(!part);
+        }
+    }
+
+    /// If nothing undefined goes in, nothing undefined comes out.
+    fn overwrite(&mut self, live: bool, rule: &Rule, memory: Option<(Mem, u32)>, back: u64) {
+        let mut not = Vec::new();
+        self.branch_if_any(DIRTY, rule.reads, &mut not);
+        if let Some((mem, size)) = memory {
+            for (at, n) in pieces(size) {
+                self.asm.cmp_zero(&mem.shadow(at), n);
+                not.push(self.asm.jcc_forward(CC_NE));
+            }
+        }
+        self.clear_bits(DIRTY, rule.writes);
+        self.done(live, back);
+        for at in not {
+            self.asm.patch_here(at);
+        }
+    }
+
+    fn carry(&mut self, live: bool, rule: &Rule, action: Move, memory: Option<(Mem, u32)>, back: u64, generic: &mut Vec<usize>) {
+        let mut early = Vec::new();
+        let mut late = Vec::new();
+        self.branch_if_any(DIRTY, rule.address, &mut early);
+        if let Some(from) = action.source() {
+            // Where flags live the filter looks at whole bytes of the mask: the source need not be dirty.
+            self.branch_if(DIRTY, 1 << from.bit(), CC_E, &mut early);
+        }
+        match (action, memory) {
+            (Move::Copy { to, from, size }, _) => self.copy_registers(to, from, size, &mut late),
+            (Move::Load { to, size, keeps }, Some((mem, n))) if n == size => {
+                self.address(&mem, size, &mut late);
+                self.load_shadow(to, size, keeps, &mut late);
+            }
+            (Move::Store { from, size }, Some((mem, n))) if n == size => {
+                self.address(&mem, size, &mut late);
+                self.store_shadow(from, size, &mut late);
+            }
+            (Move::Push { from }, _) => {
+                self.address(&Mem::base(RSP, -8), 8, &mut late);
+                self.store_shadow(from, 8, &mut late);
+            }
+            _ => {
+                generic.extend(early);
+                return;
+            }
+        }
+        self.scratch_back(action);
+        self.done(live, back);
+        for at in late {
+            self.asm.patch_here(at);
+        }
+        self.scratch_back(action);
+        generic.extend(early);
+    }
+
+    fn scratch_back(&mut self, action: Move) {
+        self.asm.load(RAX, &spill(slot::RAX));
+        if !matches!(action, Move::Copy { .. }) {
+            self.asm.load(RCX, &spill(SLOT_RCX));
+            self.asm.load(RDX, &spill(SLOT_RDX));
+        }
+    }
+
+    /// rdx = address of the operand, if all its bytes may be accessed; rax, rcx and rdx spilled.
+    fn address(&mut self, mem: &Mem, size: u32, not: &mut Vec<usize>) {
+        let asm = &mut self.asm;
+        asm.store(&spill(slot::RAX), RAX);
+        asm.store(&spill(SLOT_RCX), RCX);
+        asm.store(&spill(SLOT_RDX), RDX);
+        asm.lea(RCX, mem);
+        // mov rax, rcx; shr rax, 21; cmp rax, the last 2 MiB
+        asm.bytes(&[0x48, 0x89, 0xc8, 0x48, 0xc1, 0xe8, 21, 0x48, 0x3d]);
+        asm.u32((memcheck_abi::layout::PROGRAM_END >> 21) as u32 - 1);
+        not.push(asm.jcc_forward(CC_AE));
+        asm.lea(RAX, &Mem::base(RSP, -(RED_ZONE as i32)));
+        // cmp rcx, rax
+        asm.bytes(&[0x48, 0x39, 0xc1]);
+        let above = asm.jcc_forward(CC_AE);
+        asm.op_mem(None, true, &[0x3b], RCX, &Mem::ctx(offset::STACK_LOW));
+        not.push(asm.jcc_forward(CC_AE));
+        asm.patch_here(above);
+        // rdx = rcx; rax = eight bytes of A bits from its byte on, shifted so that its own is the lowest
+        asm.bytes(&[0x48, 0x89, 0xca, 0x48, 0x89, 0xc8, 0x48, 0xc1, 0xe8, 3]);
+        asm.bytes(&[0x48, 0x0f, 0xba, 0xe8, 45, 0x48, 0x0f, 0xba, 0xe8, 46, 0x48, 0x8b, 0x00]);
+        asm.bytes(&[0x83, 0xe1, 7, 0x48, 0xd3, 0xe8]);
+        asm.buf.push(0xa9);
+        asm.u32(if size >= 32 { u32::MAX } else { (1 << size) - 1 });
+        not.push(asm.jcc_forward(CC_NE));
+    }
+
+    /// None of the slots around the bytes at rdx may hold a return address. Uses rcx.
+    fn no_marks(&mut self, size: u32, not: &mut Vec<usize>) {
+        // rcx = rdx & !7
+        self.asm.bytes(&[0x48, 0x89, 0xd1, 0x48, 0x83, 0xe1, 0xf8]);
+        let slots = size.div_ceil(8);
+        for slot in 0..slots {
+            self.no_mark(slot, not);
+        }
+        // Not aligned: the next one, too. test dl, 7
+        self.asm.bytes(&[0xf6, 0xc2, 7]);
+        let aligned = self.asm.jcc_forward(CC_E);
+        self.no_mark(slots, not);
+        self.asm.patch_here(aligned);
+    }
+
+    fn no_mark(&mut self, slot: u32, not: &mut Vec<usize>) {
+        for mark in [RETURN_MARK, SIGNAL_MARK] {
+            self.asm.op_mem(None, false, &[0x81], 7, &Mem { seg: Seg::Gs, ..Mem::base(RCX, 8 * slot as i32) });
+            self.asm.u32(mark as u32);
+            not.push(self.asm.jcc_forward(CC_E));
+        }
+    }
+
+    fn load_shadow(&mut self, to: Reg, size: u32, keeps: bool, not: &mut Vec<usize>) {
+        let bit = 1u64 << to.bit();
+        let vector = matches!(to, Reg::Vector(_));
+        if self.t.options.origins {
+            self.not_on_stack(RDX, not);
+        }
+        self.no_marks(size, not);
+        self.asm.load_zx(RAX, &v_at(0), size.min(8));
+        if size >= 16 {
+            self.asm.load(RCX, &v_at(8));
+        }
+        // test rax, rax
+        self.asm.bytes(&[0x48, 0x85, 0xc0]);
+        let mut zero = Vec::new();
+        if vector {
+            let some = self.asm.jcc_forward(CC_NE);
+            if size >= 16 {
+                // test rcx, rcx
+                self.asm.bytes(&[0x48, 0x85, 0xc9]);
+            }
+            if size == 32 {
+                let some = self.asm.jcc_forward(CC_NE);
+                self.asm.cmp_zero(&v_at(16), 8);
+                let more = self.asm.jcc_forward(CC_NE);
+                self.asm.cmp_zero(&v_at(24), 8);
+                zero.push(self.asm.jcc_forward(CC_E));
+                self.asm.patch_here(some);
+                self.asm.patch_here(more);
+            } else {
+                zero.push(self.asm.jcc_forward(CC_E));
+            }
+            self.asm.patch_here(some);
+            self.vector_shadow(to, size, keeps);
+        } else {
+            zero.push(self.asm.jcc_forward(CC_E));
+            self.asm.store(&to.shadow(0), RAX);
+        }
+        self.set_bits(DIRTY, bit);
+        self.set_bits(layout::LAZY, bit);
+        self.asm.store(&to.place(), RDX);
+        let out = self.asm.jmp_forward();
+        for at in zero {
+            self.asm.patch_here(at);
+        }
+        if keeps && vector {
+            // What lies above may still be undefined.
+            not.push(self.asm.jmp_forward());
+        } else {
+            self.clear_bits(DIRTY, bit);
+        }
+        self.asm.patch_here(out);
+    }
+
+    /// Low words in rax and rcx, the others behind rdx.
+    fn vector_shadow(&mut self, to: Reg, size: u32, keeps: bool) {
+        let mut has = Vec::new();
+        if keeps {
+            self.branch_if_any(DIRTY, 1 << to.bit(), &mut has);
+        }
+        let above = if size == 32 { 32 } else { 16 };
+        if self.t.options.private_vectors {
+            self.asm.store_wide(&to.shadow(0), false, 64);
+        } else {
+            for at in (above..64).step_by(8) {
+                self.asm.store_imm(&to.shadow(at), 8, 0);
+            }
+        }
+        for at in has {
+            self.asm.patch_here(at);
+        }
+        self.asm.store(&to.shadow(0), RAX);
+        if size >= 16 {
+            self.asm.store(&to.shadow(8), RCX);
+        } else {
+            self.asm.store_imm(&to.shadow(8), 8, 0);
+        }
+        if size == 32 {
+            for at in [16, 24] {
+                self.asm.load(RAX, &v_at(at));
+                self.asm.store(&to.shadow(at as i32), RAX);
+            }
+        }
+    }
+
+    fn store_shadow(&mut self, from: Reg, size: u32, not: &mut Vec<usize>) {
+        if self.t.options.origins {
+            self.store_origin(from, size, not);
+        }
+        for at in (0..size.max(8)).step_by(8) {
+            self.asm.load(RAX, &from.shadow(at as i32));
+            match size {
+                1 => self.asm.op_mem(None, false, &[0x88], RAX, &v_at(at)),
+                2 => self.asm.op_mem(Some(0x66), false, &[0x89], RAX, &v_at(at)),
+                4 => self.asm.op_mem(None, false, &[0x89], RAX, &v_at(at)),
+                _ => self.asm.store(&v_at(at), RAX),
+            }
+        }
+    }
+
+    /// Origin words of the target at rdx, where its bytes are undefined.
+    fn store_origin(&mut self, from: Reg, size: u32, not: &mut Vec<usize>) {
+        // test dl, 3
+        self.asm.bytes(&[0xf6, 0xc2, 3]);
+        not.push(self.asm.jcc_forward(CC_NE));
+        self.not_on_stack(RDX, not);
+        let mut lazy = Vec::new();
+        self.branch_if_any(layout::LAZY, 1 << from.bit(), &mut lazy);
+        // test eax, eax
+        self.asm.op_mem(None, false, &[0x8b], RAX, &from.origin());
+        self.asm.bytes(&[0x85, 0xc0]);
+        let none = self.asm.jcc_forward(CC_E);
+        let tagged = self.asm.jmp_forward();
+        for at in lazy {
+            self.asm.patch_here(at);
+        }
+        self.asm.load(RCX, &from.place());
+        // rcx -= rdx; rax = its low half; do they agree?
+        self.asm.bytes(&[0x48, 0x29, 0xd1, 0x48, 0x63, 0xc1, 0x48, 0x39, 0xc8]);
+        not.push(self.asm.jcc_forward(CC_NE));
+        // and eax, !3: the same word
+        self.asm.bytes(&[0x83, 0xe0, 0xfc]);
+        let same = self.asm.jcc_forward(CC_E);
+        self.asm.patch_here(tagged);
+        self.asm.mov_const(RCX, ORIGIN_DISTANCE);
+        for at in (0..size.max(4)).step_by(4) {
+            let word = Mem { index: Some((RDX, 0)), ..Mem::base(RCX, at as i32) };
+            self.asm.cmp_zero(&from.shadow(at as i32), 4.min(size));
+            let defined = self.asm.jcc_forward(CC_E);
+            self.asm.op_mem(None, false, &[0x89], RAX, &word);
+            self.asm.patch_here(defined);
+        }
+        self.asm.patch_here(none);
+        self.asm.patch_here(same);
+    }
+
+    fn not_on_stack(&mut self, reg: u8, not: &mut Vec<usize>) {
+        self.asm.op_mem(None, true, &[0x3b], reg, &Mem::ctx(offset::STACK_LOW));
+        let lower = self.asm.jcc_forward(CC_B);
+        self.asm.op_mem(None, true, &[0x3b], reg, &Mem::ctx(offset::STACK_HIGH));
+        not.push(self.asm.jcc_forward(CC_B));
+        self.asm.patch_here(lower);
+    }
+
+    fn copy_registers(&mut self, to: u8, from: u8, size: u32, not: &mut Vec<usize>) {
+        let (to, from) = (Reg::General(to), Reg::General(from));
+        self.asm.store(&spill(slot::RAX), RAX);
+        self.asm.load_zx(RAX, &from.shadow(0), size);
+        self.asm.bytes(&[0x48, 0x85, 0xc0]);
+        not.push(self.asm.jcc_forward(CC_E));
+        self.asm.store(&to.shadow(0), RAX);
+        self.set_bits(DIRTY, 1 << to.bit());
+        self.asm.op_mem(None, false, &[0x8b], RAX, &from.origin());
+        self.asm.op_mem(None, false, &[0x89], RAX, &to.origin());
+        self.asm.load(RAX, &from.place());
+        self.asm.store(&to.place(), RAX);
+        let mut lazy = Vec::new();
+        self.branch_if_any(layout::LAZY, 1 << from.bit(), &mut lazy);
+        self.clear_bits(layout::LAZY, 1 << to.bit());
+        let out = self.asm.jmp_forward();
+        for at in lazy {
+            self.asm.patch_here(at);
+        }
+        self.set_bits(layout::LAZY, 1 << to.bit());
+        self.asm.patch_here(out);
+    }
+}
+
+/// The 32-bit halves of a mask that have bits: offset, bits.
+fn halves(mask: u64) -> impl Iterator<Item = (i32, u32)> {
+    [(0, mask as u32), (4, (mask >> 32) as u32)].into_iter().filter(|h| h.1 != 0)
+}
