@@ -11,6 +11,7 @@ int main(void) {
             __asm__("" : "+r"(x));
         }
     p[0] = x;
+    __asm__ volatile("" : : "r"(p) : "memory");
     printf("%d\n", p != NULL);
     free(p);
     return 0;

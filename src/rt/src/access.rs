@@ -38,10 +38,9 @@ pub fn is_plain(ctx: &ThreadContext, sp: u64, addr: u64, len: u64) -> bool {
     if len > 56 || end >= PROGRAM_END - 64 || shadow::a_bits(addr) & ((1 << len) - 1) != 0 {
         return false;
     }
-    if addr >= ctx.stack_high || end <= ctx.stack_low {
-        return true;
-    }
-    addr >= sp.wrapping_sub(RED_ZONE) && !(addr & !7..end).step_by(8).any(callstack::is_mark)
+    let below_stack = addr < sp.wrapping_sub(RED_ZONE) && end > ctx.stack_low && addr < ctx.stack_high;
+    // Other stacks than the current one have calls in progress, too.
+    !below_stack && !(addr & !7..end).step_by(8).any(callstack::is_mark)
 }
 
 /// First byte of the range that is not addressable.
