@@ -350,6 +350,50 @@ mod tests {
         assert!(rules("{\nn\nMemcheck:Leak\nmatch-leak-kinds: definite\nfun:malloc\n}\n").find(&kind, &stack()).is_none());
     }
 
+    /// Knows `malloc` without, and `make` with debug information; counts what is asked.
+    #[derive(Default)]
+    struct Counting {
+        outlines: usize,
+        full: usize,
+    }
+
+    impl crate::names::Names for Counting {
+        fn outline(&mut self, _: &Stack) -> Stack {
+            self.outlines += 1;
+            let make = library_frame(2, "make", "/bin/prog");
+            let open = Frame { inlined: true, function: None, raw_name: None, ..make.clone() };
+            Stack(vec![library_frame(1, "malloc", "/lib/heap.so"), open, make])
+        }
+
+        fn full(&mut self, _: &Stack) -> Stack {
+            self.full += 1;
+            let inlined = Frame { inlined: true, ..frame(2, "tiny", "table.c", 3) };
+            Stack(vec![library_frame(1, "malloc", "/lib/heap.so"), inlined, frame(2, "make", "table.c", 7)])
+        }
+    }
+
+    #[test]
+    fn names_are_found_as_far_as_rules_need_them() {
+        let addresses = Stack(vec![Frame::unknown(1), Frame::unknown(2)]);
+        let kind = ErrorKind::Leak(LeakKind::Definite);
+        let try_rule = |text: &str| {
+            let mut names = Counting::default();
+            let hit = rules(text).find_unnamed(&kind, &mut Unnamed::new(&addresses, &mut names)).is_some();
+            (hit, names.outlines, names.full)
+        };
+        let rule = |frames: &str| try_rule(&format!("{{\nn\nMemcheck:Leak\n{frames}\n}}\n"));
+        assert_eq!(try_rule("{\nn\nMemcheck:Leak\nmatch-leak-kinds: possible\nfun:malloc\n}\n"), (false, 0, 0));
+        assert_eq!(rule("fun:calloc"), (false, 1, 0));
+        assert_eq!(rule("fun:malloc\nfun:tiny\nfun:make"), (true, 1, 1));
+        assert_eq!(rule("fun:malloc\nfun:make"), (false, 1, 1), "a function lies between them");
+        assert_eq!(rule("fun:malloc\nsrc:table.c:3"), (true, 1, 1));
+        let mut shipped =
+            Suppressions::new(parse::parse(DEFAULT_NAME, "{\nn\nMemcheck:Leak\nfun:malloc\nfun:make\n}\n").expect("well formed"));
+        let mut names = Counting::default();
+        assert!(shipped.find_unnamed(&kind, &mut Unnamed::new(&addresses, &mut names)).is_some(), "symbols only");
+        assert_eq!((names.outlines, names.full), (1, 0));
+    }
+
     #[test]
     fn the_last_loaded_is_asked_first_and_then_the_last_used() {
         let mut set = rules("{\na\nMemcheck:Cond\nfun:malloc\n}\n{\nb\nMemcheck:Cond\nfun:*\n}\n{\nc\nMemcheck:Free\nfun:*\n}\n");
