@@ -138,12 +138,14 @@ pub extern "C" fn malloc(size: u64) -> u64 {
 }
 
 pub extern "C" fn calloc(count: u64, size: u64) -> u64 {
+    let Some(product) = count.checked_mul(size) else { return 0 };
     let ctx = context::current();
-    if is_fishy(ctx, "calloc(nmemb)", count) || is_fishy(ctx, "calloc(size)", size) {
+    let fishy = is_fishy(ctx, "calloc(nmemb)", count) || is_fishy(ctx, "calloc(size)", size);
+    // Nothing times too much is nothing, and no failure.
+    if fishy && product != 0 || (product as i64) < 0 {
         return 0;
     }
-    let Some(size) = count.checked_mul(size).filter(|&s| (s as i64) >= 0) else { return 0 };
-    block::allocate(ctx, Ask { size, align: USUAL, family: Family::Malloc, zero: true, stack: None })
+    block::allocate(ctx, Ask { size: product, align: USUAL, family: Family::Malloc, zero: true, stack: None })
 }
 
 pub extern "C" fn realloc(p: u64, size: u64) -> u64 {

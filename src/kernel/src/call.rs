@@ -118,6 +118,8 @@ pub struct Call<'a> {
     pub phase: Phase,
     /// The kernel's answer; 0 before.
     pub result: i64,
+    /// The call failed for a bad address, and no other argument explains it.
+    pub null_is_bad: bool,
     /// A range that was found readable during this call: arrays are looked up once.
     readable: Cell<(u64, u64)>,
 }
@@ -127,7 +129,7 @@ impl<'a> Call<'a> {
     pub fn new(ctx: &'a mut ThreadContext, phase: Phase, result: i64) -> Self {
         let g = &ctx.regs.gpr;
         let args = [g[RDI], g[RSI], g[RDX], g[R10], g[R8], g[R9]];
-        Call { ctx, args, phase, result, readable: Cell::new((0, 0)) }
+        Call { ctx, args, phase, result, null_is_bad: false, readable: Cell::new((0, 0)) }
     }
 
     #[inline(always)]
@@ -151,7 +153,7 @@ impl<'a> Call<'a> {
     /// The kernel reads `[addr, addr + len)`. A null pointer is "not given".
     #[inline]
     pub fn input(&mut self, addr: u64, len: u64, name: impl Into<Name>) {
-        if addr == 0 || len == 0 {
+        if addr == 0 && !self.null_is_bad || len == 0 {
             return;
         }
         match self.phase {
@@ -170,7 +172,7 @@ impl<'a> Call<'a> {
     /// The kernel writes `[addr, addr + len)` if it succeeds.
     #[inline]
     pub fn output(&mut self, addr: u64, len: u64, name: impl Into<Name>) {
-        if addr == 0 || len == 0 {
+        if addr == 0 && !self.null_is_bad || len == 0 {
             return;
         }
         match self.phase {
@@ -307,6 +309,11 @@ impl<'a> Call<'a> {
         unsafe { core::ptr::write_unaligned(addr as *mut u64, value) };
         self.mark(addr, 8);
         true
+    }
+
+    /// Was something unaddressable reported?
+    pub fn has_reported(&self) -> bool {
+        self.ctx.locals[local::SYSCALL] & REPORTED != 0
     }
 
     /// EFAULT: is this the argument that is not mapped?

@@ -110,7 +110,17 @@ pub fn after(ctx: &mut ThreadContext, result: i64) {
     let mut call = Call::new(ctx, phase, result);
     row::run(&mut call, row.rules);
     descriptors::note(&call, number);
+    if phase == Phase::Fault && NEEDS_POINTERS.contains(&number) && !call.has_reported() {
+        // Nothing else explains it.
+        call.null_is_bad = true;
+        row::run(&mut call, row.rules);
+    }
 }
+
+/// Calls whose pointers are not optional: when one fails with EFAULT, it may be for a null pointer. (Others are probed with null on
+/// purpose: statx by Rust's library.) read, write, open, stat, fstat, lstat, pread64, pwrite64, access, pipe, nanosleep, connect, sendto,
+/// recvfrom, bind, getsockname, getpeername, getcwd, chdir, mkdir, unlink, clock_nanosleep, openat, newfstatat, pipe2.
+const NEEDS_POINTERS: [u64; 25] = [0, 1, 2, 4, 5, 6, 17, 18, 21, 22, 35, 42, 44, 45, 49, 51, 52, 79, 80, 83, 87, 230, 257, 262, 293];
 
 /// Errors as the kernel returns them.
 pub(crate) const EPERM: i64 = -1;

@@ -130,7 +130,7 @@ impl Call {
     #[inline(never)]
     pub fn judge(&mut self, addr: u64, size: u64) -> u64 {
         let (ctx, sp) = here();
-        let mut undefined = 0;
+        let (mut undefined, mut bad) = (0, false);
         for i in 0..size {
             let v = shadow::v(addr + i);
             if v == 0 {
@@ -139,8 +139,11 @@ impl Call {
             if access::addressable(ctx, sp, addr + i) {
                 undefined |= u64::from(v) << (8 * i);
             } else {
-                self.bad_read(addr, size);
+                bad = true;
             }
+        }
+        if bad {
+            self.bad_read(addr, size);
         }
         undefined
     }

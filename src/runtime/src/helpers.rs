@@ -130,8 +130,18 @@ fn look(ctx: &ThreadContext, kind: Kind, at: u64, len: u64, size: u64) {
     if shadow::first_nonzero_v(at, len).is_none() {
         return;
     }
-    if let Some(bad) = access::first_unaddressable(ctx, sp, at, len) {
-        report::raise(kind, ctx.regs.rip, sp, |e| (e.addr, e.has_addr, e.size) = (bad, 1, size));
+    // The elements one after the other: a word at the edge of a block may be excused.
+    let mut from = at;
+    while let Some(bad) = access::first_unaddressable(ctx, sp, from, at + len - from) {
+        let element = at + (bad - at) / size * size;
+        if kind == Kind::InvalidWrite || !crate::check::excused(ctx, sp, ctx.regs.rip, element, size) {
+            report::raise(kind, ctx.regs.rip, sp, |e| (e.addr, e.has_addr, e.size) = (element, 1, size));
+            return;
+        }
+        from = element + size;
+        if from >= at + len {
+            return;
+        }
     }
 }
 

@@ -141,6 +141,7 @@ impl Tracer<'_> {
         if disposition == Disposition::Handler
             && let Some(program) = interrupted_call(process, &regs)
         {
+            define_remainder(process, &regs);
             stopped.set_registers(&program)?;
             return self.inject_signal(pid, stopped, &info);
         }
@@ -399,6 +400,20 @@ fn interrupted_call(process: &Process, regs: &Regs) -> Option<Regs> {
     let saved = process.saved_registers(process.context(regs)?)?;
     // The instruction leaves its return address in rcx; the kernel restarts at rip - 2, the program's own `syscall`.
     Some(Regs { rip: saved.rip, rcx: saved.rip, ..*regs })
+}
+
+/// The kernel has written how much of an interrupted sleep was left; the runtime's second half of the call will not run.
+fn define_remainder(process: &Process, regs: &Regs) {
+    const ABSOLUTE: u64 = 1;
+    let at = match regs.orig_rax as i64 {
+        libc::SYS_nanosleep => regs.rsi,
+        libc::SYS_clock_nanosleep if regs.rsi & ABSOLUTE == 0 => regs.r10,
+        _ => 0,
+    };
+    if at != 0 && layout::in_program(at, 16) {
+        process.memory.set(layout::v_of(at), 0u64);
+        process.memory.set(layout::v_of(at) + 8, 0u64);
+    }
 }
 
 /// Let the thread run `fault_entry` with a [`Fault`] that has its present registers.
