@@ -18,6 +18,9 @@
 //! | in it, interrupted               | they are in the processor already; only rip is the runtime's                     |
 //! | after it, with a result          | as in the runtime, so that the result is not lost                                |
 //!
+//! On the way back from a system call the thread blocks further signals until then: a thousand that were waiting for the end of a mask stay
+//! with the kernel, in their order, and are not taken and given back a thousand times while one handler after the other runs.
+//!
 //! The first three end in the trap `SafePoint`, which is itself a signal-delivery-stop (of SIGTRAP), so that any signal can be
 //! injected there. An interrupted system call must be finished at once: a temporary mask (sigsuspend, ppoll) holds only now.
 //!
@@ -145,8 +148,14 @@ impl Tracer<'_> {
             stopped.set_registers(&program)?;
             return self.inject_signal(pid, stopped, &info);
         }
+        let leaving = [process.code.syscall_after, process.code.resume].contains(&regs.rip);
         if let Some(thread) = self.thread_mut(pid, stopped.tid()) {
             thread.queue.push_back(info);
+            if leaving && thread.started && thread.mask.is_none() && matches!(thread.phase, Phase::Run) {
+                let mask = stopped.blocked()?;
+                stopped.set_blocked(mask | !signals::SYNCHRONOUS)?;
+                thread.mask = Some(mask);
+            }
         }
         self.bring_to_safe_point(pid, stopped, regs)
     }
@@ -243,6 +252,9 @@ impl Tracer<'_> {
         let Some(process) = self.processes.get_mut(&pid) else { return Ok(()) };
         let context = process.context(&regs);
         let saved = context.and_then(|c| process.saved_registers(c));
+        if let Some(mask) = process.threads.get_mut(&stopped.tid()).and_then(|thread| thread.mask.take()) {
+            stopped.set_blocked(mask)?;
+        }
         let (Some(context), Some(program)) = (context, saved) else {
             self.give_up(pid, "a safe point without a thread context", handler);
             return Ok(());

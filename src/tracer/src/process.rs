@@ -95,6 +95,8 @@ pub(crate) struct Thread {
     pub phase: Phase,
     /// Signals taken from the kernel that wait for a safe point.
     pub queue: VecDeque<SigInfo>,
+    /// What it really blocks, while it blocks all signals on its way to a safe point.
+    pub mask: Option<u64>,
     /// The siginfo of the fault that the runtime is looking at.
     pub fault: Option<SigInfo>,
     /// Stopped for the others' sake, with the stop to be handled when it goes on (`None`: just our interruption).
@@ -122,6 +124,7 @@ impl Thread {
         Thread {
             phase: Phase::Run,
             queue: VecDeque::new(),
+            mask: None,
             fault: None,
             parked: None,
             held: false,

@@ -101,6 +101,17 @@ impl Choices {
     }
 }
 
+/// Signals that the processor raises, and the kernel kills by if they are blocked.
+pub const SYNCHRONOUS: u64 = {
+    let mut bits = 0;
+    let mut rest: &[i32] = &[libc::SIGSEGV, libc::SIGBUS, libc::SIGFPE, libc::SIGILL, libc::SIGTRAP, libc::SIGSYS];
+    while let [first, others @ ..] = rest {
+        bits |= 1u64 << (*first - 1);
+        rest = others;
+    }
+    bits
+};
+
 /// The mask bit of a signal.
 pub fn bit(signo: i32) -> u64 {
     1u64.checked_shl((signo - 1) as u32).unwrap_or(0)
