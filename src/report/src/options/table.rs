@@ -390,7 +390,7 @@ fn check_symbol(_: &mut Options, value: Value) -> Result<(), String> {
 
 fn check_minaddr(_: &mut Options, value: Value) -> Result<(), String> {
     let at = value.unsigned();
-    if (0x1000..=0x2_0000_0000).contains(&at) && at % 4096 == 0 {
+    if (0x1000..=0x2_0000_0000).contains(&at) && at.is_multiple_of(4096) {
         return Ok(());
     }
     Err("Must be a page aligned address between 0x1000 and 0x200000000".to_string())
