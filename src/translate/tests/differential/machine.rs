@@ -11,7 +11,9 @@ use crate::world::{CODE, HIGH_CODE, INDEX_AT, Image, LOW, STACK_START, World};
 use crate::writer::{FS, GS};
 use iced_x86::{Decoder, DecoderOptions, Instruction, Mnemonic, OpAccess, OpKind, Register};
 use memcheck_abi::layout::RED_ZONE;
-use memcheck_translate::{InsnInfo, LOAD, MODIFY, Options, Place, Program, Region, Rule, STORE, Shadow, Translator, helper, slot};
+use memcheck_translate::{
+    InsnInfo, LOAD, MODIFY, Options, Place, Program, Region, Rule, SPREAD, STATE_AREA, STORE, Shadow, Translator, helper, slot,
+};
 use std::collections::HashMap;
 
 /// Code at its address, and where it begins and ends.
@@ -478,6 +480,16 @@ impl Run<'_> {
         let saved = self.m.gate.state().gpr;
         let p = self.restored(host)?;
         self.m.events.push(Event::Check { pc: p.pc, addr, size, kind });
+        if size == SPREAD || size == STATE_AREA {
+            // Their rule is for the runtime; what it would check cannot be told from the operand.
+            let pc = self.m.gate.context().regs.rip;
+            let insn = self.m.decode(self.code, pc);
+            if size == SPREAD && !insn.is_vsib() {
+                return Err(format!("lanes of an instruction without any: {insn}"));
+            }
+            self.m.gate.state().gpr = saved;
+            return Ok(Next::At(host));
+        }
         self.check_is_right(&p, addr, size, kind).map_err(|e| format!("check at {:#x}: {e}", p.pc))?;
         if self.way.kind == Kind::Mixed && kind != STORE && self.m.world.any_v(addr, u64::from(size)) && self.random.percent(60) {
             return self.continue_at(p.pc, true);
@@ -555,10 +567,10 @@ impl Run<'_> {
         if plan != pc {
             return Err(format!("plan {plan:#x} for the instruction at {pc:#x}"));
         }
-        // Where flags live the filter looks at whole bytes of the mask.
+        // Lanes with addresses of their own always go through their rule. Where flags live the filter looks at whole bytes of the mask.
         let wide = |mask: u64| u64::from_le_bytes(mask.to_le_bytes().map(|b| if b == 0 { 0 } else { 0xff }));
         let marked = wide(plan_mask(self.way.seed, pc)) & wide(self.way.dirty) != 0;
-        if marked || insn.is_string_instruction() {
+        if marked || insn.is_string_instruction() || insn.is_vsib() {
             return Ok(());
         }
         let stack = matches!(insn.mnemonic(), Mnemonic::Pop | Mnemonic::Popfq);
@@ -617,10 +629,13 @@ impl Run<'_> {
 
 /// How the explicit memory operand is accessed.
 pub fn kind_of(insn: &Instruction) -> u32 {
+    use Mnemonic::{Vmaskmovpd, Vmaskmovps, Vpmaskmovd, Vpmaskmovq};
     let Some(i) = (0..insn.op_count()).find(|&i| insn.op_kind(i) == OpKind::Memory) else { return LOAD };
     let mut factory = iced_x86::InstructionInfoFactory::new();
     match factory.info(insn).op_access(i) {
-        OpAccess::Write | OpAccess::CondWrite => STORE,
+        // What a masked store writes is for its rule to say: the check is that of a load.
+        _ if matches!(insn.mnemonic(), Vmaskmovpd | Vmaskmovps | Vpmaskmovd | Vpmaskmovq) => LOAD,
+        OpAccess::Write => STORE,
         OpAccess::ReadWrite | OpAccess::ReadCondWrite => MODIFY,
         _ => LOAD,
     }
