@@ -6,7 +6,7 @@ use iced_x86::Instruction;
 use libfuzzer_sys::fuzz_target;
 use memcheck_abi::layout::CACHE_START;
 use memcheck_semantics::Planner;
-use memcheck_translate::{Options, Place, Program, Region, Shadow, Stubs, Translator};
+use memcheck_translate::{Options, Place, Program, Region, Rule, Shadow, Stubs, Translator};
 
 const CODE: u64 = 0x40_0000;
 
@@ -37,9 +37,11 @@ impl Program for Bytes<'_> {
 struct Plans(Planner);
 
 impl Shadow for Plans {
-    fn plan(&mut self, insn: &Instruction) -> (u64, u64) {
+    fn rule(&mut self, insn: &Instruction) -> Rule {
         let plan = self.0.plan(insn);
-        (plan.reads | plan.writes | plan.address, 0x6a00_0000_0000)
+        let (reads, address, writes) = (plan.reads | plan.address, plan.address, plan.writes);
+        let loads = plan.mem.is_some_and(|mem| mem.read);
+        Rule { plan: 0x6a00_0000_0000, mask: reads | writes, reads, address, writes, quick: plan.defines_by_itself(), loads, inline: true }
     }
 }
 
@@ -52,15 +54,15 @@ fn check(region: Option<Region>, length: usize) {
     }
 }
 
-fuzz_target!(|input: (bool, bool, &[u8])| {
-    let (writable, private_vectors, code) = input;
+fuzz_target!(|input: (bool, bool, bool, bool, &[u8])| {
+    let (writable, private_vectors, origins, pext, code) = input;
     let program = Bytes { code, writable };
     let stub = CACHE_START;
     #[rustfmt::skip]
     let stubs = Stubs {
         dispatch: stub, link: stub, check: stub, helper: stub, syscall: stub, replace: stub, release: stub, stack_moved: stub, dirty_branch: stub,
     };
-    let mut translator = Translator::new(stubs, Options { undef: true, private_vectors });
+    let mut translator = Translator::new(stubs, Options { undef: true, origins, pext, private_vectors });
     let place = Place { hot: CACHE_START + 0x10_0000, cold: CACHE_START + 0x800_0000 };
     check(translator.translate(&program, CODE, place), code.len());
     check(translator.translate_dirty(&program, CODE, place, &mut Plans(Planner::new())), code.len());
