@@ -175,16 +175,6 @@ impl Record {
         self.free_stack.store(stack, Relaxed);
     }
 
-    /// Of a live block: were origin words written for it?
-    pub fn has_origins(&self) -> bool {
-        self.next.load(Relaxed) != 0
-    }
-
-    /// True if that is news.
-    pub fn set_origins(&self) -> bool {
-        self.next.swap(1, Relaxed) == 0
-    }
-
     #[inline(always)]
     pub fn next(&self) -> u64 {
         self.next.load(Relaxed)

@@ -8,8 +8,8 @@ use core::sync::atomic::{AtomicU32, AtomicU64, Ordering};
 use memcheck_abi::context::{RAX, RSP, ThreadContext, local};
 use memcheck_abi::event::Trap;
 use memcheck_abi::layout::{SLOT_RUNTIME_STACK_TOP, THREAD_SLOT, THREADS_END, THREADS_START, V_DISTANCE};
+use memcheck_kernel::CloneArgs;
 use memcheck_kernel::action::clone;
-use memcheck_kernel::{CloneArgs, space};
 use memcheck_rt::sync::Lock;
 use memcheck_rt::{context, report, shadow, sys};
 

@@ -49,7 +49,7 @@ fn bytes(items: &[Item]) -> Option<Vec<u8>> {
 fn pieces(len: usize) -> Vec<(usize, usize)> {
     let Some(size) = [8, 4, 2, 1].into_iter().find(|&size| size <= len) else { return Vec::new() };
     let mut pieces: Vec<_> = (0..len / size).map(|i| (i * size, size)).collect();
-    if len % size != 0 {
+    if !len.is_multiple_of(size) {
         pieces.push((len - size, size));
     }
     pieces

@@ -647,7 +647,7 @@ impl Emitter<'_> {
 
     /// Mark bytes defined without asking.
     pub fn define(&mut self, mem: &Mem, size: u32) {
-        if self.t.options.private_vectors && size >= 16 && size % 8 == 0 {
+        if self.t.options.private_vectors && size >= 16 && size.is_multiple_of(8) {
             return self.fill_wide(&mem.shadow(0), size, false);
         }
         for (at, n) in pieces(size) {

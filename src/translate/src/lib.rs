@@ -259,7 +259,7 @@ impl Translator {
         let tail = decode::region(program, pc, &mut items);
         self.conflict = self.options.private_vectors && items.iter().any(|i| uses_private_registers(&i.insn));
         let region = tail.map(|tail| {
-            plan::plan(program, &mut items, &mut self.factory, tail);
+            plan::plan(program, &mut items, tail);
             clean::emit_region(self, program, &items, tail, at, None)
         });
         self.items = items;
@@ -271,7 +271,7 @@ impl Translator {
         let mut items = core::mem::take(&mut self.items);
         let tail = decode::region(program, pc, &mut items).map(|tail| decode::shorten(&mut items, tail, dirty::MAX_INSTRUCTIONS));
         let region = tail.map(|tail| {
-            plan::plan(program, &mut items, &mut self.factory, tail);
+            plan::plan(program, &mut items, tail);
             clean::emit_region(self, program, &items, tail, at, Some(shadow))
         });
         self.items = items;

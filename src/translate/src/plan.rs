@@ -2,8 +2,7 @@
 
 use crate::Program;
 use crate::decode::{Item, Tail};
-use alloc::vec::Vec;
-use iced_x86::{Decoder, DecoderOptions, FlowControl, Instruction, InstructionInfoFactory, Mnemonic, OpKind, Register, RflagsBits};
+use iced_x86::{Decoder, DecoderOptions, FlowControl, Instruction, Mnemonic, OpKind, Register, RflagsBits};
 use memcheck_abi::layout::RED_ZONE;
 
 /// The arithmetic flags.
@@ -15,7 +14,7 @@ const MAX_BATCH: usize = 8;
 /// Instructions looked at behind an exit to see whether flags are dead there.
 const LOOKAHEAD: usize = 6;
 
-pub fn plan(program: &dyn Program, items: &mut Vec<Item>, _factory: &mut InstructionInfoFactory, tail: Tail) {
+pub fn plan(program: &dyn Program, items: &mut [Item], tail: Tail) {
     releases(items);
     flags(program, items, tail);
     batches(items);
@@ -205,10 +204,10 @@ fn push_runs(items: &mut [Item]) {
             continue;
         }
         let (first, mut last, mut count) = (at, at, 1);
-        for next in at + 1..items.len() {
-            if is_push(&items[next]) && count < MAX_BATCH {
+        for (next, item) in items.iter().enumerate().skip(at + 1) {
+            if is_push(item) && count < MAX_BATCH {
                 (last, count) = (next, count + 1);
-            } else if !between(&items[next]) {
+            } else if !between(item) {
                 break;
             }
         }

@@ -112,7 +112,7 @@ fn set_extensions(code: &mut [u8], encoding: &Encoding, x: bool, b: bool) {
         }
         Encoding::Vex2 => {}
         Encoding::Vex3 | Encoding::Evex => {
-            code[1] = code[1] | 0x60;
+            code[1] |= 0x60;
             if x {
                 code[1] &= !0x40;
             }

@@ -1,8 +1,7 @@
 //! V, A and the reports of copies and fills, against a model that goes byte by byte.
 
-use super::{AREA, ONE, PC, Random, read, reports, world, write};
+use super::{AREA, ONE, Random, read, reports, world, write};
 use crate::{memory as m, string as s};
-use memcheck_abi::event::Kind;
 use memcheck_rt::shadow;
 
 /// State of one byte.
