@@ -12,15 +12,16 @@
 use core::arch::naked_asm;
 use memcheck_abi::context::offset;
 
-const S0: i32 = offset::SCRATCH;
-const S1: i32 = offset::SCRATCH + 8;
-const S2: i32 = offset::SCRATCH + 16;
-const S3: i32 = offset::SCRATCH + 24;
-const S4: i32 = offset::SCRATCH + 32;
-const S5: i32 = offset::SCRATCH + 40;
-const S8: i32 = offset::SCRATCH + 64;
-const S9: i32 = offset::SCRATCH + 72;
-const S10: i32 = offset::SCRATCH + 80;
+/// Where the slots are, fs-relative.
+pub(crate) const S0: i32 = offset::SCRATCH;
+pub(crate) const S1: i32 = offset::SCRATCH + 8;
+pub(crate) const S2: i32 = offset::SCRATCH + 16;
+pub(crate) const S3: i32 = offset::SCRATCH + 24;
+pub(crate) const S4: i32 = offset::SCRATCH + 32;
+pub(crate) const S5: i32 = offset::SCRATCH + 40;
+pub(crate) const S8: i32 = offset::SCRATCH + 64;
+pub(crate) const S9: i32 = offset::SCRATCH + 72;
+pub(crate) const S10: i32 = offset::SCRATCH + 80;
 
 /// Save everything; rax comes from slot 1, rdi = what rax held on entry. Clobbers all caller-saved registers afterwards.
 macro_rules! save {

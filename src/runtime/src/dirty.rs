@@ -103,7 +103,8 @@ impl memcheck_translate::Shadow for Plans {
     }
 }
 
-/// Lookups that need no lock (`asm::check` makes the same one in `ENTRIES`, `asm::leave_known` in `TARGETS`): key -> (body, dead registers). Direct-mapped; a writer takes the key out first.
+/// Lookups that need no lock (`asm::check` makes the same one in `ENTRIES`, `leave::leave_known` in `TARGETS`): key -> [`Found`].
+/// Direct-mapped; a writer takes the key out first.
 #[repr(C)]
 pub struct Known {
     keys: [AtomicU64; KNOWN],

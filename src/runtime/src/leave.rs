@@ -1,17 +1,22 @@
 //! Leaving a region of dirty code without saving the registers; see `dirty` for what it decides, `asm` for conventions and slots.
 #![allow(unsafe_code, reason = "a naked assembly routine")]
 
+use crate::asm::{S0, S1, S3, S4, S5, S8, S9, S10};
 use core::arch::naked_asm;
 use memcheck_abi::context::offset;
 
-const S0: i32 = offset::SCRATCH;
-const S1: i32 = offset::SCRATCH + 8;
-const S3: i32 = offset::SCRATCH + 24;
-const S4: i32 = offset::SCRATCH + 32;
-const S5: i32 = offset::SCRATCH + 40;
-const S8: i32 = offset::SCRATCH + 64;
-const S9: i32 = offset::SCRATCH + 72;
-const S10: i32 = offset::SCRATCH + 80;
+/// The registers used here and the flags are the program's again.
+macro_rules! back {
+    () => {
+        "mov r8, fs:[{s8}]
+         mov rdx, fs:[{s9}]
+         mov rbx, fs:[{s10}]
+         mov rax, fs:[{s5}]
+         add al, 0x7f
+         sahf
+         mov rax, fs:[{s1}]"
+    };
+}
 
 /// `dirty::leave` for targets that were met before, without saving the registers; rcx = the mask of dirty registers. Forgets what is dead or
 /// stale at the target and goes on there, in clean code if nothing is left. What is not simple is left to the Rust part, untouched.
@@ -83,33 +88,16 @@ pub extern "C" fn leave_known() {
          cmp [rbx], rax
          jne 90f
          mov fs:[{dirty}], rcx
-         mov fs:[{s3}], rdx
-         mov r8, fs:[{s8}]
-         mov rdx, fs:[{s9}]
-         mov rbx, fs:[{s10}]
-         mov rax, fs:[{s5}]
-         add al, 0x7f
-         sahf
-         mov rax, fs:[{s1}]
-         mov rcx, fs:[{s0}]
+         mov fs:[{s3}], rdx",
+        back!(),
+        "mov rcx, fs:[{s0}]
          jmp fs:[{s3}]
-         8: mov qword ptr fs:[{dirty}], 0
-         mov r8, fs:[{s8}]
-         mov rdx, fs:[{s9}]
-         mov rbx, fs:[{s10}]
-         mov rax, fs:[{s5}]
-         add al, 0x7f
-         sahf
-         mov rax, fs:[{s1}]
-         jmp {branch}
-         90: mov r8, fs:[{s8}]
-         mov rdx, fs:[{s9}]
-         mov rbx, fs:[{s10}]
-         mov rax, fs:[{s5}]
-         add al, 0x7f
-         sahf
-         mov rax, fs:[{s1}]
-         jmp {leave}",
+         8: mov qword ptr fs:[{dirty}], 0",
+        back!(),
+        "jmp {branch}
+         90:",
+        back!(),
+        "jmp {leave}",
         s0 = const S0, s1 = const S1, s3 = const S3, s4 = const S4, s5 = const S5, s8 = const S8, s9 = const S9, s10 = const S10,
         target = const offset::TARGET, known = const crate::dirty::KNOWN, targets = sym crate::dirty::TARGETS,
         bodies = const crate::dirty::KNOWN * 8, dead = const crate::dirty::KNOWN * 16, stale = const crate::dirty::KNOWN * 24,

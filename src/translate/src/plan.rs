@@ -148,7 +148,6 @@ fn releases(items: &mut [Item]) {
             total += n;
             item.deferred = true;
         } else if item.insn.mnemonic() == Mnemonic::Leave {
-            // (A leaf's own red zone: only of long frames, see the runtime's routine.)
             // It paints what it releases itself, here up to the stack pointer: the lowest part of a frame is nobody's initial value.
             item.deferred = true;
             break;
