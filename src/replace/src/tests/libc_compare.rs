@@ -195,6 +195,7 @@ fn memory_functions() {
         same!(m::memchr(a, c, n));
         same!(m::memrchr(b, c, n));
         same!(m::memcmp(a, b, n));
+        // SAFETY: as in `same!`: the areas hold what is compared or copied.
         same("bcmp", || unsafe { memcmp(b, a, n) } == 0, || m::bcmp(b, a, n) == 0);
         same!(m::memcpy(a, b, n));
         same!(m::mempcpy(a, b, n));
@@ -221,6 +222,7 @@ fn moves_with_every_kind_of_overlap() {
         let b = ONE + (a - ONE + r.length(300)).min(AREA - n);
         same!(m::memmove(a, b, n));
         same!(m::memmove(b, a, n));
+        // SAFETY: as in `same!`: the areas hold what is compared or copied.
         same("bcopy", || _ = unsafe { memmove(a, b, n) }, || m::bcopy(b, a, n));
     }
 }
@@ -299,6 +301,7 @@ fn wide_functions() {
         same!(s::wcschr(a, c));
         same!(s::wcsrchr(a, c));
         same!(s::wmemchr(a, c, k));
+        // SAFETY: as in `same!`: the areas hold what is compared or copied, and the strings end.
         same("wcscmp", || sign(unsafe { wcscmp(a, a) }), || s::wcscmp(a, a));
         same("wcsncmp", || sign(unsafe { wcsncmp(a, b, k) }), || s::wcsncmp(a, b, k));
         same("wmemcmp", || sign(unsafe { wmemcmp(a, b, k) }), || s::wmemcmp(a, b, k));
