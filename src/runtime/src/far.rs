@@ -2,7 +2,7 @@
 //!
 //! ```text
 //! first time    mov rcx, gs:[rcx*8+table] faults (or finds nothing)   fault.rs: `mark` the branch, drop its region
-//! from then on  jmp dispatch                                          asm.rs: branch table, or `TABLE` here
+//! from then on  jmp dispatch                                          asm::branch: branch table, or `TABLE` here
 //! not there     Rust: find or make the translation, `insert`
 //! ```
 //! An entry of `TABLE` is one word, so that it is read whole while others change it: the address without its lowest 16 bits, then the

@@ -37,7 +37,6 @@ pub mod far;
 pub mod fault;
 pub mod helpers;
 pub mod inner;
-pub mod leave;
 pub mod origin;
 pub mod owner;
 pub mod program;

@@ -11,10 +11,10 @@
 //! cold: helper CODE_CHECK          ; drops the region and goes on in a new one
 //! ```
 
-use crate::clean::{Cold, Emitter, rip_slot, spill};
 use crate::control::call_helper;
 use crate::decode::Item;
 use crate::emit::{Asm, CC_NE, Mem, RAX, RCX};
+use crate::emitter::{Cold, Emitter, rip_slot, spill};
 use crate::{helper, slot};
 use alloc::vec::Vec;
 

@@ -1,8 +1,8 @@
 //! Control transfers, calls into the runtime, and instructions that it emulates.
 
-use crate::clean::{Emitter, rip_slot, spill};
 use crate::decode::REQUEST_KIND;
 use crate::emit::{Asm, Mem, RAX, RCX, RSP, Seg};
+use crate::emitter::{Emitter, rip_slot, spill};
 use crate::{InsnInfo, LEAVE_CALL, LEAVE_JUMP, LEAVE_RETURN, LOAD, Region, Translator, gpr, helper, slot, stack};
 use alloc::vec::Vec;
 use iced_x86::{ConditionCode, FlowControl, Instruction, Mnemonic, OpKind};

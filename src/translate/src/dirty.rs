@@ -16,8 +16,9 @@
 //! Where flags are live the tests are made with `pext` or loads and `jrcxz`; the latter take whole bytes of the mask at a time. Stores of defined registers are
 //! checked as in clean mode. Regions end through `Stubs::dirty_branch`, which goes back to clean code when no register is dirty.
 
-use crate::clean::{Cold, Emitter, Pending, pieces, rip_slot, spill};
+use crate::check::pieces;
 use crate::emit::{Asm, CC_NE, Mem, RAX, RCX};
+use crate::emitter::{Cold, Emitter, Pending, rip_slot, spill};
 use crate::moves::Move;
 use crate::{SHADOW_REGS, helper, slot};
 use alloc::vec::Vec;

@@ -3,7 +3,9 @@
 //! ```text
 //! decode   a region: straight-line code from one entry, past not-taken branches           decode.rs
 //! plan     which flags live at each instruction, what the stack pointer does               plan.rs
-//! emit     each instruction with its checks, cold stubs behind them                        clean.rs stack.rs control.rs
+//! emit     the region and its cold stubs (emitter.rs); each instruction                    clean.rs stack.rs control.rs
+//!          its memory operand, its checks                                              operand.rs check.rs
+//!          what precedes it in dirty mode                                              dirty.rs moves.rs
 //! ```
 //! The program's instructions run in their own registers. A check of an n-byte access is one compare of its n shadow bytes,
 //! addressed through gs with the program's own operand, and a branch that is not taken:
@@ -21,12 +23,15 @@
 extern crate alloc;
 
 pub mod changing;
+pub mod check;
 pub mod clean;
 pub mod control;
 pub mod decode;
 pub mod dirty;
 pub mod emit;
+pub mod emitter;
 pub mod moves;
+pub mod operand;
 pub mod plan;
 pub mod relocate;
 pub mod stack;
@@ -260,7 +265,7 @@ impl Translator {
         self.conflict = self.options.private_vectors && items.iter().any(|i| uses_private_registers(&i.insn));
         let region = tail.map(|tail| {
             plan::plan(program, &mut items, tail);
-            clean::emit_region(self, program, &items, tail, at, None)
+            emitter::emit_region(self, program, &items, tail, at, None)
         });
         self.items = items;
         region
@@ -272,7 +277,7 @@ impl Translator {
         let tail = decode::region(program, pc, &mut items).map(|tail| decode::shorten(&mut items, tail, dirty::MAX_INSTRUCTIONS));
         let region = tail.map(|tail| {
             plan::plan(program, &mut items, tail);
-            clean::emit_region(self, program, &items, tail, at, Some(shadow))
+            emitter::emit_region(self, program, &items, tail, at, Some(shadow))
         });
         self.items = items;
         region

@@ -17,9 +17,10 @@
 //! The runtime does what concerns the stack: frames are gone soon, so origins in them are looked up at once, and for words there it is noted
 //! whose frame they lie in.
 
-use crate::clean::{Emitter, pieces, spill};
+use crate::check::pieces;
 use crate::dirty::mask_at;
 use crate::emit::{CC_E, CC_NE, Mem, RAX, RCX, RDX, RSP, Seg};
+use crate::emitter::{Emitter, spill};
 use crate::{Rule, SHADOW_REGS, gpr, shadow_layout as layout, slot};
 use alloc::vec::Vec;
 use iced_x86::{EncodingKind, Instruction, Mnemonic, OpKind, Register};

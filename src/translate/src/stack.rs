@@ -10,8 +10,8 @@
 //!                     <------- painted FF --------->
 //! ```
 
-use crate::clean::{Emitter, spill};
 use crate::emit::{CC_NE, Mem, RAX, RCX, RSP, Seg};
+use crate::emitter::{Emitter, spill};
 use crate::{LOAD, STORE, slot};
 use iced_x86::{Instruction, Mnemonic, OpKind, Register};
 use memcheck_abi::context::offset;

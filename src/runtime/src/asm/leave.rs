@@ -1,7 +1,8 @@
-//! Leaving a region of dirty code without saving the registers; see `dirty` for what it decides, `asm` for conventions and slots.
+//! Leaving a region of dirty code without saving the registers; see `crate::dirty` for what it decides, the module above for
+//! conventions and slots.
 #![allow(unsafe_code, reason = "a naked assembly routine")]
 
-use crate::asm::{S0, S1, S3, S4, S5, S8, S9, S10};
+use super::{S0, S1, S3, S4, S5, S8, S9, S10};
 use core::arch::naked_asm;
 use memcheck_abi::context::offset;
 
@@ -18,7 +19,8 @@ macro_rules! back {
     };
 }
 
-/// `dirty::leave` for targets that were met before, without saving the registers; rcx = the mask of dirty registers. Forgets what is dead or
+/// `dirty::leave` for targets that were met before, without saving the registers; rcx = the mask of dirty registers. Forgets what is
+/// dead or
 /// stale at the target and goes on there, in clean code if nothing is left. What is not simple is left to the Rust part, untouched.
 /// rbx = the target's entry in `dirty::TARGETS`, rdx = vector registers that may be stale.
 #[unsafe(naked)]
@@ -103,6 +105,6 @@ pub extern "C" fn leave_known() {
         bodies = const crate::dirty::KNOWN * 8, dead = const crate::dirty::KNOWN * 16, stale = const crate::dirty::KNOWN * 24,
         keeps = sym crate::dirty::KEEPS, vec0 = const memcheck_translate::shadow_layout::VEC0,
         vec = const memcheck_translate::SHADOW_REGS + memcheck_translate::shadow_layout::VEC - 64 * memcheck_translate::shadow_layout::VEC0 as i32,
-        dirty = const memcheck_translate::SHADOW_REGS, branch = sym crate::asm::dirty_branch, leave = sym crate::asm::leave_dirty,
+        dirty = const memcheck_translate::SHADOW_REGS, branch = sym super::dirty_branch, leave = sym super::leave_dirty,
     )
 }

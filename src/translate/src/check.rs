@@ -1,0 +1,212 @@
+//! Checks: are the shadow bytes of an access zero, that is, is it plainly addressable and (for loads) defined?
+//!
+//! ```text
+//! cmp n gs:[operand], 0 ; jne cold          one compare for 1, 2, 4, 8 bytes
+//! load, or, or ... ; jne cold               several words (`check_wide`), or one vector test with private registers
+//! movzx ecx, gs:[operand] ; jrcxz ; jmp     where flags are live
+//! ```
+//! What was checked or defined is known until one of the operand's registers changes, and not asked again. Stores to the stack above its
+//! red zone are never asked, only made defined.
+
+use crate::emit::{CC_NE, Mem, RAX, RBP, RCX, RSP};
+use crate::emitter::{Cold, Emitter, spill};
+use crate::{LOAD, STORE, gpr, slot};
+use alloc::vec::Vec;
+use iced_x86::OpAccess;
+
+/// Checked operands remembered at a time.
+const MAX_KNOWN: usize = 12;
+
+impl Emitter<'_> {
+    fn is_known(&self, mem: &Mem, size: u32) -> bool {
+        let inside =
+            |known: &Mem, n: u32| mem.disp >= known.disp && i64::from(mem.disp) + i64::from(size) <= i64::from(known.disp) + i64::from(n);
+        let same = |known: &Mem| known.base == mem.base && known.index == mem.index && known.addr32 == mem.addr32;
+        self.known.iter().any(|(known, n)| same(known) && inside(known, *n))
+    }
+
+    /// From here on the V bytes are zero: a check that finds something else leaves for dirty code, and does not come back to this.
+    fn learn(&mut self, mem: &Mem, size: u32) {
+        if self.shadow.is_some() || self.passing || size > 64 {
+            return;
+        }
+        if self.known.len() >= MAX_KNOWN {
+            self.known.remove(0);
+        }
+        self.known.push((*mem, size));
+    }
+
+    /// What the instruction just emitted makes of that knowledge.
+    pub fn forget(&mut self) {
+        let insn = self.item.insn;
+        if insn.is_string_instruction() || self.item.client_request {
+            self.known.clear();
+        }
+        if self.known.is_empty() {
+            return;
+        }
+        let mut written = 0u32;
+        for used in self.t.factory.info(&insn).used_registers() {
+            if !matches!(used.access(), OpAccess::Read | OpAccess::CondRead | OpAccess::NoMemAccess | OpAccess::None)
+                && let Some(r) = gpr(used.register())
+            {
+                written |= 1 << r;
+            }
+        }
+        let touched = |r: Option<u8>| r.is_some_and(|r| written >> r & 1 != 0);
+        self.known.retain(|(m, _)| !touched(m.base) && !touched(m.index.map(|(r, _)| r)));
+    }
+
+    /// Does the operand lie on the stack above its red zone, for certain? A store there need not ask.
+    fn is_on_stack(&self, mem: &Mem) -> bool {
+        let lowest = match mem.base {
+            Some(RSP) => Some(-128),
+            Some(RBP) => self.frame.map(|frame| -128 - frame),
+            _ => None,
+        };
+        mem.index.is_none() && !mem.addr32 && lowest.is_some_and(|lowest| mem.disp >= lowest)
+    }
+
+    /// Check an access of `size` bytes at `mem`.
+    pub fn check(&mut self, mem: &Mem, size: u32, kind: u32) {
+        if size == 0 {
+            return;
+        }
+        if let Some(p) = self.pending.as_mut().filter(|p| p.open) {
+            p.memory = Some((*mem, size));
+        }
+        if kind != STORE && self.pending.is_some() {
+            return self.test_memory(mem, size);
+        }
+        if mem.base.is_none() && mem.index.is_none() && kind == LOAD && self.program.is_constant(mem.disp as i64 as u64) {
+            return;
+        }
+        if self.is_known(mem, size) {
+            return;
+        }
+        self.learn(mem, size);
+        let on_stack = self.is_on_stack(mem);
+        if on_stack && kind == STORE && size <= 64 {
+            return self.define(mem, size);
+        }
+        if on_stack && kind == LOAD && !self.t.options.undef {
+            return;
+        }
+        let pieces = pieces(size);
+        if pieces.is_empty() {
+            let p = self.asm.jmp_forward();
+            let back = self.asm.offset();
+            self.cold.push(Cold::Check { patches: alloc::vec![p], restore_rcx: false, mem: *mem, size, kind, back });
+        } else if self.item.flags_live {
+            self.check_keeping_flags(mem, size, kind, &pieces);
+        } else if pieces.len() >= 3 || size == 16 && self.t.options.private_vectors {
+            self.check_wide(mem, size, kind, &pieces);
+        } else {
+            let mut patches = Vec::with_capacity(2);
+            for &(at, n) in &pieces {
+                self.asm.cmp_zero(&mem.shadow(at), n);
+                patches.push(self.asm.jcc_forward(CC_NE));
+            }
+            let back = self.asm.offset();
+            self.cold.push(Cold::Check { patches, restore_rcx: false, mem: *mem, size, kind, back });
+        }
+    }
+
+    /// Several words: or them together in a register.
+    fn check_wide(&mut self, mem: &Mem, size: u32, kind: u32, pieces: &[(i32, u32)]) {
+        if self.t.options.private_vectors && matches!(size, 16 | 32 | 48 | 64) {
+            return self.check_private(mem, size, kind);
+        }
+        let r = [RCX, 2, RAX].into_iter().find(|&r| !mem.uses(r)).unwrap_or(6);
+        self.asm.store(&spill(slot::RCX), r);
+        let (first, rest) = (pieces[0], &pieces[1..]);
+        self.asm.load_zx(r, &mem.shadow(first.0), first.1);
+        for &(at, n) in rest {
+            let opcode: &[u8] = if n == 1 { &[0x0a] } else { &[0x0b] };
+            let prefix = (n == 2).then_some(0x66);
+            self.asm.op_mem(prefix, n == 8, opcode, r, &mem.shadow(at));
+        }
+        self.asm.load(r, &spill(slot::RCX));
+        let patches = alloc::vec![self.asm.jcc_forward(CC_NE)];
+        let back = self.asm.offset();
+        self.cold.push(Cold::Check { patches, restore_rcx: false, mem: *mem, size, kind, back });
+    }
+
+    /// The same with one vector test or two.
+    fn check_private(&mut self, mem: &Mem, size: u32, kind: u32) {
+        let (first, second) = if size == 48 { (32, Some(16)) } else { (size, None) };
+        self.asm.test_wide(&mem.shadow(0), first);
+        let mut patches = alloc::vec![self.asm.jcc_forward(CC_NE)];
+        if let Some(n) = second {
+            self.asm.test_wide(&mem.shadow(first as i32), n);
+            patches.push(self.asm.jcc_forward(CC_NE));
+        }
+        let back = self.asm.offset();
+        self.cold.push(Cold::Check { patches, restore_rcx: false, mem: *mem, size, kind, back });
+    }
+
+    fn check_keeping_flags(&mut self, mem: &Mem, size: u32, kind: u32, pieces: &[(i32, u32)]) {
+        self.asm.store(&spill(slot::RCX), RCX);
+        let mut patches = Vec::with_capacity(2);
+        for (i, &(at, n)) in pieces.iter().enumerate() {
+            if i > 0 && mem.uses(RCX) {
+                self.asm.load(RCX, &spill(slot::RCX));
+            }
+            self.asm.load_zx(RCX, &mem.shadow(at), n);
+            let clean = self.asm.jrcxz_forward();
+            patches.push(self.asm.jmp_forward());
+            self.asm.patch8_here(clean);
+        }
+        self.asm.load(RCX, &spill(slot::RCX));
+        let back = self.asm.offset();
+        self.cold.push(Cold::Check { patches, restore_rcx: true, mem: *mem, size, kind, back });
+    }
+
+    /// Fill shadow bytes at `mem` (a gs operand) with ones or zeros from the private registers; the last store may overlap.
+    pub fn fill_wide(&mut self, mem: &Mem, size: u32, ones: bool) {
+        let mut at = 0;
+        while at < size {
+            let left = size - at;
+            let n = [64, 32, 16].into_iter().find(|&n| n <= left);
+            match n {
+                Some(n) => {
+                    self.asm.store_wide(&Mem { disp: mem.disp + at as i32, ..*mem }, ones, n);
+                    at += n;
+                }
+                None if matches!(left, 1 | 2 | 4 | 8) => {
+                    self.asm.store_imm(&Mem { disp: mem.disp + at as i32, ..*mem }, left, if ones { -1 } else { 0 });
+                    at = size;
+                }
+                None => {
+                    self.asm.store_wide(&Mem { disp: mem.disp + (size - 16) as i32, ..*mem }, ones, 16);
+                    at = size;
+                }
+            }
+        }
+    }
+
+    /// Mark bytes defined without asking.
+    pub fn define(&mut self, mem: &Mem, size: u32) {
+        if self.t.options.private_vectors && size >= 16 && size.is_multiple_of(8) {
+            return self.fill_wide(&mem.shadow(0), size, false);
+        }
+        for (at, n) in pieces(size) {
+            self.asm.store_imm(&mem.shadow(at), n, 0);
+        }
+    }
+}
+
+/// Cut a size into words that one compare can take; empty for sizes that the slow check does whole.
+pub fn pieces(size: u32) -> Vec<(i32, u32)> {
+    let mut out = Vec::with_capacity(8);
+    if size > 64 {
+        return out;
+    }
+    let mut at = 0;
+    while at < size {
+        let n = [8, 4, 2, 1].into_iter().find(|n| at + n <= size).unwrap_or(1);
+        out.push((at as i32, n));
+        at += n;
+    }
+    out
+}
