@@ -84,10 +84,25 @@ pub fn mark_defined(ctx: &ThreadContext, sp: u64, addr: u64, len: u64) {
     if !has_shadow(addr, len) {
         return;
     }
+    // What lies below the stack pointer stays as it is. A thread that ends gives back megabytes there that were never touched: they are
+    // not looked at.
+    match first_below(ctx, sp, addr, len) {
+        Some(first) => {
+            let above = (addr + len).min(sp - RED_ZONE);
+            mark(ctx, sp, addr, first - addr);
+            mark(ctx, sp, above, addr + len - above);
+        }
+        None => mark(ctx, sp, addr, len),
+    }
+}
+
+/// `mark_defined` for a range with shadow, none of which is below the stack pointer.
+#[inline]
+fn mark(ctx: &ThreadContext, sp: u64, addr: u64, len: u64) {
     if len >= TRUST_A && !in_heap(addr) {
         return shadow::fill_v(addr, len, 0);
     }
-    if first_a(addr, len).is_some() || first_below(ctx, sp, addr, len).is_some() {
+    if first_a(addr, len).is_some() {
         return mark_carefully(ctx, sp, addr, len);
     }
     if len <= 8 {

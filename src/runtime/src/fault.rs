@@ -15,6 +15,11 @@ const SIGBUS: u64 = 7;
 const SIGSEGV: u64 = 11;
 const SEGV_MAPERR: u64 = 1;
 const SEGV_ACCERR: u64 = 2;
+/// The processor names no address: si_addr is 0.
+const SI_KERNEL: u64 = 0x80;
+/// Addresses between these do not exist: their upper bits do not repeat bit 47.
+const CANONICAL_END: u64 = 1 << 47;
+const KERNEL_START: u64 = !(CANONICAL_END - 1);
 
 /// What the tracer wrote: the kernel's register set, signal, code and address.
 #[repr(C)]
@@ -112,7 +117,24 @@ fn program_fault(ctx: &mut ThreadContext, fault: &Fault, pc: u64) -> ! {
             report::raise(kind, pc, sp, |e| (e.addr, e.has_addr, e.size) = (at, 1, size));
         }
     }
+    if fault.signo == SIGSEGV && fault.code == SI_KERNEL {
+        let (signo, code, addr) = beyond_canonical(pc, addr).unwrap_or((SIGSEGV, SI_KERNEL, 0));
+        deliver(ctx, signo, code, addr)
+    }
     deliver(ctx, fault.signo, fault.code, if fault.signo == SIGILL { pc } else { addr })
+}
+
+/// A general protection fault at `pc`, which wanted to access `at`: the check goes through gs and asks for an address further up, where
+/// the program's own access may have failed in another way. Nothing, if the fault is its own (an operand that is not aligned).
+fn beyond_canonical(pc: u64, at: u64) -> Option<(u64, u64, u64)> {
+    let insn = crate::helpers::decode(pc);
+    let last = at.checked_add(insn.memory_size().size().max(1) as u64 - 1)?;
+    match last {
+        ..PROGRAM_END => None,
+        ..CANONICAL_END => Some((SIGSEGV, SEGV_MAPERR, at)),
+        _ if at < KERNEL_START && memcheck_translate::uses_stack_segment(&insn) => Some((SIGBUS, SI_KERNEL, 0)),
+        _ => None,
+    }
 }
 
 /// Is this the thread's own frame, for which its stack has no room? That is named as a stack overflow, not as an error of addressing.

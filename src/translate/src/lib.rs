@@ -173,6 +173,18 @@ pub fn uses_private_registers(insn: &iced_x86::Instruction) -> bool {
     }) || insn.op_mask() != iced_x86::Register::None
 }
 
+/// Does the instruction reach its memory through the stack segment? There an address that is not canonical raises SIGBUS, elsewhere
+/// (and in the check, which goes through gs) SIGSEGV.
+pub fn uses_stack_segment(insn: &iced_x86::Instruction) -> bool {
+    use iced_x86::{OpKind, Register};
+    if (0..insn.op_count()).any(|i| insn.op_kind(i) == OpKind::Memory) {
+        // Of the prefixes that name a segment only two mean something in 64-bit mode.
+        let by_name = matches!(insn.segment_prefix(), Register::FS | Register::GS);
+        return !by_name && matches!(insn.memory_base().full_register(), Register::RSP | Register::RBP);
+    }
+    insn.is_stack_instruction()
+}
+
 /// What the translator asks about the program.
 pub trait Program {
     /// Bytes of code from `pc` on (up to the end of its mapping, at least one instruction if there is one), or none if it

@@ -80,6 +80,7 @@ pub struct State {
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub struct Fault {
     pub signal: i32,
+    pub code: i32,
     pub rip: u64,
     pub addr: u64,
 }
@@ -89,6 +90,7 @@ static RUNS: AtomicU64 = AtomicU64::new(0);
 static LAST_RUN: AtomicU64 = AtomicU64::new(0);
 static FAULT_ROUTINE: AtomicU64 = AtomicU64::new(0);
 static FAULT_SIGNAL: AtomicU32 = AtomicU32::new(0);
+static FAULT_CODE: AtomicU32 = AtomicU32::new(0);
 static FAULT_RIP: AtomicU64 = AtomicU64::new(0);
 static FAULT_ADDR: AtomicU64 = AtomicU64::new(0);
 static FAULT_FLAGS: AtomicU64 = AtomicU64::new(0);
@@ -114,7 +116,9 @@ extern "C" fn on_signal(signal: i32, info: *mut libc::siginfo_t, context: *mut l
     FAULT_SIGNAL.store(signal as u32, Ordering::Relaxed);
     FAULT_RIP.store(rip, Ordering::Relaxed);
     // SAFETY: siginfo is valid; for signals without an address the field has some value, which nobody looks at.
-    FAULT_ADDR.store(unsafe { (*info).si_addr() } as u64, Ordering::Relaxed);
+    let (code, addr) = unsafe { ((*info).si_code, (*info).si_addr()) };
+    FAULT_CODE.store(code as u32, Ordering::Relaxed);
+    FAULT_ADDR.store(addr as u64, Ordering::Relaxed);
     FAULT_FLAGS.store(gregs[libc::REG_EFL as usize] as u64, Ordering::Relaxed);
     gregs[libc::REG_RIP as usize] = fault_routine as i64;
     gregs[libc::REG_EFL as usize] = 2;
@@ -337,6 +341,7 @@ impl Gate {
     pub fn fault(&self) -> Fault {
         Fault {
             signal: FAULT_SIGNAL.load(Ordering::Relaxed) as i32,
+            code: FAULT_CODE.load(Ordering::Relaxed) as i32,
             rip: FAULT_RIP.load(Ordering::Relaxed),
             addr: FAULT_ADDR.load(Ordering::Relaxed),
         }

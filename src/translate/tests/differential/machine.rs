@@ -142,6 +142,8 @@ pub struct Machine {
     pub inspect: bool,
 }
 
+/// si_code of a general protection fault.
+const GENERAL_PROTECTION: i32 = 0x80;
 const START: Place = Place { hot: CACHE, cold: COLD };
 
 /// The translator's view of the program.
@@ -623,7 +625,10 @@ impl Run<'_> {
                 p.pc, p.offset, p.info.own
             ));
         }
-        Ok(Next::Stop(End::Fault { signal: fault.signal, pc }))
+        // The check went through gs, the instruction itself would not have.
+        let wrong_segment = fault.signal == libc::SIGSEGV && fault.code == GENERAL_PROTECTION && p.offset != p.info.own;
+        let signal = if wrong_segment && memcheck_translate::uses_stack_segment(&insn) { libc::SIGBUS } else { fault.signal };
+        Ok(Next::Stop(End::Fault { signal, pc }))
     }
 }
 
