@@ -69,6 +69,8 @@ pub struct ThreadContext {
     pub stack_high: u64,
     /// 0, or what lies below this address in the same mapping may be anything: other stacks, the heap of a language's runtime.
     pub stack_floor: u64,
+    /// V is FF from here up to the stack pointer's red zone, so frames that end above it need no painting. `u64::MAX`: not known.
+    pub painted_low: u64,
     /// The program's registers, saved on the slow ways into the runtime.
     pub regs: Registers,
     /// Vector state saved on the slow ways (xsave area).
@@ -113,6 +115,8 @@ pub mod offset {
     pub const PLACE: i32 = offset_of!(ThreadContext, place) as i32;
     pub const STACK_LOW: i32 = offset_of!(ThreadContext, stack_low) as i32;
     pub const STACK_HIGH: i32 = offset_of!(ThreadContext, stack_high) as i32;
+    pub const STACK_FLOOR: i32 = offset_of!(ThreadContext, stack_floor) as i32;
+    pub const PAINTED_LOW: i32 = offset_of!(ThreadContext, painted_low) as i32;
     pub const REGS: i32 = offset_of!(ThreadContext, regs) as i32;
     pub const XSAVE: i32 = offset_of!(ThreadContext, xsave) as i32;
 }

@@ -16,9 +16,9 @@ use memcheck_rt::{context, shadow};
 use memcheck_translate::slot;
 
 /// Growth of at least this many bytes may reach memory that was never painted.
-const LARGE: u64 = 4096;
+pub const LARGE: u64 = 4096;
 
-/// Entry from `asm::stack_slow`: slot 2 = old stack pointer, ctx.regs holds the new one.
+/// Entry from `asm::stack_slow`, for what `asm::stack_moved` does not settle itself: slot 2 = old stack pointer, ctx.regs holds the new one.
 pub extern "C" fn moved() {
     let ctx = context::current();
     let (old, new) = (ctx.scratch[slot::ADDRESS as usize], ctx.regs.gpr[RSP]);
@@ -36,12 +36,14 @@ pub extern "C" fn moved() {
         let end = if before_ret { new } else { new.wrapping_sub(RED_ZONE) };
         shadow::fill_v(from, end.wrapping_sub(from), shadow::UNDEFINED);
     } else if old - new >= LARGE {
-        shadow::fill_v(new, old - new, shadow::UNDEFINED);
+        shadow::fill_v(new, old.min(ctx.painted_low).saturating_sub(new), shadow::UNDEFINED);
+        ctx.painted_low = ctx.painted_low.min(new);
     }
 }
 
 /// The thread now runs on the stack around `sp`: find its bounds.
 pub fn settle(ctx: &mut ThreadContext, sp: u64) {
+    ctx.painted_low = u64::MAX;
     if let Some(bounds) = declared::around(sp) {
         (ctx.stack_low, ctx.stack_high) = bounds;
         ctx.stack_floor = 0;

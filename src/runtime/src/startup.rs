@@ -279,7 +279,7 @@ fn stubs() -> Stubs {
         syscall: address(asm::syscall),
         replace: address(asm::replace),
         release: address(asm::release),
-        stack_moved: address(asm::stack_slow),
+        stack_moved: address(asm::stack_moved),
         dirty_branch: address(asm::dirty_branch),
     }
 }

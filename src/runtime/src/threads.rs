@@ -136,7 +136,7 @@ fn paint_stack(child: &ThreadContext) {
 /// A child on its parent's stack returns through its parent's frames.
 fn copy_calls(parent: &ThreadContext, child: &mut ThreadContext) {
     (child.stack_low, child.stack_high, child.number) = (parent.stack_low, parent.stack_high, parent.number);
-    (child.first_sp, child.stack_floor) = (parent.first_sp, parent.stack_floor);
+    (child.first_sp, child.stack_floor, child.painted_low) = (parent.first_sp, parent.stack_floor, u64::MAX);
 }
 
 /// First Rust code of a new thread, on its runtime stack, with its segment bases set.

@@ -42,7 +42,7 @@ fn avx_level() -> u32 {
 }
 
 /// Do translated code's private registers exist? See `translate::Options::private_vectors`.
-static PRIVATE: AtomicU32 = AtomicU32::new(0);
+pub static PRIVATE: AtomicU32 = AtomicU32::new(0);
 
 /// May translated code have vector registers of its own? Decided once, at start-up.
 pub fn acquire() -> bool {

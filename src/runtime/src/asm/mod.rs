@@ -138,7 +138,7 @@ mod syscall;
 
 pub use branch::{dirty_branch, dispatch};
 pub use check::check;
-pub use frame::release;
+pub use frame::{release, stack_moved};
 pub use program::{abandon_program, call_program, clone_thread, enter, entry, program_returned};
 pub use replace::replace;
 pub use signal::{fault_entry, safe_trap, signal_return, store_vectors};
