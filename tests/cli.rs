@@ -417,3 +417,19 @@ fn termination_is_passed_on() {
         assert_eq!(outcome.ended, expected, "{}", outcome.err());
     }
 }
+
+#[test]
+fn numbers_of_joined_threads_are_used_again() {
+    let dir = common::scratch("cli-threads");
+    let source = "#include <pthread.h>\n#include <stdlib.h>\nstatic pthread_barrier_t both;\n\
+        static void *f(void *p) { ((char *)p)[1] = 1; return p; }\n\
+        static void *g(void *p) { ((char *)p)[2] = 1; pthread_barrier_wait(&both); return p; }\n\
+        static void *h(void *p) { pthread_barrier_wait(&both); return p; }\n\
+        int main(void) { char *p = malloc(1); pthread_t a, b; pthread_barrier_init(&both, NULL, 2);\n\
+        pthread_create(&a, NULL, f, p); pthread_join(a, NULL); pthread_create(&a, NULL, h, p); pthread_create(&b, NULL, g, p);\n\
+        pthread_join(b, NULL); pthread_join(a, NULL); p[3] = 1; free(p); }";
+    let exe = compile(&dir, "threads", source, &["-pthread"]);
+    let err = tool(&dir).arg(&exe).finish("run").err();
+    let headers: Vec<&str> = err.lines().filter_map(|line| line.split_once("== Thread ").map(|(_, number)| number)).collect();
+    assert_eq!(headers, ["2:", "3:", "1:"], "{err}");
+}

@@ -22,6 +22,9 @@ impl Session {
 
     pub(super) fn count_repeats(&mut self, process: &Process, repeats: &[Repeat]) {
         let Some(watched) = self.of(process) else { return };
+        // Their order says which is the most recent. The runtime's table has none, so: the order of the first occurrences.
+        let mut repeats: Vec<&Repeat> = repeats.iter().collect();
+        repeats.sort_by_key(|repeat| repeat.serial);
         for repeat in repeats {
             let index = (repeat.serial as usize).wrapping_sub(1);
             let Some(known) = watched.known.get(index).cloned() else { continue };

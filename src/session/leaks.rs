@@ -141,12 +141,17 @@ fn group(
     };
     let previous: &[Record] = if check.delta.is_some() { &watched.losses } else { &[] };
     let mut frames: HashMap<u32, Vec<u64>> = HashMap::new();
-    if resolution != Resolution::High {
+    // The runtime records more frames than few, for what is the same error; records are told apart by those that are shown.
+    let depth = match resolution.frames().min(options.num_callers) {
+        frames if frames < memcheck_abi::config::LEAST_CALLERS as usize || resolution != Resolution::High => frames,
+        _ => Resolution::High.frames(),
+    };
+    if depth != Resolution::High.frames() {
         for stack in blocks.iter().map(|block| block.stack).chain(previous.iter().map(|record| record.stack)) {
             frames.entry(stack).or_insert_with(|| stacks::of_depot(process, stack).unwrap_or_default());
         }
     }
-    records::group(blocks, states, |stack| frames.get(&stack).map_or(&[], Vec::as_slice), resolution, previous)
+    records::group(blocks, states, |stack| frames.get(&stack).map_or(&[], Vec::as_slice), depth, previous)
 }
 
 fn loss(process: &Process, record: &Record, check: Check) -> Option<LossRecord> {

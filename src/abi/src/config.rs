@@ -13,6 +13,9 @@ pub mod mapping {
     pub const OTHER: u32 = 6;
 }
 
+/// Frames that every stack keeps: as many decide whether two errors are the same.
+pub const LEAST_CALLERS: u32 = 4;
+
 /// One mapping at the exec stop. Written by the tracer.
 #[repr(C)]
 #[derive(Clone, Copy, Default, Debug)]
@@ -52,7 +55,7 @@ pub struct Config {
     /// Options, 0 or 1 unless stated.
     pub undef_value_errors: u32,
     pub track_origins: u32,
-    /// Frames kept per stack, 1..=500.
+    /// Frames shown per stack, 1..=500; at least [`LEAST_CALLERS`] are kept.
     pub num_callers: u32,
     pub freelist_volume: u64,
     pub freelist_big_blocks: u64,

@@ -91,7 +91,7 @@ pub mod local {
     pub const DIRTY: usize = 1;
     /// kernel: state between the two halves of a system call (4 words)
     pub const SYSCALL: usize = 2;
-    /// heap: the fishy size that an operator new was just asked for
+    /// heap: the fishy size that an operator new was just asked for, as long as it may run as the library has it
     pub const FISHY: usize = 7;
     /// runtime: the memset with an undefined value that is going on (5 words)
     pub const MEMSET: usize = 16;

@@ -95,14 +95,15 @@ fn is_fishy(ctx: &mut ThreadContext, name: &str, size: u64) -> bool {
     fishy
 }
 
-/// Once: an operator new that fails runs as the library has it, which asks malloc for the same size.
+/// Once: an operator new that fails runs as the library has it, which asks another one or malloc for the same size.
 #[cold]
 #[inline(never)]
 fn report_fishy(ctx: &mut ThreadContext, name: &str, size: u64) {
     let told = core::mem::take(&mut ctx.locals[local::FISHY]);
     if name.starts_with("__builtin") {
         ctx.locals[local::FISHY] = size;
-    } else if told == size {
+    }
+    if told == size {
         return;
     }
     report::raise(Kind::Fishy, ctx.regs.rip, ctx.guest_rsp, |e| {

@@ -48,7 +48,7 @@ mod stacks;
 mod tests;
 
 pub use describe::{describe, find};
-pub use entries::entry;
+pub use entries::{entry, throws};
 pub use exit::report;
 pub use fork::{after_fork, before_fork};
 pub use layout::owns;

@@ -62,16 +62,16 @@ impl Record {
     }
 }
 
-/// The records of a search, in the order of the report. `frames` gives the frames of a stack; `previous` are the records of the last search
+/// The records of a search, in the order of the report. `frames` gives the frames of a stack, of which `depth` count; `previous` are the records of the last search
 /// of this process: those that became empty stay in the list, once.
 pub fn group<'f>(
     blocks: &[LiveBlock],
     states: &[BlockState],
     frames: impl Fn(u32) -> &'f [u64],
-    resolution: Resolution,
+    depth: usize,
     previous: &[Record],
 ) -> Vec<Record> {
-    let mut keys = Keys { frames, depth: resolution.frames(), by_stack: HashMap::new(), by_frames: HashMap::new() };
+    let mut keys = Keys { frames, depth, by_stack: HashMap::new(), by_frames: HashMap::new() };
     let mut places: HashMap<(Kind, u32), usize> = HashMap::new();
     let mut records: Vec<Record> = Vec::new();
     let mut place = |records: &mut Vec<Record>, kind: Kind, stack: u32| -> usize {
@@ -153,7 +153,7 @@ mod tests {
 
     fn check(rows: &[(Kind, u32, u64, u64)], resolution: Resolution, expected: &[(Kind, u32, u64, u64, u64)]) {
         let (blocks, states) = search(rows);
-        let records = group(&blocks, &states, frames, resolution, &[]);
+        let records = group(&blocks, &states, frames, resolution.frames(), &[]);
         let found: Vec<_> = records.iter().map(|r| (r.kind, r.stack, r.direct.bytes, r.direct.blocks, r.indirect.bytes)).collect();
         assert_eq!(found, expected);
     }
@@ -190,9 +190,9 @@ mod tests {
     fn the_previous_search_is_remembered() {
         use Kind::{Definite, Reachable};
         let (blocks, states) = search(&[(Reachable, 0, 10, 0), (Definite, 1, 20, 5)]);
-        let first = group(&blocks, &states, frames, Resolution::High, &[]);
+        let first = group(&blocks, &states, frames, Resolution::High.frames(), &[]);
         let (blocks, states) = search(&[(Definite, 1, 30, 6), (Definite, 0, 10, 0)]);
-        let second = group(&blocks, &states, frames, Resolution::High, &first);
+        let second = group(&blocks, &states, frames, Resolution::High.frames(), &first);
         let row = |kind, stack| second.iter().find(|r| (r.kind, r.stack) == (kind, stack)).expect("a record");
         assert_eq!(second.len(), 3);
         assert_eq!((row(Reachable, 0).direct.blocks, row(Reachable, 0).old_direct.bytes), (0, 10));

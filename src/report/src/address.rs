@@ -116,12 +116,15 @@ impl Address {
             }
             Address::JustBelowStack => one(addr, "just below the stack ptr.  To suppress, use: --workaround-gcc296-bugs=yes".to_string()),
             Address::DataSymbol { name, offset } => one(addr, format!("{} bytes inside data symbol \"{name}\"", commas(*offset))),
-            Address::GlobalVariable { text, offset, declared } => vec![
-                Aux::line(format!("Location 0x{addr:x} is {} bytes inside {text},", commas(*offset))),
-                declaration(format!("a global variable declared at {}:{}", declared.file, declared.line), declared),
-            ],
+            Address::GlobalVariable { text, offset, declared } => {
+                let kind = if is_part(text) { "a global variable " } else { "" };
+                vec![
+                    inside_variable(addr, *offset, text, "global"),
+                    declaration(format!("{kind}declared at {}:{}", declared.file, declared.line), declared),
+                ]
+            }
             Address::LocalVariable { name, offset, declared, frame, thread } => vec![
-                Aux::line(format!("Location 0x{addr:x} is {} bytes inside local var \"{name}\"", commas(*offset))),
+                inside_variable(addr, *offset, name, "local"),
                 declaration(format!("declared at {}:{}, in frame #{frame} of thread {thread}", declared.file, declared.line), declared),
             ],
             Address::Section { kind, object, frame } => {
@@ -174,6 +177,17 @@ impl Address {
 
 fn one(addr: u64, is: String) -> Vec<Aux> {
     vec![Aux::line(format!("Address 0x{addr:x} is {is}"))]
+}
+
+/// A member or element: `s.a`, `t[1]`.
+fn is_part(path: &str) -> bool {
+    path.contains(['.', '['])
+}
+
+fn inside_variable(addr: u64, offset: u64, path: &str, kind: &str) -> Aux {
+    let name = if is_part(path) { format!("{path},") } else { format!("{kind} var \"{path}\"") };
+    let unit = if offset == 1 { "byte" } else { "bytes" };
+    Aux::line(format!("Location 0x{addr:x} is {} {unit} inside {name}", commas(offset)))
 }
 
 fn declaration(text: String, place: &SourcePlace) -> Aux {
@@ -305,6 +319,14 @@ mod tests {
         assert_eq!(
             texts(Address::GlobalVariable { text: "gl[0]".into(), offset: 0, declared: place.clone() }, 0xab),
             ["Location 0xab is 0 bytes inside gl[0],", "a global variable declared at f.c:7"]
+        );
+        assert_eq!(
+            texts(Address::GlobalVariable { text: "gl".into(), offset: 1, declared: place.clone() }, 0xab),
+            ["Location 0xab is 1 byte inside global var \"gl\"", "declared at f.c:7"]
+        );
+        assert_eq!(
+            texts(Address::LocalVariable { name: "x.a".into(), offset: 2, declared: place.clone(), frame: 1, thread: 1 }, 0xab),
+            ["Location 0xab is 2 bytes inside x.a,", "declared at f.c:7, in frame #1 of thread 1"]
         );
         assert_eq!(
             texts(Address::LocalVariable { name: "x".into(), offset: 0, declared: place, frame: 1, thread: 1 }, 0xab),

@@ -7,6 +7,7 @@
 use crate::sync::{Guard, Lock};
 use crate::{callstack, context};
 use core::sync::atomic::{AtomicU32, AtomicU64, AtomicUsize, Ordering};
+use memcheck_abi::config::LEAST_CALLERS;
 use memcheck_abi::event::{ErrorEvent, Kind, Repeat, Trap};
 
 const TABLE: usize = 2048;
@@ -48,7 +49,7 @@ pub static ERRORS: AtomicU64 = AtomicU64::new(0);
 pub type Describe = fn(&mut ErrorEvent);
 
 pub fn init(num_callers: u32, describe: Describe) {
-    FRAMES.store(num_callers.max(4), Ordering::Relaxed);
+    FRAMES.store(num_callers.max(LEAST_CALLERS), Ordering::Relaxed);
     DESCRIBE.store(describe as usize, Ordering::Release);
 }
 

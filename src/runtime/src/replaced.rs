@@ -67,6 +67,9 @@ pub extern "C" fn null_result() -> u64 {
             end => crate::dispatch::body_of(end),
         };
     }
+    if !memcheck_heap::throws(func) {
+        ctx.locals[local::FISHY] = 0;
+    }
     if FAIL_AS_ORIGINAL.contains(&func) { original(ctx.regs.rip) } else { 0 }
 }
 

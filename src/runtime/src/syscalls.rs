@@ -108,16 +108,19 @@ fn clone(ctx: &mut ThreadContext, args: &CloneArgs) -> i64 {
     memcheck_kernel::before_fork();
     let reports = report::hold();
     memcheck_heap::before_fork();
+    let numbers = threads::hold_numbers();
     let cache = CACHE.lock();
     let memory = arena::hold();
     // SAFETY: a plain copy of the process; the child goes on here with the same context.
     let r = unsafe { sys::syscall6(56, args.flags & !memcheck_kernel::action::clone::SETTLS, 0, args.parent_tid, args.child_tid, 0, 0) };
     drop(memory);
     drop(cache);
+    drop(numbers);
     memcheck_heap::after_fork();
     drop(reports);
     memcheck_kernel::after_fork();
     if r == 0 {
+        threads::keep_number(ctx.number);
         // SAFETY: no arguments.
         ctx.tid = unsafe { sys::syscall3(sys::nr::GETTID, 0, 0, 0) } as u32;
         if args.flags & memcheck_kernel::action::clone::SETTLS != 0 {

@@ -3,8 +3,9 @@
 
 use crate::{asm, stackmove};
 use alloc::collections::VecDeque;
+use alloc::vec::Vec;
 use core::arch::asm;
-use core::sync::atomic::{AtomicU32, AtomicU64, Ordering};
+use core::sync::atomic::{AtomicU64, Ordering};
 use memcheck_abi::context::{RAX, RSP, ThreadContext, local};
 use memcheck_abi::event::Trap;
 use memcheck_abi::layout::{SLOT_RUNTIME_STACK_TOP, THREAD_SLOT, THREADS_END, THREADS_START, V_DISTANCE};
@@ -14,7 +15,8 @@ use memcheck_rt::sync::Lock;
 use memcheck_rt::{context, report, shadow, sys};
 
 static NEXT_SLOT: AtomicU64 = AtomicU64::new(THREADS_START);
-static NEXT_NUMBER: AtomicU32 = AtomicU32::new(1);
+/// Numbers of threads in use, a bit each: like Valgrind's, the least free one is the next thread's.
+static NUMBERS: Lock<Vec<u64>> = Lock::new(Vec::new());
 
 /// Slots whose thread has said it will exit: (slot, tid). They are free once the kernel no longer knows the thread.
 static LEAVING: Lock<VecDeque<(u64, u32)>> = Lock::new(VecDeque::new());
@@ -22,6 +24,40 @@ static LEAVING: Lock<VecDeque<(u64, u32)>> = Lock::new(VecDeque::new());
 const TGKILL: u64 = 234;
 /// How many of them to ask about: the oldest have most likely gone, but one may be kept waiting for long.
 const ASKED: usize = 4;
+
+fn take_number() -> u32 {
+    let mut words = NUMBERS.lock();
+    let at = match words.iter().position(|&word| word != u64::MAX) {
+        Some(at) => at,
+        None => {
+            words.push(0);
+            words.len() - 1
+        }
+    };
+    let bit = words[at].trailing_ones();
+    words[at] |= 1 << bit;
+    at as u32 * u64::BITS + bit + 1
+}
+
+fn give_number_back(number: u32) {
+    let bit = number.wrapping_sub(1);
+    if let Some(word) = NUMBERS.lock().get_mut((bit / u64::BITS) as usize) {
+        *word &= !(1 << (bit % u64::BITS));
+    }
+}
+
+/// For the time of a fork.
+pub fn hold_numbers() -> impl Drop {
+    NUMBERS.lock()
+}
+
+/// In a forked child only the thread that forked goes on.
+pub fn keep_number(number: u32) {
+    let bit = number.wrapping_sub(1);
+    for (at, word) in NUMBERS.lock().iter_mut().enumerate() {
+        *word = if at as u32 == bit / u64::BITS { 1 << (bit % u64::BITS) } else { 0 };
+    }
+}
 
 fn reuse() -> Option<u64> {
     let mut leaving = LEAVING.lock();
@@ -59,7 +95,7 @@ fn slot() -> Option<&'static mut ThreadContext> {
     unsafe { core::ptr::write_bytes(core::ptr::from_mut(ctx).cast::<u8>(), 0, size_of::<ThreadContext>()) };
     ctx.self_ptr = at;
     ctx.runtime_rsp = at + SLOT_RUNTIME_STACK_TOP;
-    ctx.number = NEXT_NUMBER.fetch_add(1, Ordering::Relaxed);
+    ctx.number = take_number();
     Some(ctx)
 }
 
@@ -115,6 +151,9 @@ pub fn create(parent: &mut ThreadContext, args: &CloneArgs) -> i64 {
         LEAVING.lock().push_back((child.self_ptr, r as u32));
     }
     if sys::is_error(r) {
+        if args.is_thread {
+            give_number_back(child.number);
+        }
         LEAVING.lock().push_back((child.self_ptr, 0));
     }
     r
@@ -135,6 +174,7 @@ fn paint_stack(child: &ThreadContext) {
 
 /// A child on its parent's stack returns through its parent's frames.
 fn copy_calls(parent: &ThreadContext, child: &mut ThreadContext) {
+    give_number_back(child.number);
     (child.stack_low, child.stack_high, child.number) = (parent.stack_low, parent.stack_high, parent.number);
     (child.first_sp, child.stack_floor, child.painted_low) = (parent.first_sp, parent.stack_floor, u64::MAX);
 }
@@ -150,6 +190,9 @@ pub extern "C" fn started(ctx: &mut ThreadContext) {
 pub fn exit(status: u64) -> ! {
     let ctx = context::current();
     memcheck_heap::thread_exit(ctx);
+    if ctx.vfork_child == 0 {
+        give_number_back(ctx.number);
+    }
     LEAVING.lock().push_back((ctx.self_ptr, ctx.tid));
     loop {
         // SAFETY: ends this thread; its slot stays mapped until the kernel has forgotten it.

@@ -8,7 +8,8 @@ use memcheck_abi::context::offset;
 
 /// A replaced function of the program was called: slot 4 = its number (bit 16: IFUNC resolver), regs.rip = its entry.
 /// Arguments are in the registers of the C convention and stay there; the program's registers are kept for a fault. On return the others
-/// are cleared: pointers that the runtime left there would hide leaks.
+/// are cleared: pointers that the runtime left there would hide leaks. So would those in the red zone under the return address: lazy binding
+/// saves registers there, and what it replaces would have overwritten them.
 #[unsafe(naked)]
 pub extern "C" fn replace() {
     naked_asm!(
@@ -50,6 +51,15 @@ pub extern "C" fn replace() {
          xor r11d, r11d
          pop rcx
          mov qword ptr gs:[rsp-8], -1
+         pcmpeqd xmm0, xmm0
+         movups gs:[rsp-24], xmm0
+         movups gs:[rsp-40], xmm0
+         movups gs:[rsp-56], xmm0
+         movups gs:[rsp-72], xmm0
+         movups gs:[rsp-88], xmm0
+         movups gs:[rsp-104], xmm0
+         movups gs:[rsp-120], xmm0
+         movups gs:[rsp-136], xmm0
          mov fs:[{target}], rcx
          mov fs:[{s0}], rcx
          cmp qword ptr fs:[{dirty}], 0
