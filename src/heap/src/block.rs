@@ -4,7 +4,7 @@ use crate::cache::{self, Cache};
 use crate::classes::{self, MAX_SLOT};
 use crate::layout::{UNIT, address_of};
 use crate::record::{self, Head, Record, State};
-use crate::{central, client, map, paint, quarantine, settings, stacks};
+use crate::{central, client, map, paint, quarantine, settings, stacks, superseded};
 use memcheck_abi::context::ThreadContext;
 use memcheck_abi::event::{Family, Kind};
 use memcheck_abi::layout::{A_BASE, HEAP_START, v_of};
@@ -113,7 +113,7 @@ pub fn release(ctx: &mut ThreadContext, p: u64, family: Family) -> bool {
     record::prefetch(A_BASE + p / 8);
     cache.frees.add(1);
     match map::live_at(p) {
-        Some(record) => retire(ctx, cache, record, family, None),
+        Some(record) => die(ctx, cache, record, family),
         None => client::free_marked(ctx, p, family, 0),
     }
 }
@@ -121,13 +121,23 @@ pub fn release(ctx: &mut ThreadContext, p: u64, family: Family) -> bool {
 /// Free a live block by a client request; the caller counted it.
 pub fn retire_at(ctx: &mut ThreadContext, p: u64, family: Family) {
     if let (Some(record), Some(cache)) = (map::live_at(p), cache::current(ctx)) {
-        retire(ctx, cache, record, family, None);
+        die(ctx, cache, record, family);
     }
 }
 
-/// Live → quarantined. `stack`: depot id of the free if it is known already.
+/// Live → quarantine.
 #[inline(always)]
-fn retire(ctx: &ThreadContext, cache: &mut Cache, record: &'static Record, family: Family, stack: Option<u32>) -> bool {
+fn die(ctx: &ThreadContext, cache: &mut Cache, record: &'static Record, family: Family) -> bool {
+    let size = retire(ctx, cache, record, family, None);
+    if let Some(size) = size {
+        quarantine::add(cache, record, size);
+    }
+    size.is_some()
+}
+
+/// Live → quarantined; the size. `stack`: depot id of the free if it is known already.
+#[inline(always)]
+fn retire(ctx: &ThreadContext, cache: &mut Cache, record: &'static Record, family: Family, stack: Option<u32>) -> Option<u64> {
     let head = record.head();
     let (p, size) = (head.address(), record.size());
     if head.family() != family as u32 {
@@ -135,7 +145,7 @@ fn retire(ctx: &ThreadContext, cache: &mut Cache, record: &'static Record, famil
     }
     if !record.retire(head, cache::is_alone()) {
         invalid(ctx, p);
-        return false;
+        return None;
     }
     record.set_free_stack(stack.unwrap_or_else(|| cache.stacks.at_free(ctx)));
     if let Some(byte) = settings::get().free_fill {
@@ -146,8 +156,7 @@ fn retire(ctx: &ThreadContext, cache: &mut Cache, record: &'static Record, famil
     } else {
         paint::close(p, size);
     }
-    quarantine::add(cache, record, size);
-    true
+    Some(size)
 }
 
 /// realloc: always a fresh block, so that stale pointers are always caught. 0 on failure, the old block stays then.
@@ -179,7 +188,9 @@ pub fn resize(ctx: &mut ThreadContext, p: u64, size: u64) -> u64 {
     paint::copy(fresh, p, size.min(old_size));
     if let Some(cache) = cache::current(ctx) {
         cache.frees.add(1);
-        retire(ctx, cache, old, Family::Malloc, Some(free_stack));
+        if let Some(size) = retire(ctx, cache, old, Family::Malloc, Some(free_stack)) {
+            superseded::add(cache, old, size);
+        }
     }
     fresh
 }

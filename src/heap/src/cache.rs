@@ -12,6 +12,7 @@ use crate::chunk::{Chunk, Slot, Tray};
 use crate::classes::{CLASSES, COUNT};
 use crate::record::prefetch;
 use crate::stacks;
+use crate::superseded::{self, Superseded};
 use core::mem::swap;
 use core::sync::atomic::{AtomicBool, AtomicU64, Ordering::Relaxed};
 use memcheck_abi::context::ThreadContext;
@@ -25,6 +26,8 @@ pub struct Cache {
     filling: [Option<&'static mut Tray>; COUNT],
     /// Blocks freed by this thread, not yet in the common queue.
     pub buffer: Option<&'static mut Chunk>,
+    /// Blocks that this thread's reallocs replaced.
+    pub superseded: Superseded,
     pub stacks: stacks::Memory,
     pub allocs: Counter,
     pub frees: Counter,
@@ -185,6 +188,7 @@ impl Cache {
 
     /// The thread ends: everything goes back.
     pub fn retire(&mut self) {
+        superseded::retire(self);
         crate::quarantine::flush(self);
         let mut central = central::lock();
         for class in 0..COUNT {

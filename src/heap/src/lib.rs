@@ -14,7 +14,7 @@
 //!
 //! - [`entries`]  malloc, free, new … as the C library declares them
 //! - `block`      birth, death and move of a block
-//! - `cache`, `central`, `quarantine`, `chunk`   where slots wait
+//! - `cache`, `central`, `quarantine`, `superseded`, `chunk`   where slots wait
 //! - `spans`, `map`, `classes`, `record`, `layout`   memory and what is known of it
 //! - `paint`      V, A and bytes of blocks;  `sheet`  V of very long ones
 //! - [`client`]   blocks that the program declares by client requests
@@ -44,6 +44,7 @@ mod settings;
 mod sheet;
 mod spans;
 mod stacks;
+mod superseded;
 #[cfg(test)]
 mod tests;
 

@@ -139,7 +139,7 @@ fn oldest(central: &mut Central) -> Option<Oldest> {
 /// The block's memory may be used again. Records of small ones are not touched: they are in no cache, and say what they said until
 /// the slot's next life begins.
 #[inline(always)]
-fn release(cache: &mut Cache, link: u64) {
+pub fn release(cache: &mut Cache, link: u64) {
     let Some(slot) = map::slot_of_link(link) else { return };
     match slot.kind {
         Kind::Slab(class) => cache.push(class, Slot { link, block: slot.start + settings::get().front }),
@@ -163,5 +163,5 @@ fn release_large(start: u64, head: Head) {
 #[cfg(test)]
 pub fn holds(cache: &Cache, record: &'static Record) -> bool {
     let own = cache.buffer.as_ref().is_some_and(|chunk| chunk.links[..chunk.len].contains(&record.link()));
-    own || central::lock().small.holds(record.link())
+    own || crate::superseded::holds(cache, record) || central::lock().small.holds(record.link())
 }

@@ -124,3 +124,23 @@ fn long_blocks_are_painted_without_memory() {
     free(r);
     empty_the_queue();
 }
+
+/// A text that grows by a few bytes at a time: its last eight places are freed blocks, old ones are used again, and what was freed in earnest
+/// still waits.
+#[test]
+fn replaced_blocks_drive_out_no_freed_ones() {
+    let (_guard, _) = start();
+    empty_the_queue();
+    let freed = malloc(20_000);
+    free(freed);
+    let mut places = Vec::from([malloc(20_000)]);
+    for i in 1..4000 {
+        places.push(crate::entries::realloc(places[i - 1], 20_000 + i as u64));
+    }
+    assert!(is_waiting(freed));
+    let live = places[3999];
+    assert!(places[3999 - 8..3999].iter().all(|&p| is_waiting(p) && crate::find(p + 9).map(|f| f.0) == Some(Place::FreedBlock)));
+    assert!(places.contains(&malloc(20_000)), "the places of old copies are free");
+    free(live);
+    empty_the_queue();
+}
