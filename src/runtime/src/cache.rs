@@ -48,6 +48,8 @@ pub struct Cache {
     originals: BTreeMap<u64, u64>,
     /// Dirty translations by program address.
     dirty: BTreeMap<u64, Found>,
+    /// Memory accesses of cold code that may fault, and where the program goes on then.
+    probes: BTreeMap<u64, u64>,
     plans: Option<Plans>,
     translator: Option<Translator>,
 }
@@ -61,6 +63,7 @@ pub static CACHE: Lock<Cache> = Lock::new(Cache {
     high: BTreeMap::new(),
     originals: BTreeMap::new(),
     dirty: BTreeMap::new(),
+    probes: BTreeMap::new(),
     plans: None,
     translator: None,
 });
@@ -172,6 +175,7 @@ impl Cache {
         let view = View { high: &self.high, original: pc };
         let region = translator.translate_dirty(&view, pc, at, &mut plans);
         let keep = view.is_writable(pc);
+        self.probes.extend(translator.probes.drain(..).map(|probe| (probe.host, probe.resume)));
         (self.translator, self.plans) = (Some(translator), Some(plans));
         let region = region?;
         let body = at.hot + u64::from(region.body);
@@ -240,6 +244,11 @@ impl Cache {
         }
         record.incoming.push(((patch - CACHE_START) as u32, (stub - CACHE_START) as u32));
         write_rel32(patch, body);
+    }
+
+    /// Where to go on after a fault of a rule's own access at this host address.
+    pub fn after_probe(&self, host: u64) -> Option<u64> {
+        self.probes.get(&host).copied()
     }
 
     /// What a host address means.

@@ -71,6 +71,11 @@ pub extern "C" fn handle(fault: u64) -> u64 {
         }
         return crate::dispatch::body_of(ctx.target);
     }
+    if is_access(fault)
+        && let Some(resume) = CACHE.lock().after_probe(host)
+    {
+        return resume;
+    }
     let position = CACHE.lock().position(host);
     let Some(p) = position else { report::internal("a fault in the code cache at an unknown place") };
     if fault.signo == 0 {

@@ -54,9 +54,10 @@ pub fn acquire() -> bool {
     have
 }
 
-/// Is there pext? (Not all processors with it are quick at it, but it is right everywhere.)
-pub fn has_pext() -> bool {
-    core::arch::x86_64::__cpuid_count(7, 0).ebx >> 8 & 1 != 0 && level() >= 2
+/// Are there BMI1, BMI2 and lzcnt? (Not all processors are quick at pext, but it is right everywhere.)
+pub fn has_bmi() -> bool {
+    let both = 1 << 3 | 1 << 8;
+    core::arch::x86_64::__cpuid_count(7, 0).ebx & both == both && core::arch::x86_64::__cpuid(0x8000_0001).ecx >> 5 & 1 != 0 && level() >= 2
 }
 
 /// The program wants them for itself.

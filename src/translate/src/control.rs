@@ -85,8 +85,7 @@ pub fn transfer(e: &mut Emitter) {
         _ => {}
     }
     match insn.flow_control() {
-        FlowControl::ConditionalBranch if insn.condition_code() != ConditionCode::None => {
-            let cc = condition(insn.condition_code());
+        FlowControl::ConditionalBranch if let Some(cc) = condition(insn.condition_code()) => {
             e.mark_own();
             e.exit_jcc(cc, insn.near_branch_target());
         }
@@ -107,8 +106,9 @@ pub fn transfer(e: &mut Emitter) {
     }
 }
 
-fn condition(cc: ConditionCode) -> u8 {
-    match cc {
+/// The processor's code of a condition.
+pub fn condition(cc: ConditionCode) -> Option<u8> {
+    Some(match cc {
         ConditionCode::o => 0,
         ConditionCode::no => 1,
         ConditionCode::b => 2,
@@ -124,8 +124,9 @@ fn condition(cc: ConditionCode) -> u8 {
         ConditionCode::l => 12,
         ConditionCode::ge => 13,
         ConditionCode::le => 14,
-        _ => 15,
-    }
+        ConditionCode::g => 15,
+        ConditionCode::None => return None,
+    })
 }
 
 /// loop, loope, loopne, jrcxz, jecxz exist with 8-bit displacements only: branch around two jumps.

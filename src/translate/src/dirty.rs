@@ -20,6 +20,8 @@ use crate::check::pieces;
 use crate::emit::{Asm, CC_NE, Mem, RAX, RCX};
 use crate::emitter::{Cold, Emitter, Pending, rip_slot, spill};
 use crate::moves::Move;
+use crate::needs::Needs;
+use crate::rules::Form;
 use crate::{SHADOW_REGS, helper, slot};
 use alloc::vec::Vec;
 use iced_x86::OpAccess;
@@ -46,7 +48,9 @@ impl Emitter<'_> {
                 self.vectors_written |= 1 << r.number();
             }
         }
-        let action = Move::of(&insn).filter(|_| rule.inline);
+        let needs = self.t.needs.get(self.info.len() - 1).copied().unwrap_or(Needs::ALL);
+        let form = Form::of(&insn, needs).filter(|_| self.t.options.pext).map(|form| Move::Rule { form, needs });
+        let action = Move::of(&insn).or(form).filter(|_| rule.inline);
         self.pending = Some(Pending { rule, action, memory: None, patches: Vec::new(), live_patches: Vec::new(), open: true });
         if self.item.flags_live {
             self.test_mask_keeping_flags(mask);

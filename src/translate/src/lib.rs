@@ -31,9 +31,11 @@ pub mod dirty;
 pub mod emit;
 pub mod emitter;
 pub mod moves;
+pub mod needs;
 pub mod operand;
 pub mod plan;
 pub mod relocate;
+pub mod rules;
 pub mod stack;
 
 use alloc::vec::Vec;
@@ -140,6 +142,7 @@ pub trait Shadow {
 /// Layout of the shadow registers, which translated code reads and writes.
 pub mod shadow_layout {
     /// Registers whose origin is only known as a place.
+    pub const FLAGS: i32 = 8;
     pub const LAZY: i32 = 24;
     pub const GPR: i32 = 64;
     pub const ORIGIN: i32 = 384;
@@ -161,7 +164,7 @@ pub struct Options {
     pub private_vectors: bool,
     /// Origins of undefined values are kept.
     pub origins: bool,
-    /// The processor has pext, which tests a mask without touching flags.
+    /// The processor has BMI1 and BMI2: pext, which tests a mask without touching flags, and what `rules` is written with.
     pub pext: bool,
 }
 
@@ -257,14 +260,18 @@ pub struct Translator {
     /// The last region uses registers that `Options::private_vectors` counts on.
     pub conflict: bool,
     pub(crate) items: Vec<decode::Item>,
+    /// Dirty mode: for every item, which conditions on flags are asked for behind it.
+    pub(crate) needs: Vec<needs::Needs>,
     pub(crate) factory: InstructionInfoFactory,
+    /// Memory accesses in the cold code of the last dirty region that may fault.
+    pub probes: Vec<rules::Probe>,
     pub stubs: Stubs,
     pub options: Options,
 }
 
 impl Translator {
     pub fn new(stubs: Stubs, options: Options) -> Translator {
-        Translator { conflict: false, items: Vec::with_capacity(64), factory: InstructionInfoFactory::new(), stubs, options }
+        Translator { conflict: false, items: Vec::with_capacity(64), needs: Vec::new(), probes: Vec::new(), factory: InstructionInfoFactory::new(), stubs, options }
     }
 
     /// Translate the region at `pc`, to be placed at `at`. None if there is no executable code at `pc`.
@@ -289,6 +296,8 @@ impl Translator {
         let tail = decode::region(program, pc, &mut items).map(|tail| decode::shorten(&mut items, tail, dirty::MAX_INSTRUCTIONS));
         let region = tail.map(|tail| {
             plan::plan(program, &mut items, tail);
+            needs::find(program, &items, tail, &mut self.needs);
+            self.probes.clear();
             emitter::emit_region(self, program, &items, tail, at, Some(shadow))
         });
         self.items = items;

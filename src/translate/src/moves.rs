@@ -21,6 +21,8 @@ use crate::check::pieces;
 use crate::dirty::mask_at;
 use crate::emit::{CC_E, CC_NE, Mem, RAX, RCX, RDX, RSP, Seg};
 use crate::emitter::{Emitter, spill};
+use crate::needs::Needs;
+use crate::rules::{Form, Job};
 use crate::{Rule, SHADOW_REGS, gpr, shadow_layout as layout, slot};
 use alloc::vec::Vec;
 use iced_x86::{EncodingKind, Instruction, Mnemonic, OpKind, Register};
@@ -58,6 +60,11 @@ pub enum Move {
     Push {
         from: Reg,
     },
+    /// A rule of `rules`.
+    Rule {
+        form: Form,
+        needs: Needs,
+    },
     /// Between general registers; 4 bytes clear the rest.
     Copy {
         to: u8,
@@ -92,7 +99,7 @@ impl Move {
     /// The register whose V bits go elsewhere.
     fn source(self) -> Option<Reg> {
         match self {
-            Move::Load { .. } => None,
+            Move::Load { .. } | Move::Rule { .. } => None,
             Move::Store { from, .. } | Move::Push { from } => Some(from),
             Move::Copy { from, .. } => Some(Reg::General(from)),
         }
@@ -201,6 +208,14 @@ impl Emitter<'_> {
         if live {
             self.keep_flags();
         }
+        if let Some(Move::Rule { form, needs }) = action {
+            let mut job = Job { rule, needs, memory, live, not: Vec::new(), probes: Vec::new() };
+            self.carry_out(form, &mut job, back);
+            if live {
+                self.flags_back();
+            }
+            return;
+        }
         if quick {
             self.overwrite(live, rule, memory, back);
         }
@@ -223,14 +238,14 @@ impl Emitter<'_> {
         self.asm.load(RAX, &spill(slot::RAX));
     }
 
-    fn flags_back(&mut self) {
+    pub fn flags_back(&mut self) {
         self.asm.store(&spill(slot::RAX), RAX);
         self.asm.load(RAX, &spill(slot::FLAGS));
         self.asm.bytes(&[0x04, 0x7f, 0x9e]);
         self.asm.load(RAX, &spill(slot::RAX));
     }
 
-    fn done(&mut self, live: bool, back: u64) {
+    pub fn done(&mut self, live: bool, back: u64) {
         if live {
             self.flags_back();
         }
@@ -246,7 +261,7 @@ impl Emitter<'_> {
         }
     }
 
-    fn branch_if_any(&mut self, word: i32, mask: u64, to: &mut Vec<usize>) {
+    pub fn branch_if_any(&mut self, word: i32, mask: u64, to: &mut Vec<usize>) {
         self.branch_if(word, mask, CC_NE, to);
     }
 
@@ -510,7 +525,7 @@ impl Emitter<'_> {
         self.asm.patch_here(same);
     }
 
-    fn not_on_stack(&mut self, reg: u8, not: &mut Vec<usize>) {
+    pub fn not_on_stack(&mut self, reg: u8, not: &mut Vec<usize>) {
         self.asm.op_mem(None, true, &[0x3b], reg, &Mem::ctx(offset::STACK_LOW));
         let lower = self.asm.jcc_forward(CC_B);
         self.asm.op_mem(None, true, &[0x3b], reg, &Mem::ctx(offset::STACK_HIGH));

@@ -21,7 +21,7 @@ pub fn plan(program: &dyn Program, items: &mut [Item], tail: Tail) {
 }
 
 /// Flags that the instruction surely overwrites.
-fn killed(insn: &Instruction) -> u32 {
+pub fn killed(insn: &Instruction) -> u32 {
     let mut set = insn.rflags_written() | insn.rflags_cleared() | insn.rflags_set() | insn.rflags_undefined() & RflagsBits::AF;
     let shift = matches!(
         insn.mnemonic(),
