@@ -22,7 +22,7 @@ use crate::emitter::{Cold, Emitter, Pending, rip_slot, spill};
 use crate::moves::Move;
 use crate::needs::Needs;
 use crate::rules::Form;
-use crate::{SHADOW_REGS, helper, slot};
+use crate::{SHADOW_REGS, gpr, helper, slot};
 use alloc::vec::Vec;
 use iced_x86::OpAccess;
 use memcheck_abi::context::offset;
@@ -42,14 +42,16 @@ impl Emitter<'_> {
         let Some(shadow) = &mut self.shadow else { return };
         let rule = shadow.rule(&insn);
         let mask = rule.mask;
+        let mut busy = 0;
         for used in self.t.factory.info(&insn).used_registers() {
             let r = used.register();
+            busy |= gpr(r).map_or(0, |n| 1 << n);
             if r.is_vector_register() && r.number() < 16 && !matches!(used.access(), OpAccess::Read | OpAccess::CondRead) {
                 self.vectors_written |= 1 << r.number();
             }
         }
         let needs = self.t.needs.get(self.info.len() - 1).copied().unwrap_or(Needs::ALL);
-        let form = Form::of(&insn, needs).filter(|_| self.t.options.pext).map(|form| Move::Rule { form, needs });
+        let form = Form::of(&insn, needs).filter(|_| self.t.options.pext).map(|form| Move::Rule { form, needs, busy });
         let action = Move::of(&insn).or(form).filter(|_| rule.inline);
         self.pending = Some(Pending { rule, action, memory: None, patches: Vec::new(), live_patches: Vec::new(), open: true });
         if self.item.flags_live {

@@ -271,7 +271,15 @@ pub struct Translator {
 
 impl Translator {
     pub fn new(stubs: Stubs, options: Options) -> Translator {
-        Translator { conflict: false, items: Vec::with_capacity(64), needs: Vec::new(), probes: Vec::new(), factory: InstructionInfoFactory::new(), stubs, options }
+        Translator {
+            conflict: false,
+            items: Vec::with_capacity(64),
+            needs: Vec::new(),
+            probes: Vec::new(),
+            factory: InstructionInfoFactory::new(),
+            stubs,
+            options,
+        }
     }
 
     /// Translate the region at `pc`, to be placed at `at`. None if there is no executable code at `pc`.

@@ -64,6 +64,8 @@ pub enum Move {
     Rule {
         form: Form,
         needs: Needs,
+        /// General registers that the instruction touches.
+        busy: u32,
     },
     /// Between general registers; 4 bytes clear the rest.
     Copy {
@@ -208,8 +210,8 @@ impl Emitter<'_> {
         if live {
             self.keep_flags();
         }
-        if let Some(Move::Rule { form, needs }) = action {
-            let mut job = Job { rule, needs, memory, live, not: Vec::new(), probes: Vec::new() };
+        if let Some(Move::Rule { form, needs, busy }) = action {
+            let mut job = Job { rule, needs, busy, memory, live, not: Vec::new(), probes: Vec::new() };
             self.carry_out(form, &mut job, back);
             if live {
                 self.flags_back();

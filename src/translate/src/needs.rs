@@ -54,6 +54,10 @@ impl Needs {
         self.0 & !all.0 == 0
     }
 
+    pub const fn is_single(self) -> bool {
+        self.0.is_power_of_two()
+    }
+
     pub const fn is_none(self) -> bool {
         self.0 == 0
     }
@@ -66,6 +70,11 @@ impl Needs {
     fn flags(flags: u32) -> Needs {
         let single = |i: &usize| LOOKS_AT[*i].count_ones() == 1 && flags & LOOKS_AT[*i] != 0;
         Needs((0..LOOKS_AT.len()).filter(single).fold(0, |all, i| all | 1 << i))
+    }
+
+    /// Everything that can be asked of a set of flags.
+    fn questions(flags: u32) -> Needs {
+        Needs((0..LOOKS_AT.len()).filter(|i| LOOKS_AT[*i] & !flags == 0).fold(0, |all, i| all | 1 << i))
     }
 
     /// What is left of these needs where only some flags can still answer: of a condition in part, its single flags.
@@ -85,7 +94,8 @@ fn asks(insn: &Instruction) -> Needs {
     match (read, crate::control::condition(insn.condition_code())) {
         (0, _) => Needs::NONE,
         (_, Some(code)) => Needs::condition(code),
-        (flags, None) => Needs::flags(flags),
+        // fcmov and the like: their condition is in their name only.
+        (flags, None) => Needs::questions(flags),
     }
 }
 

@@ -6,8 +6,8 @@
 //! ```
 
 use super::encode::{Alu, CC_AE, CC_GE, Turn};
-use crate::emitter::Emitter;
 use crate::emit::{CC_E, CC_NE, Mem, RSP, Seg};
+use crate::emitter::Emitter;
 use alloc::vec::Vec;
 use memcheck_abi::context::offset;
 use memcheck_abi::layout::{A_BASE, HEAP_END, HEAP_START, PROGRAM_END, RED_ZONE, RETURN_MARK, SIGNAL_MARK};

@@ -173,7 +173,13 @@ impl Form {
     pub fn scratch(self, needs: Needs) -> usize {
         match self {
             Form::Binary(Binary { op: Operation::Nothing | Operation::Equal, .. }) => 2,
-            Form::Binary(Binary { op: Operation::Not, to, .. }) => if to == Operand::Memory { 4 } else { 0 },
+            Form::Binary(Binary { op: Operation::Not, to, .. }) => {
+                if to == Operand::Memory {
+                    4
+                } else {
+                    0
+                }
+            }
             Form::Binary(op) if op.to == Operand::Memory || op.from == Operand::Memory => 8,
             // Who asks for the flags may need one more.
             Form::Binary(Binary { from: Operand::Constant(_), .. }) if needs.within(OF_SHIFT) => 4,
@@ -323,8 +329,14 @@ fn binary(insn: &Instruction, needs: Needs) -> Option<Form> {
         Mnemonic::Neg | Mnemonic::Not => Operand::Constant(0),
         _ => operand(insn, 1)?.0,
     };
-    if !needs.within(flags) || matches!(to, Operand::Constant(_)) {
+    // Signed order is told by its own condition only, not by exact flags.
+    let order = Needs::LESS.or(Needs::LESS_EQUAL);
+    let difference = matches!(op, Operation::Sub | Operation::Cmp);
+    if !needs.within(flags) || difference && needs.has(order) && !needs.is_single() || matches!(to, Operand::Constant(_)) {
         return None;
+    }
+    if let (Operation::Not, Operand::Register(to), 4) = (op, to, size) {
+        return extended(Extension::Zero, to, 4, to, 4);
     }
     let op = match op {
         Operation::Xor | Operation::Sub if to == from => Operation::Nothing,

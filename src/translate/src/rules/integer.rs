@@ -12,8 +12,8 @@ use super::Job;
 use super::encode::{Alu, CC_AE, CC_B, CC_BE, CC_LE, Turn};
 use super::form::{Binary, Lea, Multiply, Operand, Operation};
 use super::operand::{Origin, Scratch};
-use crate::emitter::Emitter;
 use crate::emit::{CC_E, CC_NE, Mem, Seg};
+use crate::emitter::Emitter;
 use crate::needs::Needs;
 use alloc::vec::Vec;
 
@@ -256,24 +256,22 @@ impl Emitter<'_> {
                 self.asm.setcc(CC_LE, into);
             }
             self.asm.alu(Alu::Cmp, 1, g.y, g.t);
-            self.flag_if(CC_E, 0, Some(KNOWN_LE));
+            self.flag_if(CC_NE, 0, Some(KNOWN_LE));
         }
     }
 
     fn flags_of_difference(&mut self, op: &Binary, g: &Regs, constant: Option<i32>, needs: Needs) {
-        let (below, below_equal) = (needs.has(Needs::BELOW), needs.has(Needs::BELOW_EQUAL));
-        let equal = needs.has(Needs::EQUAL) || below && below_equal;
-        let sign = if needs.has(Needs::SIGN) { 0 } else { SF };
-        let zero = if equal { 0 } else { ZF };
-        if equal {
+        // Where one condition alone is asked for, its flags may be undefined together, or not at all.
+        let alone = |flags: i32| if needs.is_single() { flags } else { 0 };
+        let below_equal = needs.has(Needs::BELOW_EQUAL) && !needs.is_single();
+        if needs.has(Needs::EQUAL) || below_equal {
             self.equality(op, g, constant);
         }
-        // A condition that is not known makes its flags undefined, where nobody asks for one of them alone.
         let orders = [
-            (below, CC_B, false, CF, None),
-            (below_equal, CC_BE, false, if below { 0 } else { CF | zero }, Some(KNOWN_BE)),
-            (needs.has(Needs::LESS), CC_B, true, OF | sign, Some(KNOWN_L)),
-            (needs.has(Needs::LESS_EQUAL), CC_BE, true, OF | sign | zero, Some(KNOWN_LE)),
+            (needs.has(Needs::BELOW) || below_equal, CC_B, false, CF, None),
+            (needs.has(Needs::BELOW_EQUAL), CC_BE, false, alone(CF | ZF), Some(KNOWN_BE)),
+            (needs.has(Needs::LESS), CC_B, true, alone(SF | OF), Some(KNOWN_L)),
+            (needs.has(Needs::LESS_EQUAL), CC_BE, true, alone(SF | OF | ZF), Some(KNOWN_LE)),
         ];
         for (_, code, signed, flags, known) in orders.into_iter().filter(|o| o.0) {
             self.order(op, g, constant, code, signed);

@@ -25,10 +25,10 @@ mod shift;
 
 pub use form::Form;
 
-use crate::emitter::Emitter;
-use crate::emit::Mem;
-use crate::needs::Needs;
 use crate::Rule;
+use crate::emit::Mem;
+use crate::emitter::Emitter;
+use crate::needs::Needs;
 use alloc::vec::Vec;
 
 /// An access to memory in the cold code: should it fault, the program goes on at `resume`, where the interpreter takes over.
@@ -42,6 +42,8 @@ pub struct Probe {
 pub(crate) struct Job<'a> {
     pub rule: &'a Rule,
     pub needs: Needs,
+    /// General registers that the instruction touches.
+    pub busy: u32,
     /// The memory operand and its size, as the filter saw it.
     pub memory: Option<(Mem, u32)>,
     /// The flags are live and saved: they must be as they were at the end.
@@ -57,7 +59,7 @@ impl Emitter<'_> {
     pub(crate) fn carry_out(&mut self, form: Form, job: &mut Job, back: u64) {
         let mut early = Vec::new();
         self.branch_if_any(0, job.rule.address, &mut early);
-        let scratch = self.take_scratch(form.scratch(job.needs));
+        let scratch = self.take_scratch(form.scratch(job.needs), job.busy);
         match form {
             Form::Binary(op) => self.binary(&op, &scratch, job),
             Form::Lea(op) => self.address_sum(&op, &scratch),

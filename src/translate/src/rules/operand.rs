@@ -2,9 +2,9 @@
 
 use super::Job;
 use super::encode::{Alu, CC_S};
-use crate::emitter::{Emitter, spill};
 use crate::dirty::mask_at;
-use crate::emit::{CC_E, CC_NE, Mem, RSP};
+use crate::emit::{CC_E, CC_NE, Mem};
+use crate::emitter::{Emitter, spill};
 use crate::{SHADOW_REGS, shadow_layout as layout, slot};
 use alloc::vec::Vec;
 
@@ -64,17 +64,10 @@ const fn place_of(bit: u32) -> Mem {
 const DIRTY: i32 = 0;
 
 impl Emitter<'_> {
-    /// Registers that the instruction does not touch, spilled.
-    pub(super) fn take_scratch(&mut self, count: usize) -> Scratch {
-        let insn = self.item.insn;
-        let mut used = 1u32 << RSP;
-        for r in self.t.factory.info(&insn).used_registers() {
-            if let Some(n) = crate::gpr(r.register()) {
-                used |= 1 << n;
-            }
-        }
+    /// Registers that are not busy, spilled.
+    pub(super) fn take_scratch(&mut self, count: usize, busy: u32) -> Scratch {
         let mut regs = [0; SLOTS.len()];
-        let free = POOL.into_iter().filter(|r| used >> r & 1 == 0);
+        let free = POOL.into_iter().filter(|r| busy >> r & 1 == 0);
         for (i, (to, r)) in regs[..count].iter_mut().zip(free).enumerate() {
             *to = r;
             self.asm.store(&spill(SLOTS[i]), r);

@@ -6,8 +6,8 @@
 use super::Job;
 use super::form::{Select, Set};
 use super::operand::{FLAGS, Origin, Scratch, flags_shadow};
-use crate::emitter::Emitter;
 use crate::emit::{CC_E, CC_NE, Mem};
+use crate::emitter::Emitter;
 use alloc::vec::Vec;
 
 /// By condition code without its last bit: the flags looked at, and the bit of the refinement in the upper half.

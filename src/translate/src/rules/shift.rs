@@ -4,8 +4,8 @@ use super::Job;
 use super::encode::{Alu, Turn};
 use super::form::{By, Extend, Extension, Operand, Turned};
 use super::operand::{Origin, Scratch};
-use crate::emitter::Emitter;
 use crate::emit::{CC_NE, RCX};
+use crate::emitter::Emitter;
 use crate::needs::Needs;
 
 impl Emitter<'_> {

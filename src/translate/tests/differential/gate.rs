@@ -293,6 +293,11 @@ impl Gate {
         unsafe { &mut *(CACHE_START as *mut State) }
     }
 
+    pub fn state_ref(&self) -> &State {
+        // SAFETY: as for `state`.
+        unsafe { &*(CACHE_START as *const State) }
+    }
+
     pub fn context(&mut self) -> &mut ThreadContext {
         // SAFETY: as for `state`.
         unsafe { &mut *(THREADS_START as *mut ThreadContext) }

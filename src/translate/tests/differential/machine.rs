@@ -4,15 +4,18 @@
 //! translator promises to it (what the slots hold, that a check means what its instruction does, that state is exact where code says so).
 
 use crate::gate::{CACHE, CACHE_SIZE, COLD, Fault, Gate, Reason};
+use crate::interpreter::{self, Real, Rules};
 use crate::positions;
 use crate::random::Random;
 use crate::vectors;
-use crate::world::{CODE, HIGH_CODE, INDEX_AT, Image, LOW, STACK_START, World};
+use crate::world::{CODE, HIGH_CODE, INDEX_AT, Image, LOW, STACK, STACK_START, World};
 use crate::writer::{FS, GS};
 use iced_x86::{Decoder, DecoderOptions, Instruction, Mnemonic, OpAccess, OpKind, Register};
 use memcheck_abi::layout::RED_ZONE;
+use memcheck_semantics::regs::FLAGS;
+use memcheck_semantics::{ComplaintKind, Plan, Planner};
 use memcheck_translate::{
-    InsnInfo, LOAD, MODIFY, Options, Place, Program, Region, Rule, SPREAD, STATE_AREA, STORE, Shadow, Translator, helper, slot,
+    InsnInfo, LEAVE_JUMP, LOAD, MODIFY, Options, Place, Program, Region, Rule, SPREAD, STATE_AREA, STORE, Shadow, Translator, helper, slot,
 };
 use std::collections::HashMap;
 
@@ -95,11 +98,21 @@ pub struct Way {
     /// The translator has vector registers of its own. Only for programs that do not use them.
     pub private: bool,
     pub seed: u64,
+    pub rules: Rules,
 }
 
 impl Way {
-    pub const CLEAN: Way =
-        Way { kind: Kind::Clean, undef: true, writable: false, dirty: 0, painted: 0, link: true, private: false, seed: 1 };
+    pub const CLEAN: Way = Way {
+        kind: Kind::Clean,
+        undef: true,
+        writable: false,
+        dirty: 0,
+        painted: 0,
+        link: true,
+        private: false,
+        seed: 1,
+        rules: Rules::Marks,
+    };
 }
 
 /// What a stub reported.
@@ -113,6 +126,7 @@ pub enum Event {
 /// A translated region in the cache.
 pub struct Placed {
     pub at: u64,
+    pub cold: u64,
     pub pc: u64,
     pub dirty: bool,
     pub region: Region,
@@ -138,6 +152,13 @@ pub struct Machine {
     clean: HashMap<u64, u64>,
     dirty: HashMap<u64, u64>,
     pub events: Vec<Event>,
+    planner: Planner,
+    /// Plans of the dirty code, where rules are real.
+    plans: Vec<Plan>,
+    /// Accesses of rules in cold code that may fault, and where it goes on then.
+    probes: HashMap<u64, u64>,
+    /// What the interpreter reported, and where.
+    pub complaints: Vec<(u64, ComplaintKind)>,
     /// Check every region that is made.
     pub inspect: bool,
 }
@@ -204,6 +225,7 @@ impl Machine {
         let gate = Gate::new()?;
         let translator = Translator::new(gate.stubs, Options { undef: true, private_vectors: false, origins: true, pext: false });
         let world = World::new();
+        interpreter::map_shadows();
         Some(Machine {
             world,
             gate,
@@ -213,6 +235,10 @@ impl Machine {
             clean: HashMap::new(),
             dirty: HashMap::new(),
             events: Vec::new(),
+            planner: Planner::new(),
+            plans: Vec::new(),
+            probes: HashMap::new(),
+            complaints: Vec::new(),
             inspect: false,
         })
     }
@@ -266,6 +292,9 @@ impl Machine {
         self.dirty.clear();
         self.placed.clear();
         self.events.clear();
+        self.plans.clear();
+        self.probes.clear();
+        self.complaints.clear();
         self.next = START;
         self.translator.options = Options { undef: way.undef, private_vectors: way.private, origins: true, pext: way.private };
         self.load(start);
@@ -276,6 +305,11 @@ impl Machine {
         let mut random = Random::new(way.seed);
         if way.painted > 0 {
             self.paint(&mut random, way.painted);
+        }
+        if way.rules != Rules::Marks {
+            interpreter::disturb(&mut random, &mut self.world, way.dirty);
+            let ctx = self.gate.context();
+            (ctx.stack_low, ctx.stack_high) = (STACK.start, STACK.end());
         }
         let components = self.gate.components();
         if way.private {
@@ -386,6 +420,10 @@ impl Run<'_> {
             Reason::StackMoved => Ok(Next::At(self.scratch(slot::CONTINUE))),
             Reason::DirtyBranch => {
                 let target = self.m.gate.context().target;
+                if self.scratch(slot::ARGUMENT) as u32 & 0xff != LEAVE_JUMP {
+                    // Nobody passes flags to a function, or returns them.
+                    interpreter::shadow_regs().dirty &= !(1 << FLAGS);
+                }
                 let dirty = match self.way.kind {
                     Kind::Clean => return Err("clean code came to the dirty branch".into()),
                     Kind::Dirty => true,
@@ -422,7 +460,10 @@ impl Run<'_> {
         let at = Place { hot: m.next.hot.next_multiple_of(16) + self.random.below(4) * 16, cold: m.next.cold + self.random.below(8) };
         let view =
             View { world: &m.world, code: self.code, known: &m.clean, writable: self.way.writable, constants: self.way.seed % 2 == 1 };
-        let made = if dirty {
+        let made = if dirty && self.way.rules != Rules::Marks {
+            let inline = self.way.rules == Rules::Inline;
+            m.translator.translate_dirty(&view, pc, at, &mut Real { planner: &mut m.planner, plans: &mut m.plans, inline })
+        } else if dirty {
             m.translator.translate_dirty(&view, pc, at, &mut Plans(self.way.seed))
         } else {
             m.translator.translate(&view, pc, at)
@@ -431,6 +472,7 @@ impl Run<'_> {
         if m.inspect {
             positions::inspect(&region, at, self.code, pc, self.way.writable).map_err(|e| format!("region of {pc:#x}: {e}"))?;
         }
+        m.probes.extend(m.translator.probes.drain(..).map(|probe| (probe.host, probe.resume)));
         m.gate.write_cache(at.hot, &region.code);
         m.gate.write_cache(at.cold, &region.cold);
         m.next = Place { hot: at.hot + region.code.len() as u64, cold: at.cold + region.cold.len() as u64 };
@@ -446,7 +488,7 @@ impl Run<'_> {
             }
             m.clean.insert(pc, body);
         }
-        m.placed.push(Placed { at: at.hot, pc, dirty, region });
+        m.placed.push(Placed { at: at.hot, cold: at.cold, pc, dirty, region });
         Ok(Some(body))
     }
 
@@ -469,7 +511,7 @@ impl Run<'_> {
 
     /// The position of a continue address, with the spilled register brought home.
     fn restored(&mut self, host: u64) -> Result<Position, String> {
-        let p = self.m.position(host).ok_or_else(|| format!("host address {host:#x} is in no region"))?;
+        let p = self.m.position(host).ok_or_else(|| format!("host address {host:#x} is in no region ({:x?})", self.m.gate.fault()))?;
         if let Some((register, k)) = p.spilled {
             self.m.gate.state().gpr[register] = self.m.gate.context().scratch[k];
         }
@@ -565,6 +607,15 @@ impl Run<'_> {
 
     fn step(&mut self, pc: u64, insn: &Instruction) -> Result<(), String> {
         self.m.events.push(Event::Step { pc });
+        if self.way.rules != Rules::Marks {
+            let plan = self.scratch(slot::ADDRESS) as usize;
+            let plan = *self.m.plans.get(plan).ok_or("no such plan")?;
+            let ctx = self.m.gate.context();
+            let (fs, gs) = (ctx.guest_fs, ctx.guest_gs);
+            let found = interpreter::apply(&plan, &mut self.m.gate, &mut self.m.world, fs, gs);
+            self.m.complaints.extend(found.into_iter().map(|kind| (pc, kind)));
+            return Ok(());
+        }
         let plan = self.scratch(slot::ADDRESS);
         if plan != pc {
             return Err(format!("plan {plan:#x} for the instruction at {pc:#x}"));
@@ -611,6 +662,9 @@ impl Run<'_> {
         let fault = self.m.gate.fault();
         if fault.signal == libc::SIGALRM {
             return Ok(Next::Stop(End::Hang));
+        }
+        if let Some(&resume) = self.m.probes.get(&fault.rip) {
+            return Ok(Next::At(resume));
         }
         let p = self.restored(fault.rip)?;
         let insn = self.m.decode(self.code, p.pc);

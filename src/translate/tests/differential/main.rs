@@ -6,6 +6,7 @@
 //! assemble  operations and labels to bytes
 //! world     the program's memory and its shadow                              gate     into generated code and out again
 //! machine   native and translated runs; stands in for the runtime            positions  host address to program address
+//! interpreter  rules of dirty mode, by `semantics`
 //! compare   two outcomes                                                     shrink   the shortest program that still fails
 //! ```
 //! Programs are random but reproducible: a failure names its seed, and `MEMCHECK_DIFF_SEED` starts there. `MEMCHECK_DIFF_SECONDS`
@@ -18,6 +19,7 @@ mod assemble;
 mod compare;
 mod forms;
 mod gate;
+mod interpreter;
 mod machine;
 mod positions;
 mod random;
@@ -28,6 +30,7 @@ mod vectors;
 mod world;
 mod writer;
 
+use interpreter::Rules;
 use machine::{Kind, Way};
 use random::Random;
 use session::Session;
@@ -93,4 +96,32 @@ fn every_form_does_the_same() {
             }
         }
     }
+}
+
+/// Dirty mode: what translated code does to the shadow by itself is what the interpreter of rules does.
+#[test]
+fn rules_in_place_are_those_of_the_interpreter() {
+    let Some(mut session) = Session::begin() else { return };
+    let end = Instant::now() + Duration::from_secs_f64(seconds());
+    let mut seed = first_seed();
+    let mut count = 0;
+    while count < 20 || Instant::now() < end {
+        let mut random = Random::new(seed ^ 0x5ead_0000_0000);
+        let taste = Taste { faults: random.one_in(4), no_masks: true, no_segments: true, ..Taste::PLAIN };
+        let size = random.pick(&[1, 2, 4, 12, 30, 80]);
+        let program = shapes::program(&mut random, session.forms(), taste, size);
+        let way = Way {
+            kind: Kind::Dirty,
+            painted: random.pick(&[0, 20, 200]),
+            dirty: random.word() & random.pick(&[0xffff, 0x3ff_ffff, u64::MAX]) & random.pick(&[u64::MAX, random.clone().word()]),
+            private: random.one_in(2) && is_x86_feature_detected!("avx512bw"),
+            seed: random.word(),
+            rules: Rules::Interpreted,
+            ..Way::CLEAN
+        };
+        session.try_rules(&mut random, seed, &program, taste, way);
+        seed += 1;
+        count += 1;
+    }
+    session.report(count);
 }

@@ -3,6 +3,7 @@
 use crate::assemble::{Op, assemble};
 use crate::compare;
 use crate::gate::Attached;
+use crate::interpreter::{Left, Rules};
 use crate::machine::{Code, End, Machine, Start, Way};
 use crate::random::Random;
 use crate::shapes::Program;
@@ -109,6 +110,29 @@ impl Session {
         }
     }
 
+    /// Run it in dirty mode, by the interpreter of rules and in place; panics with the story if what is left differs.
+    pub fn try_rules(&mut self, random: &mut Random, seed: u64, program: &Program, taste: Taste, way: Way) {
+        let case = self.case(random, program, taste.high);
+        let Some(difference) = rules_differ(&mut self.shared.machine, &case, &way) else { return };
+        let fails = |machine: &mut Machine, ops: &[Op]| {
+            let smaller = Case { program: Program { ops: ops.to_vec(), ..case.program.clone() }, ..case.clone() };
+            rules_differ(machine, &smaller, &way).is_some().then_some(smaller)
+        };
+        let mut small = case.clone();
+        let mut at = 0;
+        while at < small.program.ops.len() {
+            let mut ops = small.program.ops.clone();
+            ops.remove(at);
+            match fails(&mut self.shared.machine, &ops) {
+                Some(smaller) => small = smaller,
+                None => at += 1,
+            }
+        }
+        let again = rules_differ(&mut self.shared.machine, &small, &way).unwrap_or_default();
+        let story = story(&mut self.shared.machine, &small);
+        panic!("seed {seed}, {way:x?}\n{difference}\n\nshortest program found:\n{story}\n{again}");
+    }
+
     pub fn report(&self, count: u64) {
         println!("{count} programs; ends: {:?}", self.ends);
     }
@@ -157,6 +181,24 @@ pub fn try_case(machine: &mut Machine, case: &Case, way: &Way, ends: Option<&mut
     text.map(|text| Failure { text, end: native.end })
 }
 
+fn rules_differ(machine: &mut Machine, case: &Case, way: &Way) -> Option<String> {
+    let code = case.code()?;
+    if code.end() > CODE.end() {
+        return None;
+    }
+    machine.install(&code);
+    let mut run = |rules| {
+        let outcome = machine.translated(&code, &case.start, &Way { rules, ..*way });
+        outcome.map(|outcome| (outcome.end, Left::take(&machine.world, &machine.complaints)))
+    };
+    match (run(Rules::Interpreted), run(Rules::Inline)) {
+        (Ok((End::Finished, a)), Ok((End::Finished, b))) => a.difference(&b),
+        (Ok((a, _)), Ok((b, _))) if a == b => None,
+        (Err(_), _) => None,
+        (Ok((a, _)), b) => Some(format!("end: interpreted {a:?}, in place {:?}", b.map(|b| b.0))),
+    }
+}
+
 /// The program and its state, for the reader of a failure.
 fn story(machine: &mut Machine, case: &Case) -> String {
     let Some(code) = case.code() else { return String::new() };
@@ -173,6 +215,9 @@ fn story(machine: &mut Machine, case: &Case) -> String {
             placed.region.info.iter().map(|i| i.own).collect::<Vec<_>>()
         );
         text += &listing(&placed.region.code, placed.at);
+        if placed.dirty {
+            text += &format!("cold code:\n{}", listing(&placed.region.cold, placed.cold));
+        }
     }
     text
 }

@@ -1,6 +1,7 @@
 //! The vector and x87 part of the state, as an xsave image in the standard layout.
 
 use crate::random::Random;
+use memcheck_semantics::Wide;
 
 const LEGACY: usize = 512;
 const X87: u64 = 1;
@@ -132,4 +133,41 @@ pub fn name(at: usize, components: u64) -> String {
             _ => format!("vector state + {at:#x}"),
         },
     }
+}
+
+fn word(area: &[u8], at: usize) -> u64 {
+    u64::from_le_bytes(area[at..at + 8].try_into().unwrap_or_default())
+}
+
+/// All of a vector register, from an image made `normal`.
+pub fn register(area: &[u8], components: u64, n: usize) -> Wide {
+    let mut out = Wide::ZERO;
+    let mut put = |to: usize, at: usize, words: usize| (0..words).for_each(|i| out.0[to + i] = word(area, at + 8 * i));
+    if n >= 16 {
+        if components >> 7 & 1 != 0 {
+            put(0, component(7).0 + 64 * (n - 16), 8);
+        }
+        return out;
+    }
+    put(0, XMM + 16 * n, 2);
+    if components >> 2 & 1 != 0 {
+        put(2, component(2).0 + 16 * n, 2);
+    }
+    if components >> 6 & 1 != 0 {
+        put(4, component(6).0 + 32 * n, 4);
+    }
+    out
+}
+
+pub fn mask(area: &[u8], components: u64, n: usize) -> u64 {
+    if components >> 5 & 1 != 0 { word(area, component(5).0 + 8 * n) } else { 0 }
+}
+
+pub fn top(area: &[u8]) -> u8 {
+    area[3] >> 3 & 7
+}
+
+/// Significand of a physical x87 register; the image has them by their distance from the top.
+pub fn physical(area: &[u8], n: usize) -> u64 {
+    word(area, ST + 16 * (n.wrapping_sub(usize::from(top(area))) & 7))
 }

@@ -67,10 +67,12 @@ pub struct Taste {
     pub no_red_zone: bool,
     /// No registers that only AVX-512 has.
     pub no_masks: bool,
+    /// No operands in the program's own segments: dirty mode does not look at their V bits before each instruction.
+    pub no_segments: bool,
 }
 
 impl Taste {
-    pub const PLAIN: Taste = Taste { high: false, faults: false, stepped: false, no_red_zone: false, no_masks: false };
+    pub const PLAIN: Taste = Taste { high: false, faults: false, stepped: false, no_red_zone: false, no_masks: false, no_segments: false };
 }
 
 /// A function that may be called.
@@ -314,7 +316,7 @@ impl<'a> Writer<'a> {
             70..=77 => self.rip(need),
             78..=81 => self.narrow(need),
             82..=91 => self.on_stack(need).unwrap_or_else(|| self.base(addr, need)),
-            92..=97 => self.own_segment(addr, need),
+            92..=97 if !self.taste.no_segments => self.own_segment(addr, need),
             _ if locked => self.base(addr, need),
             _ => Operand { segment: self.random.pick(&[Register::DS, Register::ES, Register::SS, Register::CS]), ..self.base(addr, need) },
         }
