@@ -433,3 +433,15 @@ fn numbers_of_joined_threads_are_used_again() {
     let headers: Vec<&str> = err.lines().filter_map(|line| line.split_once("== Thread ").map(|(_, number)| number)).collect();
     assert_eq!(headers, ["2:", "3:", "1:"], "{err}");
 }
+
+#[test]
+fn unloaded_libraries_keep_their_names() {
+    let dir = common::scratch("cli-unload");
+    let library = compile(&dir, "plugin.so", "#include <stdlib.h>\nvoid f(void) { malloc(7); }", &["-shared", "-fPIC"]);
+    let source = "#include <dlfcn.h>\nint main(int n, char **names) { void *h = dlopen(names[1], RTLD_NOW);\n\
+        ((void (*)(void))dlsym(h, \"f\"))(); dlclose(h); return !dlopen(\"libm.so.6\", RTLD_LAZY); }";
+    let exe = compile(&dir, "host", source, &["-ldl"]);
+    let outcome = tool(&dir).arg("--leak-check=full").arg("--keep-debuginfo=yes").arg(&exe).arg(&library).finish("run");
+    assert_eq!(outcome.ended, Ended::Code(0));
+    assert!(outcome.err().contains(": f (plugin.so.c:2)"), "{}", outcome.err());
+}

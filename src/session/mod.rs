@@ -38,6 +38,7 @@ mod watched;
 
 use std::collections::HashMap;
 use std::ffi::{OsStr, OsString};
+use std::os::unix::process::parent_id;
 use std::sync::Arc;
 
 use memcheck_report::options::{Options, RealEnv, Run, UsageError, Voice};
@@ -105,7 +106,8 @@ impl Session {
         let tool_command = std::iter::once(name).chain(run.given.iter().map(OsString::as_os_str));
         let output = RunOutput::new(run.options.clone(), texts(tool_command), Box::new(RealEnv));
         let command = texts(run.command.iter().map(OsString::as_os_str));
-        let reporter = output.process(pid as u32, std::process::id(), command)?;
+        // The program is this process to whoever started it.
+        let reporter = output.process(pid as u32, parent_id(), command)?;
         reporter.message(&run.notes);
         let mut watched = HashMap::new();
         watched.insert(pid, Watched::new(reporter, &run.options));

@@ -17,11 +17,12 @@ use std::fs;
 use std::os::unix::ffi::OsStrExt;
 use std::path::{Path, PathBuf};
 
-use memcheck_abi::event::Redirect;
+use memcheck_abi::event::{Redirect, needed};
 use memcheck_abi::layout;
 use memcheck_abi::replace::Func;
 use memcheck_report::options::Options;
-use memcheck_symbolize::{self as symbolize, Symbolizer};
+use memcheck_report::suppress::pattern;
+use memcheck_symbolize::{self as symbolize, FoundSymbol, Symbolizer, Wrapped};
 use memcheck_tracer::{Map, Process};
 
 use super::requests;
@@ -103,15 +104,17 @@ impl Modules {
         let module_end = elf.end.wrapping_add(bias).max(end);
         self.add(name, file, first.start, module_end, bias);
         let is_executable = fs::read_link(format!("/proc/{}/exe", process.pid())).is_ok_and(|exe| exe.as_os_str() == map.path);
-        let symbols = symbolize::find_functions(file, &|name| wanted.has(name) || requests::is_needed(name)).unwrap_or_default();
+        let symbols = symbolize::find_functions(file, &|name| wanted.has(name) || requests::is_needed(name) || symbolize::is_wrapper(name))
+            .unwrap_or_default();
         let role = Role::of(name, &elf, is_executable);
         let entries = wanted.choose(role, &symbols);
         let here = |entry: &Entry| (start..end).contains(&entry.value.wrapping_add(bias));
         let allocates = wanted.wants_allocator_of(role, elf.soname.as_deref());
         let entries: Vec<Entry> = entries.into_iter().filter(|entry| here(entry) && (allocates || !entry.func.is_allocator())).collect();
         self.name_replaced(&entries, name, bias);
-        let needed = requests::needed_of(role, &symbols, bias).into_iter().filter(|found| (start..end).contains(&found.addr));
-        entries.iter().map(|entry| redirect(entry, bias)).chain(needed).collect()
+        let called = requests::needed_of(role, &symbols, bias).into_iter().filter(|found| (start..end).contains(&found.addr));
+        let by_program = by_program(file, elf.soname.as_deref(), &symbols, bias);
+        entries.iter().map(|entry| redirect(entry, bias)).chain(called).chain(by_program).collect()
     }
 
     fn add(&mut self, name: &Path, file: &Path, start: u64, end: u64, bias: u64) {
@@ -161,7 +164,25 @@ impl Modules {
 }
 
 fn redirect(entry: &Entry, bias: u64) -> Redirect {
-    Redirect { addr: entry.value.wrapping_add(bias), func: entry.func as u32, resolver: entry.is_resolver.into() }
+    Redirect { addr: entry.value.wrapping_add(bias), func: entry.func as u32, resolver: entry.is_resolver.into(), target: 0 }
+}
+
+/// Functions of an object that others in it take the place of, by their names: what PHP has for a comparison that reads whole words.
+fn by_program(file: &Path, soname: Option<&str>, symbols: &[FoundSymbol], bias: u64) -> Vec<Redirect> {
+    let is_here = |wrapped: &Wrapped| pattern::matches(&wrapped.soname, soname.unwrap_or("NONE"));
+    let of = |symbol: &FoundSymbol| symbolize::wrapped(&symbol.name).filter(is_here).map(|wrapped| (wrapped.function, symbol.value));
+    let takers: Vec<(String, u64)> = symbols.iter().filter_map(of).collect();
+    if takers.is_empty() {
+        return Vec::new();
+    }
+    let taker = |name: &str| takers.iter().find(|(glob, _)| pattern::matches(glob, name)).map(|&(_, value)| value);
+    let replaced = symbolize::find_functions(file, &|name| !symbolize::is_wrapper(name) && taker(name).is_some()).unwrap_or_default();
+    let redirect = |symbol: &FoundSymbol| {
+        let target = taker(&symbol.name)?.wrapping_add(bias);
+        let wanted = symbol.value != 0 && !symbol.is_ifunc;
+        wanted.then(|| Redirect { addr: symbol.value.wrapping_add(bias), func: needed::BY_PROGRAM, resolver: 0, target })
+    };
+    replaced.iter().filter_map(redirect).collect()
 }
 
 /// The mapping of the start of the file that mapping `at` belongs to: the first of the same file, going down without another file

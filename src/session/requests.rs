@@ -22,7 +22,7 @@ pub fn is_needed(name: &str) -> bool {
 pub fn needed_of(role: Role, symbols: &[FoundSymbol], bias: u64) -> Vec<Redirect> {
     let rows = NEEDED.iter().filter(|row| row.1.contains(&role));
     let found = rows.filter_map(|row| Some((symbols.iter().find(|symbol| symbol.name == row.0 && symbol.value != 0)?, row.2)));
-    found.map(|(symbol, func)| Redirect { addr: symbol.value.wrapping_add(bias), func, resolver: 0 }).collect()
+    found.map(|(symbol, func)| Redirect { addr: symbol.value.wrapping_add(bias), func, ..Redirect::default() }).collect()
 }
 
 /// The mode of a leak check (see `Check::requested` of `leaks`) that a command of the debugger asks for: `leak_check`, then words.

@@ -244,14 +244,19 @@ pub struct OpenedFd {
 #[derive(Clone, Copy, Default, Debug)]
 pub struct Redirect {
     pub addr: u64,
-    /// [`crate::replace::Func`] as u32.
+    /// [`crate::replace::Func`] as u32, or one of [`needed`].
     pub func: u32,
     /// 1 = `addr` is an IFUNC resolver: it returns the magic address of `func`.
     pub resolver: u32,
+    /// For [`needed::BY_PROGRAM`]: where the function is that takes the place of `addr`.
+    pub target: u64,
 }
 
-/// Values of [`Redirect::func`] that are no replacements: functions of the program's libraries that the runtime calls.
+/// Values of [`Redirect::func`] that are no replacements of ours.
 pub mod needed {
+    /// A function of the program takes the place of another.
+    pub const BY_PROGRAM: u32 = 0xffef;
+    // Functions of the program's libraries that the runtime calls:
     /// `__libc_freeres`
     pub const LIBC_FREERES: u32 = 0xfff0;
     /// `__gnu_cxx::__freeres`

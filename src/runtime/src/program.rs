@@ -1,11 +1,13 @@
 //! What the translator sees of the program: code bytes and replaced functions.
 #![allow(unsafe_code, reason = "reads the program's code in place")]
 
+use alloc::boxed::Box;
 use alloc::collections::BTreeMap;
-use core::sync::atomic::{AtomicU64, Ordering};
+use core::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use memcheck_abi::layout::{MAGIC_BASE, MAGIC_END, PROGRAM_END};
 use memcheck_abi::replace::Func;
 use memcheck_kernel::space::{self, kind};
+use memcheck_rt::sync::Lock;
 use memcheck_translate::Program;
 
 use crate::cache::{INDIRECT_ENTRY, lookup_low};
@@ -36,8 +38,42 @@ pub fn add_redirect(pc: u64, func: u32, resolver: bool) {
     }
 }
 
+/// Functions that others of the program take the place of: (entry, the other's entry), with the instruction that is seen in its place.
+struct Jump {
+    to: u64,
+    code: [u8; 5],
+}
+
+static JUMPS: Lock<BTreeMap<u64, &'static Jump>> = Lock::new(BTreeMap::new());
+/// Most programs have none.
+static ANY_JUMPS: AtomicBool = AtomicBool::new(false);
+
+/// Whoever comes to `from` goes on at `to` from now on.
+pub fn add_jump(from: u64, to: u64) {
+    const JMP: u8 = 0xe9;
+    let Ok(distance) = i32::try_from(to.wrapping_sub(from + 5) as i64) else { return };
+    let [a, b, c, d] = distance.to_le_bytes();
+    JUMPS.lock().insert(from, Box::leak(Box::new(Jump { to, code: [JMP, a, b, c, d] })));
+    ANY_JUMPS.store(true, Ordering::Release);
+}
+
+fn jump_at(pc: u64) -> Option<&'static Jump> {
+    ANY_JUMPS.load(Ordering::Acquire).then(|| JUMPS.lock().get(&pc).copied()).flatten()
+}
+
+/// What the function around `pc` takes the place of, 0 if it does not: the nearest that begins at or below, for it has no end here.
+pub fn original_of(pc: u64) -> u64 {
+    let jumps = JUMPS.lock();
+    let below = jumps.iter().filter(|(_, jump)| jump.to <= pc);
+    below.max_by_key(|(_, jump)| jump.to).map_or(0, |(&from, _)| from)
+}
+
 /// Redirects of an unmapped range mean nothing any more.
 pub fn remove_redirects(start: u64, end: u64) {
+    if ANY_JUMPS.load(Ordering::Acquire) {
+        let gone = |at: &u64| (start..end).contains(at);
+        JUMPS.lock().retain(|from, jump| !gone(from) && !gone(&jump.to));
+    }
     for key in KEYS.iter().filter(|key| (start..end).contains(&key.load(Ordering::Relaxed))) {
         // The slot stays occupied (probing goes on past it) but matches nothing.
         key.store(1, Ordering::Release);
@@ -86,6 +122,11 @@ impl Program for View<'_> {
     fn code(&self, pc: u64) -> Option<&[u8]> {
         if pc >= PROGRAM_END {
             return None;
+        }
+        if pc != self.original
+            && let Some(jump) = jump_at(pc)
+        {
+            return Some(&jump.code);
         }
         let mut end = executable_end(pc)?;
         while end - pc < LONGEST_REGION

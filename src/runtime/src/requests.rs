@@ -2,7 +2,7 @@
 //!
 //! ```text
 //! preamble, kind byte db   rax = address of {code, a1 .. a5}, rdx = default answer in, answer out
-//! preamble, kind byte c9   rax := address of the original function in a wrapper; there are no wrappers, so 0
+//! preamble, kind byte c9   rax := address of the original function in a wrapper
 //! preamble, kind byte d2   call *rax as it is, not what it was replaced by
 //! ```
 //! Codes and answers: the two public headers, valgrind.h and memcheck.h, and what programs compiled with them observe. A request
@@ -22,7 +22,7 @@ pub mod stacks;
 pub use memory::is_ignored;
 
 use crate::cache::CACHE;
-use crate::{dirty, inner};
+use crate::{dirty, inner, program};
 use memcheck_abi::context::{RAX, RDX, RSP, ThreadContext};
 use memcheck_abi::event::{ExitReport, NAME_LEN, Repeat, Trap};
 use memcheck_abi::layout::RED_ZONE;
@@ -49,7 +49,10 @@ pub fn request(ctx: &mut ThreadContext, kind: u8) {
             dirty::shadow_regs(ctx).dirty &= !(1 << RDX);
         }
         ORIGINAL => {
-            ctx.regs.gpr[RAX] = 0;
+            // Held during a fork, as what is asked for must be.
+            let cache = CACHE.lock();
+            ctx.regs.gpr[RAX] = program::original_of(ctx.regs.rip);
+            drop(cache);
             dirty::shadow_regs(ctx).dirty &= !(1 << RAX);
         }
         CALL => inner::call_original(ctx, ctx.regs.rip + LENGTH),

@@ -13,7 +13,7 @@
 use crate::{asm, cache, inner, program, replaced, stackmove, syscalls, threads};
 use core::sync::atomic::{AtomicPtr, AtomicU32, Ordering};
 use memcheck_abi::config::{Config, Mapping, mapping};
-use memcheck_abi::event::{Redirect, Trap};
+use memcheck_abi::event::{Redirect, Trap, needed};
 use memcheck_abi::layout::{EXE_BASE, LOW_START, MAIN_STACK_TOP, PROGRAM_END};
 use memcheck_kernel::hooks::exec;
 use memcheck_rt::{depot, report, shadow, sys};
@@ -311,7 +311,9 @@ fn announce(start: u64, end: u64) {
     let mut redirects = alloc::vec![Redirect::default(); 2048];
     let n = report::trap(Trap::Mapped, start, end, redirects.as_mut_ptr() as u64, redirects.len() as u64);
     for r in redirects.iter().take(n as usize) {
-        if !inner::remember(r.func, r.addr) && replaced::has(r.func) {
+        if r.func == needed::BY_PROGRAM {
+            program::add_jump(r.addr, r.target);
+        } else if !inner::remember(r.func, r.addr) && replaced::has(r.func) {
             program::add_redirect(r.addr, r.func, r.resolver != 0);
         }
     }

@@ -6,13 +6,16 @@
 use std::borrow::Cow;
 use std::fmt::{self, Write};
 
-use crate::cplusplus;
+use crate::{cplusplus, wrappers};
 
 /// Names longer than this are not demangled, and demangled names stop here.
 const MAX_NAME_BYTES: usize = 64 << 10;
 
 /// The readable form of a mangled name, escaped for printing; the escaped name itself if it is not mangled.
 pub(crate) fn demangle(raw: &str) -> String {
+    if let Some(place) = wrappers::wrapped(raw) {
+        return demangle(&place.function);
+    }
     let readable = (raw.len() <= MAX_NAME_BYTES).then(|| rust(raw).or_else(|| cplusplus::demangle(raw))).flatten();
     match readable {
         Some(name) => escape(&name).into_owned(),

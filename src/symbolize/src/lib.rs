@@ -10,6 +10,7 @@
 //!   elf, image   headers and sections; mapped files
 //!   functions    entry points by name, for the redirect table; independent of the rest
 //!   demangle     readable and printable names (cplusplus: the GNU spelling of C++ ones)
+//!   wrappers     names of functions that take the place of others
 //! ```
 //!
 //! The files read here are chosen by the traced program, and so are hostile until proven otherwise: nothing panics,
@@ -28,6 +29,7 @@ mod symbolizer;
 mod symbols;
 mod types;
 mod variables;
+mod wrappers;
 
 use std::path::PathBuf;
 
@@ -35,6 +37,7 @@ pub use elf::{ElfLayout, elf_layout};
 pub use functions::{FoundSymbol, find_functions};
 pub use symbolizer::{Module, Symbolizer};
 pub use variables::{FrameBase, Variable};
+pub use wrappers::{Wrapped, is_wrapper, wrapped};
 
 /// What users can choose.
 #[derive(Debug, Clone, PartialEq, Eq)]

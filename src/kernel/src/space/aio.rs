@@ -57,7 +57,7 @@ fn ring_len(ring: u64) -> Option<u64> {
 fn move_ring(from: u64) -> Option<u64> {
     let len = ring_len(from)?;
     let flags = MAP_PRIVATE | MAP_ANONYMOUS | MAP_STACK;
-    let to = place::choose(&MAP.lock(), &Request { addr: 0, len, prot: 3, flags, fd: u64::MAX, offset: 0 })?;
+    let to = place::choose(&mut MAP.lock(), &Request { addr: 0, len, prot: 3, flags, fd: u64::MAX, offset: 0 })?;
     // SAFETY: `to` is free by the map; the ring belongs to the call that is being answered, and `len` is exactly its length.
     let result = unsafe { sys::syscall6(nr::MREMAP, from, len, len, MREMAP_MAYMOVE_FIXED, to, 0) };
     if sys::is_error(result) {

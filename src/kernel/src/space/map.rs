@@ -4,9 +4,10 @@
 //! protection becomes equal again; pieces of different origin never do, so that two thread stacks that touch stay two.
 
 use super::gaps::Gaps;
-use alloc::collections::BTreeMap;
+use alloc::collections::{BTreeMap, VecDeque};
 use alloc::vec::Vec;
 use memcheck_abi::layout::{LOW_END, LOW_START, MMAP_END, MMAP_START};
+use memcheck_rt::sys;
 
 /// Kind flags of a mapping.
 pub mod kind {
@@ -34,11 +35,17 @@ pub struct Map {
     pub low: Gaps,
     pub high: Gaps,
     next_origin: u64,
+    /// Where code of files was, oldest first: not handed out again for a while, since stacks of blocks and errors still name it.
+    retired: VecDeque<(u64, u64)>,
+    retired_bytes: u64,
 }
+
+/// Of so many bytes of unloaded code the addresses wait.
+const RETIRED_MAX: u64 = 64 << 20;
 
 impl Map {
     pub const fn empty() -> Self {
-        Map { pieces: BTreeMap::new(), low: Gaps::empty(), high: Gaps::empty(), next_origin: 1 }
+        Map { pieces: BTreeMap::new(), low: Gaps::empty(), high: Gaps::empty(), next_origin: 1, retired: VecDeque::new(), retired_bytes: 0 }
     }
 
     pub fn new() -> Self {
@@ -91,6 +98,32 @@ impl Map {
         self.low.give(start, end);
         self.high.give(start, end);
         removed
+    }
+
+    /// As [`Map::clear`]; if an object was unloaded, its addresses wait.
+    pub fn unload(&mut self, start: u64, end: u64) -> Vec<Piece> {
+        let removed = self.cut(start, end);
+        self.high.give(start, end);
+        let is_code = |p: &Piece| p.kind & kind::FILE != 0 && p.prot & sys::PROT_EXEC as u32 != 0;
+        if !removed.iter().any(is_code) {
+            self.low.give(start, end);
+            return removed;
+        }
+        self.retired.push_back((start, end));
+        self.retired_bytes += end - start;
+        while self.retired_bytes > RETIRED_MAX && self.revive_oldest() {}
+        removed
+    }
+
+    /// The room of the code that was unloaded first is free again, as far as nothing was mapped there meanwhile. False: there is none.
+    pub fn revive_oldest(&mut self) -> bool {
+        let Some((start, end)) = self.retired.pop_front() else { return false };
+        self.retired_bytes -= end - start;
+        self.low.give(start, end);
+        for piece in self.overlapping(start, end).collect::<Vec<_>>() {
+            self.low.take(piece.start, piece.end);
+        }
+        true
     }
 
     /// Change protections; pieces keep their origin and kind. Returns what was, cut to the range.
@@ -161,7 +194,8 @@ impl Default for Map {
 
 #[cfg(test)]
 mod tests {
-    use super::{Map, Piece};
+    use super::{Map, Piece, kind};
+    use memcheck_abi::layout::LOW_START;
 
     fn piece(start: u64, end: u64, prot: u32, origin: u64) -> Piece {
         Piece { start, end, prot, kind: 0, origin }
@@ -208,7 +242,6 @@ mod tests {
 
     #[test]
     fn areas_follow_the_pieces() {
-        use memcheck_abi::layout::LOW_START;
         let mut map = Map::new();
         map.set(piece(LOW_START, LOW_START + 0x4000, 5, 1));
         assert!(!map.low.is_free(LOW_START, LOW_START + 0x1000));
@@ -227,5 +260,21 @@ mod tests {
         assert_eq!(list(&map), [(0x5000, 0x9000, 3, 1)]);
         map.grow_down(0x6000, 0x8fff);
         assert_eq!(list(&map), [(0x5000, 0x9000, 3, 1)], "never shrinks");
+    }
+
+    #[test]
+    fn addresses_of_unloaded_code_wait() {
+        let code = Piece { kind: kind::FILE, ..piece(LOW_START, LOW_START + 0x2000, 5, 1) };
+        let mut map = Map::new();
+        map.set(code);
+        map.unload(LOW_START, LOW_START + 0x2000);
+        assert!(map.is_free(LOW_START, LOW_START + 0x2000) && !map.low.is_free(LOW_START, LOW_START + 0x1000));
+        map.set(piece(LOW_START, LOW_START + 0x1000, 3, 2));
+        assert!(map.revive_oldest() && !map.revive_oldest());
+        assert!(!map.low.is_free(LOW_START, LOW_START + 0x1000));
+        assert!(map.low.is_free(LOW_START + 0x1000, LOW_START + 0x2000));
+        // Data, and code that was made at run time, leave nothing behind.
+        map.unload(LOW_START, LOW_START + 0x1000);
+        assert!(map.low.is_free(LOW_START, LOW_START + 0x1000));
     }
 }

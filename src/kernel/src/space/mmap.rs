@@ -43,7 +43,7 @@ fn map_request(r: &Request, effects: &mut Effects) -> i64 {
         return map_fixed(r, effects, false);
     }
     for _ in 0..TRIES {
-        let Some(at) = place::choose(&MAP.lock(), r) else { return ENOMEM };
+        let Some(at) = place::choose(&mut MAP.lock(), r) else { return ENOMEM };
         let result = run(r, at, r.flags & !MAP_32BIT | MAP_FIXED_NOREPLACE);
         if result == EEXIST {
             MAP.lock().take(at, at + r.len);
@@ -113,7 +113,7 @@ pub(crate) fn munmap(c: &mut Call) -> Action {
     let result = unsafe { sys::syscall3(nr::MUNMAP, addr, len, 0) };
     if !sys::is_error(result) {
         shadow::forget(addr, end - addr);
-        let old = MAP.lock().clear(addr, end);
+        let old = MAP.lock().unload(addr, end);
         effects.gone(&old);
     }
     effects.tell();

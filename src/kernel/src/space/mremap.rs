@@ -116,7 +116,7 @@ fn probe(m: &Move) -> Result<u64, i64> {
         fd: u64::MAX,
         offset: 0,
     };
-    let Some(at) = place::choose(&MAP.lock(), &request) else { return Err(ENOMEM) };
+    let Some(at) = place::choose(&mut MAP.lock(), &request) else { return Err(ENOMEM) };
     let flags = MAP_PRIVATE | MAP_ANONYMOUS | MAP_NORESERVE | MAP_FIXED_NOREPLACE;
     // SAFETY: NOREPLACE touches nothing that exists.
     let result = unsafe { sys::syscall6(nr::MMAP, at, m.new_len, 0, flags, u64::MAX, 0) };

@@ -69,7 +69,16 @@ pub fn alignment(r: &Request) -> u64 {
 }
 
 /// A free address for the request; `None` = no memory.
-pub fn choose(map: &Map, r: &Request) -> Option<u64> {
+pub fn choose(map: &mut Map, r: &Request) -> Option<u64> {
+    loop {
+        let place = chosen(map, r);
+        if place.is_some() || !map.revive_oldest() {
+            return place;
+        }
+    }
+}
+
+fn chosen(map: &Map, r: &Request) -> Option<u64> {
     let align = alignment(r);
     let low = wants_low(map, r);
     if usable_hint(map, r, align, low) {

@@ -62,7 +62,7 @@ fn attach(id: u64, addr: u64, flags: u64, effects: &mut Effects) -> i64 {
     let at = if addr == 0 {
         let prot = if flags & SHM_EXEC != 0 { u64::from(READ | EXEC) } else { u64::from(READ) };
         let request = Request { addr: 0, len, prot, flags: sys::MAP_SHARED | MAP_ANONYMOUS, fd: u64::MAX, offset: 0 };
-        match place::choose(&MAP.lock(), &request) {
+        match place::choose(&mut MAP.lock(), &request) {
             Some(at) => at,
             None => return ENOMEM,
         }

@@ -94,6 +94,13 @@ fn self_introduction(compat: bool) -> [String; 3] {
     ]
 }
 
+/// The lines of the preamble in XML, where words and the parent stand elsewhere too.
+pub fn preamble(start: &ProcessStart, compat: bool) -> Vec<String> {
+    let mut lines = Vec::from(self_introduction(compat));
+    lines.push(format!("Command: {}", start.command.join(" ")));
+    lines
+}
+
 /// The lines of the banner, without the final empty one. `name_parent`: the log is not the terminal.
 pub fn banner(start: &ProcessStart, compat: bool, name_parent: bool) -> Vec<String> {
     let mut lines = Vec::from(self_introduction(compat));

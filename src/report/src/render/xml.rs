@@ -84,14 +84,14 @@ pub fn escape(text: &str) -> String {
 }
 
 /// Everything up to and with the first `status`.
-pub fn document_start(start: &ProcessStart, style: &XmlStyle, name_parent: bool, elapsed: Duration) -> String {
+pub fn document_start(start: &ProcessStart, style: &XmlStyle, elapsed: Duration) -> String {
     let mut xml = Xml::at(0);
     xml.out.push_str("<?xml version=\"1.0\"?>\n\n<valgrindoutput>\n\n");
     xml.leaf("protocolversion", &style.protocol.to_string());
     xml.leaf("protocoltool", "memcheck");
     xml.line("");
     xml.element("preamble", |xml| {
-        for line in text::banner(start, style.compat, name_parent) {
+        for line in text::preamble(start, style.compat) {
             xml.leaf("line", &line);
         }
     });
@@ -481,7 +481,7 @@ mod tests {
             tool_command: vec!["/bin/valgrind".into(), "--xml=yes".into()],
         };
         let commented = XmlStyle { user_comment: Some("<a>hi</a>".into()), qualifiers: vec![("V".into(), "1".into())], ..style(4) };
-        let text = document_start(&start, &commented, false, Duration::from_millis(121));
+        let text = document_start(&start, &commented, Duration::from_millis(121));
         assert!(text.starts_with("<?xml version=\"1.0\"?>\n\n<valgrindoutput>\n\n<protocolversion>4</protocolversion>\n<protocoltool>memcheck</protocoltool>\n\n<preamble>\n  <line>Memcheck, a memory error detector</line>\n"), "{text}");
         assert!(text.ends_with("<pid>7</pid>\n<ppid>6</ppid>\n<tool>memcheck</tool>\n<logfilequalifier> <var>V</var> <value>1</value> </logfilequalifier>\n<usercomment><a>hi</a></usercomment>\n\n<args>\n  <vargv>\n    <exe>/bin/valgrind</exe>\n    <arg>--xml=yes</arg>\n  </vargv>\n  <argv>\n    <exe>./x</exe>\n    <arg>b c</arg>\n  </argv>\n</args>\n\n<status>\n  <state>RUNNING</state>\n  <time>00:00:00:00.121 </time>\n</status>\n\n"), "{text}");
     }

@@ -139,7 +139,7 @@ impl RunOutput {
             user_comment: self.options.xml_user_comment.clone(),
             qualifiers: sink::qualifiers(pattern, &*self.env),
         };
-        sink.write(&xml::document_start(start, &style, sink.detached, self.elapsed()));
+        sink.write(&xml::document_start(start, &style, self.elapsed()));
         let document = Arc::new(XmlDocument { sink, style, owner: start.pid, ended: AtomicBool::new(false) });
         lock(&self.documents).push(Arc::downgrade(&document));
         Ok(Some(document))

@@ -247,7 +247,7 @@ fn convert<R: Fn(u64) -> u64>(kind: u8, spec: &Spec, arguments: &mut Arguments<R
         b'u' => integer(unsigned(arguments.integer(), spec.size), b"", 10, false, spec, out),
         b'o' => integer(unsigned(arguments.integer(), spec.size), b"", 8, false, spec, out),
         b'x' | b'X' => hexadecimal(unsigned(arguments.integer(), spec.size), kind == b'X', spec.alternate, spec, out),
-        b'p' => hexadecimal(arguments.integer(), false, true, spec, out),
+        b'p' => integer(arguments.integer(), b"0x", 16, false, spec, out),
         b'c' => out.field(spec, b"", &[arguments.integer() as u8], false),
         b's' => string(arguments.integer(), spec, out),
         b'a' | b'A' | b'e' | b'E' | b'f' | b'F' | b'g' | b'G' => {
