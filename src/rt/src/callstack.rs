@@ -68,13 +68,27 @@ fn limit(ctx: &ThreadContext, sp: u64) -> u64 {
 
 /// Calls in progress above `sp`, innermost first: (slot, return address) to `visit`, until it says false.
 #[inline]
-pub fn walk(ctx: &ThreadContext, sp: u64, mut visit: impl FnMut(u64, u64) -> bool) {
-    let mut at = sp.wrapping_add(7) & !7;
-    if at >= PROGRAM_END {
-        return;
+pub fn walk(ctx: &ThreadContext, sp: u64, visit: impl FnMut(u64, u64) -> bool) {
+    let at = sp.wrapping_add(7) & !7;
+    if at < PROGRAM_END {
+        let end = limit(ctx, at);
+        climb(ctx, next_mark(at, end), end, visit);
     }
-    let mut end = limit(ctx, at);
-    let mut slot = next_mark(at, end);
+}
+
+/// The same, often from the same places: how far the innermost slot was from the stack pointer at `pc` is remembered.
+pub fn walk_from(ctx: &ThreadContext, pc: u64, sp: u64, visit: impl FnMut(u64, u64) -> bool) {
+    if sp & 7 != 0 || sp >= PROGRAM_END {
+        return walk(ctx, sp, visit);
+    }
+    let end = limit(ctx, sp);
+    let innermost = if is_any(v_of_slot(sp)) { Some(sp) } else { distant_mark(sp, pc | INSIDE, end) };
+    climb(ctx, innermost, end, visit);
+}
+
+/// Marked slots from `slot` on.
+#[inline(always)]
+fn climb(ctx: &ThreadContext, mut slot: Option<u64>, mut end: u64, mut visit: impl FnMut(u64, u64) -> bool) {
     while let Some(this) = slot {
         // SAFETY: a marked slot was written by the call that marked it, or by the kernel's signal frame; its page is there.
         let value = unsafe { *(this as *const u64) };
@@ -87,7 +101,7 @@ pub fn walk(ctx: &ThreadContext, sp: u64, mut visit: impl FnMut(u64, u64) -> boo
         if signal {
             // SAFETY: the word below it in the signal frame is the interrupted stack pointer.
             let saved = unsafe { *((this - 8) as *const u64) };
-            at = (saved.wrapping_add(7)) & !7;
+            let at = (saved.wrapping_add(7)) & !7;
             if at >= PROGRAM_END {
                 return;
             }
@@ -98,6 +112,9 @@ pub fn walk(ctx: &ThreadContext, sp: u64, mut visit: impl FnMut(u64, u64) -> boo
         }
     }
 }
+
+/// In the key of a frame size: measured from the stack pointer at an instruction, not from the slot of a return address.
+const INSIDE: u64 = 1 << 46;
 
 /// Frame sizes by call site: return address << 17 | size / 8. A direct-mapped table; losing an entry costs a search.
 static SIZES: [AtomicU64; 1 << 13] = [const { AtomicU64::new(0) }; 1 << 13];
@@ -124,21 +141,25 @@ fn caller(slot: u64, mark: u64, return_address: u64, end: u64) -> Option<u64> {
 /// The same for a fresh mark, which learns the answer.
 #[inline]
 fn first_look(slot: u64, return_address: u64, end: u64) -> Option<u64> {
-    let entry = size_entry(return_address);
+    let found = distant_mark(slot, return_address, end);
+    note(slot, found.map_or(OUTERMOST, |found| found - slot));
+    found
+}
+
+/// The first marked slot above `slot`, whose distance is remembered by `key`.
+#[inline]
+fn distant_mark(slot: u64, key: u64, end: u64) -> Option<u64> {
+    let entry = size_entry(key);
     let known = entry.load(Ordering::Relaxed);
-    let mut found = slot + 8 * (known & ((1 << SIZE_BITS) - 1));
-    if !(known >> SIZE_BITS == return_address && found > slot && found < end && is_return(v_of_slot(found))) {
-        let Some(next) = next_mark(slot + 8, end) else {
-            note(slot, OUTERMOST);
-            return None;
-        };
-        found = next;
-        let words = (found - slot) / 8;
-        if words >> SIZE_BITS == 0 && return_address >> (64 - SIZE_BITS) == 0 {
-            entry.store(return_address << SIZE_BITS | words, Ordering::Relaxed);
-        }
+    let found = slot + 8 * (known & ((1 << SIZE_BITS) - 1));
+    if known >> SIZE_BITS == key && found > slot && found < end && is_return(v_of_slot(found)) {
+        return Some(found);
     }
-    note(slot, found - slot);
+    let found = next_mark(slot + 8, end)?;
+    let words = (found - slot) / 8;
+    if words >> SIZE_BITS == 0 && key >> (64 - SIZE_BITS) == 0 {
+        entry.store(key << SIZE_BITS | words, Ordering::Relaxed);
+    }
     Some(found)
 }
 

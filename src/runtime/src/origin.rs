@@ -97,7 +97,7 @@ fn native(ctx: &ThreadContext, addr: u64) -> u32 {
 /// An address in the function whose frame holds the stack address `addr`.
 fn frame_of(ctx: &ThreadContext, addr: u64) -> u64 {
     let mut inside = ctx.regs.rip;
-    callstack::walk(ctx, ctx.regs.gpr[RSP], |slot, return_address| {
+    callstack::walk_from(ctx, ctx.regs.rip, ctx.regs.gpr[RSP], |slot, return_address| {
         let below = slot < addr;
         if below {
             inside = return_address.wrapping_sub(1);

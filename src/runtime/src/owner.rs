@@ -27,7 +27,7 @@ fn on_stack(ctx: &ThreadContext, addr: u64) -> bool {
 /// The call whose frame holds `addr`.
 fn digest(ctx: &ThreadContext, addr: u64) -> u64 {
     let mut found = 0;
-    callstack::walk(ctx, ctx.regs.gpr[RSP], |slot, return_address| {
+    callstack::walk_from(ctx, ctx.regs.rip, ctx.regs.gpr[RSP], |slot, return_address| {
         found = (slot ^ return_address.rotate_left(40)).wrapping_mul(0x9e37_79b9_7f4a_7c15) >> (64 - DIGEST_BITS);
         slot < addr
     });
