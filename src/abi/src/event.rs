@@ -18,7 +18,8 @@ pub enum Trap {
     Error = 4,
     /// The same error again, only counted (address of a [`Repeat`]); sent in batches at exit.
     Repeats = 5,
-    /// A thread's registers are consistent and it waits for its pending signals (program state in ctx.regs).
+    /// A thread's registers are consistent and it waits for its pending signals, or for that of its own fault (signal, code, address; program
+    /// state in ctx.regs). Above the 32 bits of the code: the processor's error word (16 bits) and number of the exception.
     SafePoint = 6,
     /// The program calls rt_sigreturn (program state in ctx.regs).
     SigReturn = 7,

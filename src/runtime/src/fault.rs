@@ -2,24 +2,14 @@
 #![allow(unsafe_code, reason = "reads the fault record that the tracer wrote")]
 
 use crate::cache::CACHE;
+use crate::exception::{self, Exception, SIGSEGV, SIGTRAP};
 use crate::safepoint::deliver;
+use iced_x86::Instruction;
 use memcheck_abi::context::{RCX, RSP, ThreadContext};
 use memcheck_abi::event::Kind;
 use memcheck_abi::layout::{CACHE_END, CACHE_START, IMAGE_BASE, PROGRAM_END, RED_ZONE};
 use memcheck_abi::replace::Func;
 use memcheck_rt::{access, context, report};
-
-const SIGILL: u64 = 4;
-const SIGTRAP: u64 = 5;
-const SIGBUS: u64 = 7;
-const SIGSEGV: u64 = 11;
-const SEGV_MAPERR: u64 = 1;
-const SEGV_ACCERR: u64 = 2;
-/// The processor names no address: si_addr is 0.
-const SI_KERNEL: u64 = 0x80;
-/// Addresses between these do not exist: their upper bits do not repeat bit 47.
-const CANONICAL_END: u64 = 1 << 47;
-const KERNEL_START: u64 = !(CANONICAL_END - 1);
 
 /// What the tracer wrote: the kernel's register set, signal, code and address.
 #[repr(C)]
@@ -29,6 +19,12 @@ pub struct Fault {
     signo: u64,
     code: u64,
     addr: u64,
+}
+
+impl Fault {
+    fn exception(&self) -> Exception {
+        Exception { signo: self.signo, code: self.code, addr: self.addr }
+    }
 }
 
 /// Index into `Fault::regs` of each general register in encoding order.
@@ -43,8 +39,7 @@ pub fn bad_jump(target: u64) -> ! {
     let sp = ctx.regs.gpr[RSP];
     ctx.regs.rip = target;
     report::raise(Kind::InvalidJump, target, sp, |e| (e.addr, e.has_addr) = (target, 1));
-    let code = if is_present(target, sp) { SEGV_ACCERR } else { SEGV_MAPERR };
-    deliver(ctx, SIGSEGV, code, target)
+    exception::deliver(ctx, Exception::jump(target))
 }
 
 /// Entry from `asm::fault_entry`. Returns the host address to go on at, when the fault was repaired.
@@ -108,38 +103,25 @@ fn interrupted(ctx: &mut ThreadContext, _host: u64, p: &crate::cache::Position) 
     deliver(ctx, u64::MAX, 0, 0)
 }
 
-/// The program's own access faulted: report it and hand over.
+/// The program's own instruction faulted: report what it accessed and hand over.
 fn program_fault(ctx: &mut ThreadContext, fault: &Fault, pc: u64) -> ! {
     crate::inner::end_clean_up();
     let sp = ctx.regs.gpr[RSP];
-    let mut addr = fault.addr;
-    if fault.signo == SIGSEGV || fault.signo == SIGBUS {
-        let (kind, size, at) = describe_access(ctx, pc, addr);
-        addr = at;
-        let reported = at < PROGRAM_END && access::first_unaddressable(ctx, sp, at, size.max(1)).is_some();
-        let byte = if fault.addr > at && fault.addr < at + size { fault.addr } else { at };
-        if !reported && !is_present(byte, sp) && !overflows(ctx, byte, sp) {
-            report::raise(kind, pc, sp, |e| (e.addr, e.has_addr, e.size) = (at, 1, size));
-        }
-    }
-    if fault.signo == SIGSEGV && fault.code == SI_KERNEL {
-        let (signo, code, addr) = beyond_canonical(pc, addr).unwrap_or((SIGSEGV, SI_KERNEL, 0));
-        deliver(ctx, signo, code, addr)
-    }
-    deliver(ctx, fault.signo, fault.code, if fault.signo == SIGILL { pc } else { addr })
-}
-
-/// A general protection fault at `pc`, which wanted to access `at`: the check goes through gs and asks for an address further up, where
-/// the program's own access may have failed in another way. Nothing, if the fault is its own (an operand that is not aligned).
-fn beyond_canonical(pc: u64, at: u64) -> Option<(u64, u64, u64)> {
     let insn = crate::helpers::decode(pc);
-    let last = at.checked_add(insn.memory_size().size().max(1) as u64 - 1)?;
-    match last {
-        ..PROGRAM_END => None,
-        ..CANONICAL_END => Some((SIGSEGV, SEGV_MAPERR, at)),
-        _ if at < KERNEL_START && memcheck_translate::uses_stack_segment(&insn) => Some((SIGBUS, SI_KERNEL, 0)),
-        _ => None,
+    let e = fault.exception();
+    if !e.is_about_memory() {
+        exception::deliver(ctx, e.of_instruction(pc, &insn))
     }
+    if e.is_privilege(&insn) {
+        exception::deliver(ctx, e.of_access(&insn, 0, false))
+    }
+    let Access { kind, size, at, writes } = describe_access(ctx, &insn, fault.addr);
+    let reported = at < PROGRAM_END && access::first_unaddressable(ctx, sp, at, size.max(1)).is_some();
+    let byte = if fault.addr > at && fault.addr < at + size { fault.addr } else { at };
+    if !reported && !is_present(byte, sp) && !overflows(ctx, byte, sp) {
+        report::raise(kind, pc, sp, |e| (e.addr, e.has_addr, e.size) = (at, 1, size));
+    }
+    exception::deliver(ctx, e.of_access(&insn, at, writes))
 }
 
 /// Is this the thread's own frame, for which its stack has no room? That is named as a stack overflow, not as an error of addressing.
@@ -154,12 +136,20 @@ fn is_present(addr: u64, sp: u64) -> bool {
     memcheck_kernel::space::present_end(addr, sp) > addr
 }
 
-/// Kind, size and address of the access that faulted. The kernel's address wins, unless it has none or the shadow faulted instead.
-fn describe_access(ctx: &ThreadContext, pc: u64, addr: u64) -> (Kind, u64, u64) {
+/// An access of the program.
+struct Access {
+    kind: Kind,
+    size: u64,
+    at: u64,
+    /// It writes, perhaps after reading.
+    writes: bool,
+}
+
+/// The access that faulted. The kernel's address wins, unless it has none or the shadow faulted instead.
+fn describe_access(ctx: &ThreadContext, insn: &Instruction, addr: u64) -> Access {
     use iced_x86::{InstructionInfoFactory, OpAccess, Register};
-    let insn = crate::helpers::decode(pc);
     let mut factory = InstructionInfoFactory::new();
-    let info = factory.info(&insn);
+    let info = factory.info(insn);
     let known = addr < PROGRAM_END && addr != 0;
     for m in info.used_memory() {
         let at = m.virtual_address(0, |reg, _, _| match reg {
@@ -180,14 +170,11 @@ fn describe_access(ctx: &ThreadContext, pc: u64, addr: u64) -> (Kind, u64, u64) 
         if known && !(addr >= at && addr < at + size) && info.used_memory().len() > 1 {
             continue;
         }
-        let write = matches!(m.access(), OpAccess::Write | OpAccess::CondWrite);
-        return (if write { Kind::InvalidWrite } else { Kind::InvalidRead }, size, at);
+        let only_writes = matches!(m.access(), OpAccess::Write | OpAccess::CondWrite);
+        let writes = only_writes || matches!(m.access(), OpAccess::ReadWrite | OpAccess::ReadCondWrite);
+        return Access { kind: if only_writes { Kind::InvalidWrite } else { Kind::InvalidRead }, size, at, writes };
     }
-    (Kind::InvalidRead, 1, addr)
-}
-
-fn is_access(fault: &Fault) -> bool {
-    fault.signo == SIGSEGV || fault.signo == SIGBUS
+    Access { kind: Kind::InvalidRead, size: 1, at: addr, writes: false }
 }
 
 /// The program gave a replaced function a pointer to nothing. Its state is that of the call: rip at the function's entry.
@@ -199,13 +186,13 @@ fn in_replaced(ctx: &mut ThreadContext, fault: &Fault, func: Func) -> ! {
     if !is_present(access.addr, sp) {
         report::raise(access.kind, pc, sp, |e| (e.addr, e.has_addr, e.size) = (access.addr, 1, access.size));
     }
-    deliver(ctx, fault.signo, fault.code, access.addr)
+    exception::deliver(ctx, fault.exception().of_access(&Instruction::default(), access.addr, access.kind == Kind::InvalidWrite))
 }
 
 /// A fault in the runtime's own code: in a replaced function it is the program's access; elsewhere it is ours.
 fn in_runtime(ctx: &mut ThreadContext, fault: &Fault) -> u64 {
     let replaced = crate::program::redirect(ctx.regs.rip).and_then(|(func, _)| Func::from_number(func));
-    if let Some(func) = replaced.filter(|func| is_access(fault) && (!func.is_allocator() || fault.addr < PROGRAM_END)) {
+    if let Some(func) = replaced.filter(|func| fault.exception().is_about_memory() && (!func.is_allocator() || fault.addr < PROGRAM_END)) {
         in_replaced(ctx, fault, func);
     }
     let mut line = crate::startup::Line { bytes: [0; 256], len: 0 };

@@ -33,6 +33,7 @@ pub mod check;
 pub mod deadness;
 pub mod dirty;
 pub mod dispatch;
+pub mod exception;
 pub mod far;
 pub mod fault;
 pub mod helpers;

@@ -34,6 +34,7 @@ use std::mem::offset_of;
 use memcheck_abi::context::{Registers, ThreadContext};
 use memcheck_abi::layout;
 
+use crate::frame::{self, Exception};
 use crate::handler::{FatalSignal, Handler};
 use crate::memory::Plain;
 use crate::process::{Life, Phase, Process};
@@ -233,12 +234,16 @@ impl Tracer<'_> {
         let Some(thread) = process.threads.get_mut(&stopped.tid()) else { return Ok(()) };
         thread.phase = Phase::Run;
         thread.steps = 0;
+        let exception = thread.exception.take();
         let pending = u32::from(!thread.queue.is_empty());
         if let Some(context) = process.context(&regs) {
             process.set_context_field(context, offset_of!(ThreadContext, target), regs.rip);
             process.set_context_field(context, offset_of!(ThreadContext, pending), pending);
             if frame {
-                let end = frame_end(process, regs.rsp);
+                let end = frame::end(process, regs.rsp);
+                if let Some(exception) = exception {
+                    frame::describe(process, regs.rsp, &exception);
+                }
                 process.set_context_field(context, offset_of!(ThreadContext, scratch) + 7 * 8, end);
             }
         }
@@ -284,6 +289,7 @@ impl Tracer<'_> {
             signo => {
                 let original = thread.fault.take().filter(|info| info.signo == signo);
                 let original = original.unwrap_or(SigInfo::fault(signo, 0, 0));
+                thread.exception = Some(Exception::of(regs.rsi, regs.rdx));
                 (original.corrected(regs.rsi as i32, regs.rdx), true)
             }
         };
@@ -440,29 +446,6 @@ fn enter_fault(process: &Process, stopped: &Stopped, context: u64, regs: &Regs, 
         process.context_field(context, offset_of!(ThreadContext, runtime_rsp)).unwrap_or(context + layout::SLOT_RUNTIME_STACK_TOP)
     };
     stopped.set_registers(&Regs { rip: process.code.fault_entry, rsp, rdi: at, eflags: regs.eflags & !TF_DF, orig_rax: u64::MAX, ..*regs })
-}
-
-/// End of the signal frame at `rsp`: of its extended state, which the kernel puts above the fixed part.
-///
-/// ```text
-/// rsp + 0    return address
-/// rsp + 8    ucontext: flags, link, stack (24), mcontext: 23 registers (184), pointer to the extended state
-/// ```
-/// The extended state says its own size in the bytes that the processor leaves to software (offset 464).
-fn frame_end(process: &Process, rsp: u64) -> u64 {
-    const STATE_POINTER: u64 = 8 + 40 + 184;
-    const FIXED: u64 = 8 + 304 + 128;
-    const MAGIC1: u32 = 0x4650_5853;
-    const LEGACY: u64 = 512;
-    let state = process.memory.value::<u64>(rsp + STATE_POINTER).unwrap_or(0);
-    if state <= rsp {
-        return rsp + FIXED;
-    }
-    let size = match (process.memory.value::<u32>(state + 464), process.memory.value::<u32>(state + 468)) {
-        (Some(MAGIC1), Some(size)) => u64::from(size),
-        _ => LEGACY,
-    };
-    state + size
 }
 
 /// The registers in the order of `user_regs_struct`.

@@ -12,6 +12,7 @@
 //! - [`memory`], [`maps`], [`signals`], [`process`]  what can be known about a process
 //! - [`inject`]   the runtime into the program
 //! - [`run`]      the event loop; [`traps`] and [`deliver`] are its two large branches
+//! - `frame`      what the kernel leaves on a handler's stack
 //! - [`handler`]  what the session is told; [`sockets`] what a descriptor is
 //!
 //! Nothing here is hot: a stop costs tens of microseconds, so there are few of them. Deliberately absent: names, reports, leaks,
@@ -19,6 +20,7 @@
 
 pub mod deliver;
 mod forward;
+mod frame;
 pub mod handler;
 pub mod inject;
 pub mod launch;

@@ -10,6 +10,7 @@ use memcheck_abi::config::Config;
 use memcheck_abi::context::{self, Registers, ThreadContext};
 use memcheck_abi::layout;
 
+use crate::frame::Exception;
 use crate::maps::{self, Map};
 use crate::memory::{Memory, Plain};
 use crate::tracee::{Ending, Regs, SigInfo, Stop, Stopped, general};
@@ -99,6 +100,8 @@ pub(crate) struct Thread {
     pub mask: Option<u64>,
     /// The siginfo of the fault that the runtime is looking at.
     pub fault: Option<SigInfo>,
+    /// What the processor said about the fault that is being delivered.
+    pub exception: Option<Exception>,
     /// Stopped for the others' sake, with the stop to be handled when it goes on (`None`: just our interruption).
     pub parked: Option<(Stopped, Stop)>,
     /// Parked until the end of the process.
@@ -126,6 +129,7 @@ impl Thread {
             queue: VecDeque::new(),
             mask: None,
             fault: None,
+            exception: None,
             parked: None,
             held: false,
             regs: None,
