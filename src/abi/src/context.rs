@@ -97,6 +97,8 @@ pub mod local {
     pub const MEMSET: usize = 16;
     /// kernel: does the program believe that it blocks SIGTRAP?
     pub const TRAP_BLOCKED: usize = 24;
+    /// runtime: were coroutines seen on the stack that the thread began on?
+    pub const POOLED: usize = 25;
     /// runtime: clear_child_tid, robust list and so on
     pub const THREAD: usize = 8;
 }

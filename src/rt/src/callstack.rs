@@ -116,6 +116,21 @@ fn climb(ctx: &ThreadContext, mut slot: Option<u64>, mut end: u64, mut visit: im
 /// In the key of a frame size: measured from the stack pointer at an instruction, not from the slot of a return address.
 const INSIDE: u64 = 1 << 46;
 
+/// The stack pointer goes up to `new`: the lowest it can have been in the frame that it comes to lie in, when that frame made its innermost
+/// call (or was interrupted by a signal). `None`: no call in progress ends.
+pub fn frame_begins(ctx: &ThreadContext, sp: u64, new: u64) -> Option<u64> {
+    let mut last = None;
+    walk(ctx, sp, |slot, _| {
+        let inside = slot < new;
+        if inside {
+            // SAFETY: a signal's mark lies in the kernel's frame, above the word with the interrupted stack pointer.
+            last = Some(if is_return(v_of_slot(slot)) { slot + 8 } else { unsafe { *((slot - 8) as *const u64) } });
+        }
+        inside
+    });
+    last
+}
+
 /// Frame sizes by call site: return address << 17 | size / 8. A direct-mapped table; losing an entry costs a search.
 static SIZES: [AtomicU64; 1 << 13] = [const { AtomicU64::new(0) }; 1 << 13];
 const SIZE_BITS: u32 = 17;

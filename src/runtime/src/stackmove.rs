@@ -6,13 +6,22 @@
 //! Any other may be one of many in a pool of coroutines, or in the heap of a language's runtime (Go): there a jump within the mapping can
 //! be a switch as well. It marks nothing either, and only what the stack has used since counts as "below the stack pointer"
 //! (`stack_floor`). Frames are released by ordinary instructions and painted there as everywhere.
+//!
+//! A stack of its own can still hold others: coroutines in a local array. From outside, their first switch goes upwards, as longjmp and
+//! exceptions do. But those end in a frame right where it has made its innermost call, while the array lies further up in the frame:
+//!
+//! ```text
+//! old sp -> | ... | ra | locals of the scheduler | ra <- sp of its caller | array: <- here, a switch | ra | ...
+//!                                                         longjmp ^
+//! ```
+//! From the first such switch on the stack is treated like a pool, at the price of dead frames whose bytes look defined.
 
 use crate::requests::stacks as declared;
-use memcheck_abi::context::{RSP, ThreadContext};
+use memcheck_abi::context::{RSP, ThreadContext, local};
 use memcheck_abi::event::Place;
 use memcheck_abi::layout::RED_ZONE;
 use memcheck_kernel::space;
-use memcheck_rt::{context, shadow};
+use memcheck_rt::{callstack, context, shadow};
 use memcheck_translate::slot;
 
 /// Growth of at least this many bytes may reach memory that was never painted.
@@ -30,6 +39,10 @@ pub extern "C" fn moved() {
         return settle(ctx, new);
     }
     if new > old {
+        if is_switch(ctx, old, new) {
+            (ctx.locals[local::POOLED], ctx.stack_floor) = (1, 1);
+            return settle(ctx, new);
+        }
         // In front of a `ret` the red zone is dead too: see `translate::stack`.
         let before_ret = ctx.scratch[slot::ARGUMENT as usize] & 1 != 0;
         let from = old.wrapping_sub(RED_ZONE);
@@ -39,6 +52,13 @@ pub extern "C" fn moved() {
         shadow::fill_v(new, old.min(ctx.painted_low).saturating_sub(new), shadow::UNDEFINED);
         ctx.painted_low = ctx.painted_low.min(new);
     }
+}
+
+/// Does the stack pointer leave calls in progress that it will come back to?
+fn is_switch(ctx: &ThreadContext, old: u64, new: u64) -> bool {
+    /// Arguments and small allocations between the frame's stack pointer and its innermost call.
+    const PUSHED: u64 = 512;
+    !callstack::is_mark(new.wrapping_sub(8)) && callstack::frame_begins(ctx, old, new).is_some_and(|begin| new.saturating_sub(begin) > PUSHED)
 }
 
 /// The thread now runs on the stack around `sp`: find its bounds.
@@ -66,7 +86,7 @@ pub fn settle(ctx: &mut ThreadContext, sp: u64) {
 fn has_own_mapping(ctx: &ThreadContext) -> bool {
     const MAIN: u32 = 1;
     let is_first = (ctx.stack_low..=ctx.stack_high).contains(&ctx.first_sp);
-    is_first && (ctx.number == MAIN || is_guarded(ctx.stack_low))
+    is_first && ctx.locals[local::POOLED] == 0 && (ctx.number == MAIN || is_guarded(ctx.stack_low))
 }
 
 /// Does a page without access lie below, as thread libraries put it under their stacks?

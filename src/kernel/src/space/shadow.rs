@@ -2,10 +2,14 @@
 //!
 //! The invariant that makes new mappings free: wherever the program has no mapping, V and A are zero, so a fresh mapping is
 //! already "addressable and defined". Reservations of terabytes cost nothing, because untouched shadow has no pages.
+//! V_DISTANCE is no multiple of the page size: the shadow of a page lies in two, and whole pages are those in between.
 #![allow(unsafe_code, reason = "gives shadow pages back and copies between shadow ranges")]
 
 use memcheck_abi::layout::{A_BASE, V_DISTANCE, in_program};
 use memcheck_rt::sys;
+
+/// From this many shadow bytes on their page tables are moved: a mapping of gigabytes is mostly untouched, and looking would touch it.
+const LARGE: u64 = 16 << 20;
 
 /// Below this many shadow bytes a look (and rarely a fill) is cheaper than a system call.
 const SMALL: u64 = 64 << 10;
@@ -53,8 +57,22 @@ fn zero_small(start: u64, len: u64) {
     }
 }
 
-/// Copy shadow, leaving alone what is zero (the target is zero already).
+/// Copy shadow, leaving alone what is zero (the target is zero already). Whoever copies gives the source up.
 fn copy(from: u64, to: u64, len: u64) {
+    // The whole pages between two parts.
+    let first = from.next_multiple_of(4096) - from;
+    if len >= LARGE && (from ^ to) & 4095 == 0 {
+        let whole = (len - first) & !4095;
+        if carry(from + first, to + first, whole) {
+            copy_bytes(from, to, first);
+            let rest = first + whole;
+            return copy_bytes(from + rest, to + rest, len - rest);
+        }
+    }
+    copy_bytes(from, to, len);
+}
+
+fn copy_bytes(from: u64, to: u64, len: u64) {
     let mut at = 0;
     while at < len {
         let n = (len - at).min(4096);
@@ -67,6 +85,14 @@ fn copy(from: u64, to: u64, len: u64) {
         }
         at += n;
     }
+}
+
+/// Let the kernel move the pages. The source stays mapped and is empty then (Linux 5.7).
+fn carry(from: u64, to: u64, len: u64) -> bool {
+    const MREMAP: u64 = 25;
+    const MAYMOVE_FIXED_DONTUNMAP: u64 = 1 | 2 | 4;
+    // SAFETY: both ranges are shadow of program addresses, apart from each other; the target holds zeros only.
+    unsafe { sys::syscall6(MREMAP, from, len, len, MAYMOVE_FIXED_DONTUNMAP, to, 0) == to as i64 }
 }
 
 fn is_zero(bytes: &[u8]) -> bool {
