@@ -96,16 +96,28 @@ impl Session {
     }
 }
 
-/// The address that the main stack could not grow to, if that is what happened.
+/// The address that the thread's stack could not grow to, if that is what happened.
 fn overflow(process: &Process, thread: &ThreadInfo, signal: &FatalSignal) -> Option<u64> {
     const SEGV_MAPERR: i32 = 1;
-    if thread.number != 1 || signal.signo != libc::SIGSEGV || signal.code != SEGV_MAPERR {
+    const SEGV_ACCERR: i32 = 2;
+    if signal.signo != libc::SIGSEGV {
         return None;
     }
     let maps = process.maps().ok()?;
-    let stack = maps.iter().find(|map| map.end == layout::MAIN_STACK_TOP || map.path == "[stack]")?;
-    let near = stack.start.saturating_sub(NEAR_STACK)..stack.start;
-    near.contains(&signal.addr).then_some(signal.addr & !0xfff)
+    let beyond = match (thread.number, signal.code) {
+        // The main stack grows as far as its limit allows.
+        (1, SEGV_MAPERR) => {
+            let stack = maps.iter().find(|map| map.end == layout::MAIN_STACK_TOP || map.path == "[stack]")?;
+            stack.start.saturating_sub(NEAR_STACK)..stack.start
+        }
+        // Those of a thread library end at a page that nobody may touch.
+        (_, SEGV_ACCERR) => {
+            let guard = maps.iter().find(|map| map.end == thread.stack_low && map.prot == 0)?;
+            guard.start..guard.end
+        }
+        _ => return None,
+    };
+    beyond.contains(&signal.addr).then_some(signal.addr & !0xfff)
 }
 
 #[cfg(test)]

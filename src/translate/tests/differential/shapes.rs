@@ -635,7 +635,9 @@ fn string(w: &mut Writer) {
 }
 
 fn division(w: &mut Writer) {
-    if w.keep & (1 << RAX | 1 << RDX) != 0 {
+    /// Divisors: those that have a byte register without a prefix.
+    const OTHERS: u32 = 1 << RCX | 1 << RBX;
+    if w.keep & (1 << RAX | 1 << RDX) != 0 || w.keep & OTHERS == OTHERS {
         return;
     }
     const CODES: [[Code; 4]; 2] = [
@@ -650,7 +652,7 @@ fn division(w: &mut Writer) {
     let mask = if top == 64 { u64::MAX } else { (1 << top) - 1 };
     let dividend = w.random.value() & if careless { u64::MAX } else { mask };
     let divisor = w.random.value() & mask | u64::from(!careless);
-    let r = w.free_register(1 << RAX | 1 << RDX | 0xfff0);
+    let r = w.free_register(!OTHERS);
     w.set(r, divisor);
     let memory = w.random.one_in(2);
     let mut insn = Instruction::with1(
