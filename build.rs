@@ -25,6 +25,7 @@ fn main() {
     }
     println!("cargo::rerun-if-changed=build.rs");
     println!("cargo::rerun-if-changed=Cargo.lock");
+    println!("cargo::rerun-if-env-changed=MEMCHECK_INVARIANTS");
     let elf = build(&root, &out.join("runtime-target"));
     let bytes = fs::read(&elf).unwrap_or_else(|e| panic!("{}: {e}", elf.display()));
     let (image, memory) = flatten(&bytes);
@@ -53,6 +54,7 @@ fn build(root: &Path, target: &Path) -> PathBuf {
         "-Clink-arg=-Wl,-u,MEMCHECK_START,-u,MEMCHECK_CONFIG".into(),
         format!("-Clink-arg=-Wl,-T,{}", script.display()),
     ];
+    let profile = if env::var_os("MEMCHECK_INVARIANTS").is_some() { "image-checked" } else { "image" };
     let mut cargo = Command::new(env::var_os("CARGO").unwrap_or_else(|| "cargo".into()));
     for (name, _) in env::vars_os() {
         let text = name.to_string_lossy();
@@ -67,7 +69,7 @@ fn build(root: &Path, target: &Path) -> PathBuf {
         .args([
             "build",
             "--profile",
-            "image",
+            profile,
             "--locked",
             "-p",
             "memcheck-runtime",
@@ -82,7 +84,7 @@ fn build(root: &Path, target: &Path) -> PathBuf {
         .arg(target);
     let status = cargo.status().expect("cargo can be run");
     assert!(status.success(), "the runtime image did not build");
-    target.join("x86_64-unknown-linux-gnu/image/memcheck-runtime-image")
+    target.join(format!("x86_64-unknown-linux-gnu/{profile}/memcheck-runtime-image"))
 }
 
 /// Contents from BASE on, and size in memory.

@@ -51,16 +51,14 @@ pub struct Exception {
 }
 
 impl Exception {
-    /// A jump to where no code is.
-    pub fn jump(target: u64) -> (Exception, Words) {
+    /// A jump to where no code is; `usable`: but something else that the program may use.
+    pub fn jump(target: u64, usable: bool) -> (Exception, Words) {
         if (CANONICAL_END..KERNEL_START).contains(&target) {
             return (Exception { signo: SIGSEGV, code: SI_KERNEL, addr: 0 }, Words { trap: 13, error: 0 });
         }
-        let there = space::mapping_of(target);
-        let code = if there.is_some() { SEGV_ACCERR } else { SEGV_MAPERR };
+        let code = if usable || space::mapping_of(target).is_some() { SEGV_ACCERR } else { SEGV_MAPERR };
         // The kernel half has its pages, but not for programs.
-        let present = there.is_some_and(|(_, _, prot, _)| prot != 0) || target >= KERNEL_START;
-        let error = USER | FETCH | if present { PRESENT } else { 0 };
+        let error = USER | FETCH | if usable || target >= KERNEL_START { PRESENT } else { 0 };
         (Exception { signo: SIGSEGV, code, addr: target }, Words { trap: 14, error })
     }
 

@@ -39,7 +39,7 @@ pub fn bad_jump(target: u64) -> ! {
     let sp = ctx.regs.gpr[RSP];
     ctx.regs.rip = target;
     report::raise(Kind::InvalidJump, target, sp, |e| (e.addr, e.has_addr) = (target, 1));
-    exception::deliver(ctx, Exception::jump(target))
+    exception::deliver(ctx, Exception::jump(target, is_present(target, sp)))
 }
 
 /// Entry from `asm::fault_entry`. Returns the host address to go on at, when the fault was repaired.

@@ -23,6 +23,7 @@ use memcheck_abi::layout::RED_ZONE;
 use memcheck_kernel::space;
 use memcheck_rt::{callstack, context, shadow};
 use memcheck_translate::slot;
+use memcheck_translate::stack::FROM_ANYWHERE;
 
 /// Growth of at least this many bytes may reach memory that was never painted.
 pub const LARGE: u64 = 4096;
@@ -39,7 +40,8 @@ pub extern "C" fn moved() {
         return settle(ctx, new);
     }
     if new > old {
-        if is_switch(ctx, old, new) {
+        let from_anywhere = ctx.scratch[slot::ARGUMENT as usize] & u64::from(FROM_ANYWHERE) != 0;
+        if from_anywhere && is_switch(ctx, old, new) {
             (ctx.locals[local::POOLED], ctx.stack_floor) = (1, 1);
             return settle(ctx, new);
         }
@@ -58,7 +60,8 @@ pub extern "C" fn moved() {
 fn is_switch(ctx: &ThreadContext, old: u64, new: u64) -> bool {
     /// Arguments and small allocations between the frame's stack pointer and its innermost call.
     const PUSHED: u64 = 512;
-    !callstack::is_mark(new.wrapping_sub(8)) && callstack::frame_begins(ctx, old, new).is_some_and(|begin| new.saturating_sub(begin) > PUSHED)
+    !callstack::is_mark(new.wrapping_sub(8))
+        && callstack::frame_begins(ctx, old, new).is_some_and(|begin| new.saturating_sub(begin) > PUSHED)
 }
 
 /// The thread now runs on the stack around `sp`: find its bounds.

@@ -24,6 +24,9 @@ const INLINE_RELEASE: u32 = 512;
 /// From this size on with vector stores.
 const WIDE_PAINT: u32 = 48;
 
+/// Descriptor of `Stubs::stack_moved` (slot 4): the new stack pointer came from memory or any register, not from the old one or the frame's.
+pub const FROM_ANYWHERE: u32 = 2;
+
 /// Descriptor of `Stubs::release` (slot 4): paint [slot 2 - shift, rsp + extra - shift).
 pub const fn release_argument(extra: u32, before_ret: bool) -> u32 {
     extra << 8 | before_ret as u32
@@ -269,7 +272,19 @@ fn call_release(e: &mut Emitter, argument: u32) {
 /// The stack pointer was changed by an instruction that may do anything; slot 2 holds its old value.
 pub fn after_move(e: &mut Emitter) {
     let target = e.t.stubs.stack_moved;
-    call_stack_routine(e, 0, target);
+    let argument = if stays_in_frame(&e.item.insn) { 0 } else { FROM_ANYWHERE };
+    call_stack_routine(e, argument, target);
+}
+
+/// Is the new stack pointer computed from the old one, or from the frame pointer?
+fn stays_in_frame(insn: &Instruction) -> bool {
+    let own = |r: Register| matches!(r, Register::RSP | Register::RBP);
+    match insn.mnemonic() {
+        Mnemonic::Add | Mnemonic::Sub | Mnemonic::And => true,
+        Mnemonic::Lea => own(insn.memory_base()),
+        Mnemonic::Mov => insn.op1_kind() == OpKind::Register && own(insn.op1_register()),
+        _ => false,
+    }
 }
 
 fn call_stack_routine(e: &mut Emitter, argument: u32, routine: u64) {

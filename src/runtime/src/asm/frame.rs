@@ -117,7 +117,7 @@ pub extern "C" fn release() {
 }
 
 /// The stack pointer was moved by more than a small constant: slot 2 = its old value, rcx in slot 0. On one and the same stack a release is
-/// painted by `release`, and growth that is small or reaches no memory that was never painted needs nothing.
+/// painted by `release` (unless it may be a jump out of calls or a switch, see `stackmove`), and growth that is small or reaches no memory that was never painted needs nothing.
 #[unsafe(naked)]
 pub extern "C" fn stack_moved() {
     naked_asm!(
@@ -145,7 +145,9 @@ pub extern "C" fn stack_moved() {
          mov rax, fs:[{s1}]
          mov rcx, fs:[{s0}]
          jmp fs:[{s3}]
-         70: mov rax, fs:[{s5}]
+         70: test byte ptr fs:[{s4}], {from_anywhere}
+         jne 90f
+         mov rax, fs:[{s5}]
          add al, 0x7f
          sahf
          mov rax, fs:[{s1}]
@@ -156,8 +158,8 @@ pub extern "C" fn stack_moved() {
          mov rax, fs:[{s1}]
          jmp {slow}
         ",
-        s0 = const S0, s1 = const S1, s2 = const S2, s3 = const S3, s5 = const S5, stack_high = const offset::STACK_HIGH,
-        stack_low = const offset::STACK_LOW, floor = const offset::STACK_FLOOR, painted_low = const offset::PAINTED_LOW,
+        s0 = const S0, s1 = const S1, s2 = const S2, s3 = const S3, s4 = const S4, s5 = const S5, stack_high = const offset::STACK_HIGH,
+        from_anywhere = const memcheck_translate::stack::FROM_ANYWHERE, stack_low = const offset::STACK_LOW, floor = const offset::STACK_FLOOR, painted_low = const offset::PAINTED_LOW,
         large = const crate::stackmove::LARGE, release = sym release, slow = sym super::stack_slow,
     )
 }
