@@ -1,6 +1,6 @@
 # The menu. Every line is one command that can be typed by hand; continuous integration calls the same targets.
 
-.PHONY: build demo test fuzz bless lint bench compare install
+.PHONY: build demo test check-invariants fuzz bless lint bench compare install
 
 build:      ## one self-contained binary: target/release/memcheck
 	cargo build --release
@@ -13,10 +13,16 @@ test: build ## everything: units, fixtures, command line, real programs, order o
 	cargo test --release --workspace
 	@$(MAKE) --no-print-directory fuzz FUZZ_SECONDS=5
 
+check-invariants: ## the fixtures with a runtime that checks itself: shadow of blocks and stacks, links of translated code, overflows, alignment
+	MEMCHECK_INVARIANTS=1 cargo build --release --target-dir target/invariants
+	MEMCHECK=target/invariants/release/memcheck cargo test --release --test fixtures
+
 FUZZ_SECONDS = 60
 # What cargo-fuzz passes to rustc, without its sanitizer (which stable Rust does not have): coverage, comparisons, overflow checks.
 FUZZ_FLAGS = --cfg fuzzing -Cdebug-assertions -Ccodegen-units=1 -Cpasses=sancov-module -Cllvm-args=-sanitizer-coverage-level=4 \
 	-Cllvm-args=-sanitizer-coverage-inline-8bit-counters -Cllvm-args=-sanitizer-coverage-pc-table -Cllvm-args=-sanitizer-coverage-trace-compares
+# What was read of an object is kept for the rest of a run, so the process grows; a single huge allocation is still a failure.
+FUZZ_MEMORY = -rss_limit_mb=0 -malloc_limit_mb=1024
 FUZZ = target/fuzz
 
 fuzz:       ## coverage-guided fuzzing of what reads strangers' bytes: FUZZ_SECONDS=60 each; needs a C++ compiler
@@ -28,7 +34,7 @@ fuzz:       ## coverage-guided fuzzing of what reads strangers' bytes: FUZZ_SECO
 		RUSTFLAGS="$(FUZZ_FLAGS)" cargo build -q --release --manifest-path tests/fuzz/Cargo.toml --target-dir $(FUZZ)/build \
 			--target x86_64-unknown-linux-gnu --bin $$target; \
 		echo "fuzz $$target, $(FUZZ_SECONDS) s"; \
-		$(FUZZ)/build/x86_64-unknown-linux-gnu/release/$$target -max_total_time=$(FUZZ_SECONDS) -timeout=60 \
+		$(FUZZ)/build/x86_64-unknown-linux-gnu/release/$$target -max_total_time=$(FUZZ_SECONDS) -timeout=60 $(FUZZ_MEMORY) \
 			-artifact_prefix=$(FUZZ)/found- $(FUZZ)/$$target >$(FUZZ)/$$target.log 2>&1 || { tail -30 $(FUZZ)/$$target.log; exit 1; }; \
 	done
 

@@ -49,6 +49,7 @@ pub fn allocate(ctx: &mut ThreadContext, ask: Ask) -> u64 {
     if p != 0 {
         cache.allocs.add(1);
         cache.bytes.add(ask.size);
+        debug_assert!(ask.size >= paint::HUGE || paint::is_born(p, ask.size, ask.zero), "shadow of a new block");
         if let (Some(byte), false) = (settings.malloc_fill, ask.zero) {
             paint::fill_bytes(p, ask.size, byte);
         }
@@ -155,6 +156,7 @@ fn retire(ctx: &ThreadContext, cache: &mut Cache, record: &'static Record, famil
         paint::seal(p, size);
     } else {
         paint::close(p, size);
+        debug_assert!(paint::is_dead(p, size), "shadow of a freed block");
     }
     Some(size)
 }

@@ -272,6 +272,24 @@ fn is_zero(at: u64) -> bool {
     })
 }
 
+/// For debug assertions: is the shadow of a block that was just handed out as the table above has it? Of long ones the first part.
+pub fn is_born(p: u64, size: u64, zero: bool) -> bool {
+    let mut v = [0; 512];
+    let part = size.min(v.len() as u64);
+    shadow::read_v(p, &mut v[..part as usize]);
+    let expected = if zero { shadow::DEFINED } else { shadow::UNDEFINED };
+    is_red(p - 1) && is_red(p + size) && shadow::first_a(p, part).is_none() && v[..part as usize].iter().all(|&v| v == expected)
+}
+
+/// The same for a block that has just died.
+pub fn is_dead(p: u64, size: u64) -> bool {
+    [p - 1, p, p + size / 2, p + size].into_iter().all(is_red)
+}
+
+fn is_red(at: u64) -> bool {
+    !shadow::a_clear(at) && shadow::v(at) == shadow::UNDEFINED
+}
+
 /// A freed huge block: pages and shadow given back, accesses fault.
 pub fn seal(p: u64, size: u64) {
     let (first, end) = (p.next_multiple_of(PAGE), (p + size) & !(PAGE - 1));

@@ -242,6 +242,8 @@ impl Cache {
         if !record.alive || record.pc != pc {
             return;
         }
+        debug_assert_eq!(body, record.host + INDIRECT_ENTRY, "the body of a region");
+        debug_assert!(COLD_START <= stub && stub < CACHE_END && CACHE_START <= patch && patch < COLD_START, "a branch and its stub");
         record.incoming.push(((patch - CACHE_START) as u32, (stub - CACHE_START) as u32));
         write_rel32(patch, body);
     }
@@ -328,6 +330,7 @@ impl Cache {
         let incoming = core::mem::take(&mut r.incoming);
         let (pc, host) = (r.pc, r.host);
         for (patch, stub) in incoming {
+            debug_assert_eq!(branch_target(CACHE_START + u64::from(patch)), host + INDIRECT_ENTRY, "a linked branch leads to its region");
             write_rel32(CACHE_START + u64::from(patch), CACHE_START + u64::from(stub));
         }
         self.originals.remove(&pc);
@@ -364,6 +367,13 @@ fn copy_code(start: u64, end: u64) -> Box<[u8]> {
     let mut bytes = alloc::vec![0u8; (end - start) as usize].into_boxed_slice();
     sys::read_guarded(start, &mut bytes);
     bytes
+}
+
+/// Where the branch with its rel32 at `patch` goes.
+fn branch_target(patch: u64) -> u64 {
+    // SAFETY: `patch` lies in the code cache.
+    let rel = unsafe { (*(patch as *const AtomicU32)).load(Ordering::Acquire) };
+    (patch + 4).wrapping_add(i64::from(rel as i32) as u64)
 }
 
 /// Point the rel32 at `patch` to `target`. One aligned-enough store: the translator keeps it inside a cache line.

@@ -74,6 +74,10 @@ fn panic(info: &core::panic::PanicInfo) -> ! {
     memcheck_runtime::startup::panicked(info)
 }
 
+/// A word at any address.
+#[repr(C, packed)]
+struct Unaligned(u64);
+
 /// Below this, `rep` costs more to start than it saves.
 const LONG: usize = 512;
 
@@ -128,7 +132,7 @@ pub unsafe extern "C" fn memset(to: *mut u8, value: i32, n: usize) -> *mut u8 {
         let word = u64::from(value as u8) * 0x0101_0101_0101_0101;
         let mut i = 0;
         while i + 8 <= n {
-            to.add(i).cast::<u64>().write_volatile(word);
+            to.add(i).cast::<Unaligned>().write_volatile(Unaligned(word));
             i += 8;
         }
         while i < n {

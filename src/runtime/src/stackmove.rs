@@ -85,6 +85,14 @@ pub fn settle(ctx: &mut ThreadContext, sp: u64) {
     }
 }
 
+/// For debug assertions: on a stack of its own, no call is in progress just below what the thread may use.
+pub fn is_painted_below(ctx: &ThreadContext, sp: u64) -> bool {
+    const NEAR: u64 = 1024;
+    let end = sp.saturating_sub(RED_ZONE) & !7;
+    let inside = ctx.vfork_child == 0 && ctx.stack_floor == 0 && sp <= ctx.stack_high && end.saturating_sub(NEAR) >= ctx.stack_low;
+    !inside || !(end - NEAR..end).step_by(8).any(callstack::is_mark)
+}
+
 /// Is the mapping that the thread runs on its stack and nothing else?
 fn has_own_mapping(ctx: &ThreadContext) -> bool {
     const MAIN: u32 = 1;

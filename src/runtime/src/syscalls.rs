@@ -20,6 +20,7 @@ pub extern "C" fn before() -> u32 {
         ctx.regs.gpr[RAX] = answer as u64;
         return 0;
     }
+    debug_assert!(crate::stackmove::is_painted_below(ctx, ctx.regs.gpr[RSP]), "the shadow below the stack pointer");
     let result = match memcheck_kernel::before(ctx) {
         Action::Native if selfsignal::taken(ctx) => return 0,
         Action::Native => return 1,
