@@ -66,7 +66,7 @@ pub extern "C" fn handle(fault: u64) -> u64 {
         }
         return crate::dispatch::body_of(ctx.target);
     }
-    if is_access(fault)
+    if fault.exception().is_about_memory()
         && let Some(resume) = CACHE.lock().after_probe(host)
     {
         return resume;
