@@ -112,8 +112,9 @@ fn check_leaks(
     let roots = roots(&maps, &threads, Pages::open(process.pid()).as_ref());
     let states = memcheck_leak::search(&memory, &blocks, &roots, &registers, &search_options(options, &maps));
     let records = group(watched, options, process, &blocks, &states, check);
+    let mut depot = stacks::Depot::of(process);
     let found = LeakSearch {
-        records: records.iter().filter_map(|record| loss(process, record, check)).collect(),
+        records: records.iter().filter_map(|record| loss(&mut depot, record, check)).collect(),
         heuristics: heuristics(&blocks, &states),
         full: check.full,
         delta: check.delta,
@@ -140,7 +141,7 @@ fn group(
         LeakResolution::High => Resolution::High,
     };
     let previous: &[Record] = if check.delta.is_some() { &watched.losses } else { &[] };
-    let mut frames: HashMap<u32, Vec<u64>> = HashMap::new();
+    let (mut frames, mut depot) = (HashMap::<u32, Vec<u64>>::new(), stacks::Depot::of(process));
     // The runtime records more frames than few, for what is the same error; records are told apart by those that are shown.
     let depth = match resolution.frames().min(options.num_callers) {
         frames if frames < memcheck_abi::config::LEAST_CALLERS as usize || resolution != Resolution::High => frames,
@@ -148,13 +149,13 @@ fn group(
     };
     if depth != Resolution::High.frames() {
         for stack in blocks.iter().map(|block| block.stack).chain(previous.iter().map(|record| record.stack)) {
-            frames.entry(stack).or_insert_with(|| stacks::of_depot(process, stack).unwrap_or_default());
+            frames.entry(stack).or_insert_with(|| depot.addresses(stack).unwrap_or_default());
         }
     }
     records::group(blocks, states, |stack| frames.get(&stack).map_or(&[], Vec::as_slice), depth, previous)
 }
 
-fn loss(process: &Process, record: &Record, check: Check) -> Option<LossRecord> {
+fn loss(depot: &mut stacks::Depot, record: &Record, check: Check) -> Option<LossRecord> {
     let kind = match record.kind {
         Kind::Reachable => LeakKind::Reachable,
         Kind::Possible => LeakKind::Possible,
@@ -173,7 +174,7 @@ fn loss(process: &Process, record: &Record, check: Check) -> Option<LossRecord> 
         direct: Tally::new(record.direct.bytes, record.direct.blocks),
         indirect_bytes: record.indirect.bytes,
         change,
-        stack: stacks::unnamed(&stacks::of_depot(process, record.stack).unwrap_or_default()),
+        addresses: depot.addresses(record.stack).unwrap_or_default(),
     })
 }
 

@@ -39,7 +39,7 @@ mod watched;
 use std::collections::HashMap;
 use std::ffi::{OsStr, OsString};
 use std::os::unix::process::parent_id;
-use std::sync::Arc;
+use std::rc::Rc;
 
 use memcheck_report::options::{Options, RealEnv, Run, UsageError, Voice};
 use memcheck_report::reporter::RunOutput;
@@ -57,7 +57,7 @@ mod image {
 
 /// Everything known during a run.
 pub struct Session {
-    output: Arc<RunOutput>,
+    output: Rc<RunOutput>,
     wanted: Wanted,
     watched: HashMap<i32, Watched>,
     /// Exit codes that processes asked for before they ended, by pid: `--error-exitcode` and `--exit-on-first-error`.

@@ -3,7 +3,7 @@
 use memcheck_abi::event::{ErrorEvent, Kind, NAME_LEN};
 use memcheck_report::error::{AlignmentRule, Origin};
 use memcheck_report::reporter::Outcome;
-use memcheck_report::{ErrorRecord, Frame, Stack};
+use memcheck_report::{ErrorRecord, Stack};
 use memcheck_tracer::{Process, ThreadInfo};
 
 use super::{Session, describe, stacks};
@@ -97,7 +97,10 @@ fn origin(kind: u32) -> Option<Origin> {
 
 /// A stack origin is one frame: the function that made room, where it begins. (What is known is some address in it.)
 fn made_room(mut stack: Stack) -> Stack {
-    let function = stack.0.pop().map(|frame| Frame { line: frame.function_line.or(frame.line), column: None, inlined: false, ..frame });
+    let function = stack
+        .0
+        .pop()
+        .map(|frame| frame.with(|line| (line.line, line.column, line.inlined) = (line.function_line.or(line.line), None, false)));
     Stack(function.into_iter().collect())
 }
 

@@ -4,7 +4,8 @@
 //! address, so callers are looked up, printed and compared minus one.
 
 use std::collections::HashMap;
-use std::sync::Arc;
+use std::mem::offset_of;
+use std::rc::Rc;
 
 use memcheck_abi::context::{RSP, Registers};
 use memcheck_abi::event::{DepotHeader, MAX_FRAMES};
@@ -20,6 +21,13 @@ use super::watched::Watched;
 
 /// Words of shadow that are read at once.
 const CHUNK: u64 = 512;
+/// Words of the depot that are read at once; the longest stack is shorter.
+const WINDOW: usize = 2048;
+const HEADER_WORDS: usize = size_of::<DepotHeader>() / 8;
+/// Where a header has the number of frames.
+const LEN_WORD: usize = offset_of!(DepotHeader, len) / 8;
+const LEN_SHIFT: usize = offset_of!(DepotHeader, len) % 8 * 8;
+const _: () = assert!(HEADER_WORDS + MAX_FRAMES <= WINDOW);
 /// Bytes of a stack of unknown size that are searched.
 const REACH: u64 = 1 << 20;
 
@@ -86,15 +94,41 @@ pub fn of_thread(process: &Process, thread: &ThreadInfo, regs: &Registers, most:
     own.into_iter().chain(calls.into_iter().map(|call| call.return_address.wrapping_sub(1))).take(most).collect()
 }
 
+/// The depot of a stopped process. Stacks that lie side by side are read together.
+pub struct Depot<'a> {
+    process: &'a Process,
+    /// What was read last: number of the first word, and the words.
+    first: u64,
+    words: Vec<u64>,
+}
+
+impl<'a> Depot<'a> {
+    pub fn of(process: &'a Process) -> Self {
+        Depot { process, first: 0, words: vec![] }
+    }
+
+    /// Addresses to print of a stack; `None` if there is none.
+    pub fn addresses(&mut self, id: u32) -> Option<Vec<u64>> {
+        if id == 0 {
+            return None;
+        }
+        if self.frames(u64::from(id)).is_none() {
+            self.first = u64::from(id);
+            self.words = self.process.memory().values(layout::DEPOT_START + 8 * self.first, WINDOW);
+        }
+        self.frames(u64::from(id)).filter(|frames| !frames.is_empty()).map(printed)
+    }
+
+    fn frames(&self, at: u64) -> Option<&[u64]> {
+        let entry = self.words.get(usize::try_from(at.checked_sub(self.first)?).ok()?..)?;
+        let len = (*entry.get(LEN_WORD)? >> LEN_SHIFT) as u32;
+        entry.get(HEADER_WORDS..)?.get(..(len as usize).min(MAX_FRAMES))
+    }
+}
+
 /// Addresses to print of a stack in the depot; `None` if there is none.
 pub fn of_depot(process: &Process, id: u32) -> Option<Vec<u64>> {
-    if id == 0 {
-        return None;
-    }
-    let at = layout::DEPOT_START + 8 * u64::from(id);
-    let header: DepotHeader = process.memory().value(at)?;
-    let frames = process.memory().values::<u64>(at + size_of::<DepotHeader>() as u64, (header.len as usize).min(MAX_FRAMES));
-    (!frames.is_empty()).then(|| printed(&frames))
+    Depot::of(process).addresses(id)
 }
 
 /// Names for stacks of a process, as the report asks for them. Lives no longer than its objects stay where they are.
@@ -147,15 +181,10 @@ impl Names for Namer<'_> {
     }
 }
 
-/// A stack without names.
-pub fn unnamed(addresses: &[u64]) -> Stack {
-    Stack(addresses.iter().map(|addr| report::Frame::unknown(*addr)).collect())
-}
-
 impl Watched {
     /// Names for addresses to print.
     pub fn stack(&mut self, process: &Process, addresses: &[u64]) -> Stack {
-        Namer::new(&mut self.modules, process).full(&unnamed(addresses))
+        Namer::new(&mut self.modules, process).full(&Stack::unnamed(addresses.iter().copied()))
     }
 
     pub fn depot_stack(&mut self, process: &Process, id: u32) -> Option<Stack> {
@@ -165,19 +194,20 @@ impl Watched {
 }
 
 pub fn frame(frame: symbolize::Frame) -> report::Frame {
-    report::Frame {
+    let line = report::Line {
         addr: frame.addr,
-        function: frame.function.map(Arc::from),
-        raw_name: frame.raw_name.map(Arc::from),
-        file: frame.file.map(Arc::from),
-        dir: frame.dir.map(Arc::from),
+        function: frame.function.map(Rc::from),
+        raw_name: frame.raw_name.map(Rc::from),
+        file: frame.file.map(Rc::from),
+        dir: frame.dir.map(Rc::from),
         line: frame.line,
         column: frame.column,
-        object: frame.object.map(Arc::from),
+        object: frame.object.map(Rc::from),
         inlined: frame.inlined,
         function_line: frame.function_line,
         replaced: frame.synthetic,
-    }
+    };
+    line.into()
 }
 
 #[cfg(test)]

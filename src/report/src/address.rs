@@ -198,7 +198,7 @@ fn stack_lines(addr: u64, thread: u32, frame: Option<&(usize, Box<Frame>)>) -> V
     let mut lines = vec![Aux::line(format!("Address 0x{addr:x} is on thread {thread}'s stack"))];
     if let Some((number, frame)) = frame {
         // The line is where the function starts: its frame belongs to all of it.
-        let entry = Frame { line: frame.function_line.or(frame.line), ..(**frame).clone() };
+        let entry = Frame::clone(frame).with(|line| line.line = line.function_line.or(line.line));
         let created = FrameStyle::default().describe(&entry);
         lines.push(Aux::line(format!("in frame #{number}, created by {created}")));
     }
@@ -296,7 +296,7 @@ mod tests {
 
     #[test]
     fn stacks() {
-        let created = Frame { function_line: Some(7), ..frame(1, "main", "a.c", 10) };
+        let created = frame(1, "main", "a.c", 10).with(|line| line.function_line = Some(7));
         let on = Address::Stack { thread: 1, frame: Some((1, Box::new(created))) };
         assert_eq!(texts(on, 0x1fff000528), ["Address 0x1fff000528 is on thread 1's stack", "in frame #1, created by main (a.c:7)"]);
         let below = Address::BelowStackPointer { thread: 1, bytes: 300, guard_page: false };

@@ -11,23 +11,23 @@
 use std::borrow::Cow;
 use std::fmt::Write;
 use std::path::Path;
-use std::sync::Arc;
+use std::rc::Rc;
 
 /// One line of a stack. `addr` is the address to print: the instruction itself in the first frame, return address minus one in
 /// the others. `function` is the demangled name, `raw_name` the one in the symbol table, which suppressions are matched with. Texts are
-/// shared: the same frame stands in thousands of loss records.
+/// shared as well.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
-pub struct Frame {
+pub struct Line {
     pub addr: u64,
-    pub function: Option<Arc<str>>,
-    pub raw_name: Option<Arc<str>>,
+    pub function: Option<Rc<str>>,
+    pub raw_name: Option<Rc<str>>,
     /// Base name or path of the source file.
-    pub file: Option<Arc<str>>,
+    pub file: Option<Rc<str>>,
     /// Directory of `file`, as the compiler recorded it.
-    pub dir: Option<Arc<str>>,
+    pub dir: Option<Rc<str>>,
     pub line: Option<u32>,
     pub column: Option<u32>,
-    pub object: Option<Arc<Path>>,
+    pub object: Option<Rc<Path>>,
     /// This function was inlined into the next frame, which has the same address.
     pub inlined: bool,
     /// Line at which the function starts.
@@ -36,12 +36,38 @@ pub struct Frame {
     pub replaced: bool,
 }
 
+/// A line, shared: the same one stands in thousands of loss records.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Frame(Rc<Line>);
+
+impl From<Line> for Frame {
+    fn from(line: Line) -> Self {
+        Frame(Rc::new(line))
+    }
+}
+
+impl std::ops::Deref for Frame {
+    type Target = Line;
+
+    fn deref(&self) -> &Line {
+        &self.0
+    }
+}
+
 impl Frame {
     /// A frame of which only the address is known.
     pub fn unknown(addr: u64) -> Self {
-        Frame { addr, ..Frame::default() }
+        Line { addr, ..Line::default() }.into()
     }
 
+    /// The frame with a change.
+    pub fn with(mut self, change: impl FnOnce(&mut Line)) -> Self {
+        change(Rc::make_mut(&mut self.0));
+        self
+    }
+}
+
+impl Line {
     /// The name that suppressions compare: raw if there is one, `None` if the frame has no name.
     pub fn suppression_name(&self) -> Option<&str> {
         self.raw_name.as_deref().or(self.function.as_deref())
@@ -53,7 +79,7 @@ impl Frame {
         let Some(name) = self.suppression_name() else {
             return false;
         };
-        BELOW_MAIN.contains(&name.split('@').next().unwrap_or(name))
+        name.starts_with(['_', 'g']) && BELOW_MAIN.contains(&name.split('@').next().unwrap_or(name))
     }
 
     pub fn object_text(&self) -> Option<Cow<'_, str>> {
@@ -82,6 +108,11 @@ impl Frame {
 pub struct Stack(pub Vec<Frame>);
 
 impl Stack {
+    /// A stack of which only the addresses are known.
+    pub fn unnamed(addresses: impl IntoIterator<Item = u64>) -> Self {
+        Stack(addresses.into_iter().map(Frame::unknown).collect())
+    }
+
     /// The code addresses, innermost first, one per real frame.
     pub fn addresses(&self) -> impl Iterator<Item = u64> + '_ {
         self.0.iter().filter(|frame| !frame.inlined).map(|frame| frame.addr)
@@ -221,16 +252,21 @@ impl FrameStyle {
 
     /// The lines of a stack without prefix: `   at 0x…: …`, then `   by 0x…: …`.
     pub fn lines(&self, stack: &Stack) -> Vec<String> {
-        /// Room for most lines.
-        const USUAL_BYTES: usize = 80;
-        let line = |(index, frame): (usize, &Frame)| {
-            let mut out = String::with_capacity(USUAL_BYTES);
+        let mut lines = Vec::new();
+        self.for_each_line(stack, |line| lines.push(line.to_owned()));
+        lines
+    }
+
+    /// The same, one after the other.
+    pub fn for_each_line(&self, stack: &Stack, mut visit: impl FnMut(&str)) {
+        let mut line = String::new();
+        for (index, frame) in stack.shown(self.show_below_main).iter().enumerate() {
+            line.clear();
             // Writing to a string cannot fail.
-            let _ = write!(out, "   {} 0x{:X}: ", if index == 0 { "at" } else { "by" }, frame.addr);
-            self.describe_to(&mut out, frame);
-            out
-        };
-        stack.shown(self.show_below_main).iter().enumerate().map(line).collect()
+            let _ = write!(line, "   {} 0x{:X}: ", if index == 0 { "at" } else { "by" }, frame.addr);
+            self.describe_to(&mut line, frame);
+            visit(&line);
+        }
     }
 }
 
@@ -240,7 +276,7 @@ pub(crate) mod testing {
 
     /// `name` at `addr`, in `file:line` of `/src`, object `/bin/prog`.
     pub fn frame(addr: u64, name: &str, file: &str, line: u32) -> Frame {
-        Frame {
+        let line = Line {
             addr,
             function: Some(name.into()),
             raw_name: Some(name.into()),
@@ -248,12 +284,16 @@ pub(crate) mod testing {
             dir: Some("/src".into()),
             line: Some(line),
             object: Some(Path::new("/bin/prog").into()),
-            ..Frame::default()
-        }
+            ..Line::default()
+        };
+        line.into()
     }
 
     pub fn library_frame(addr: u64, name: &str, object: &str) -> Frame {
-        Frame { addr, function: Some(name.into()), raw_name: Some(name.into()), object: Some(Path::new(object).into()), ..Frame::default() }
+        Frame::unknown(addr).with(|line| {
+            (line.function, line.raw_name) = (Some(name.into()), Some(name.into()));
+            line.object = Some(Path::new(object).into());
+        })
     }
 }
 
@@ -268,9 +308,9 @@ mod tests {
         let full = frame(0x1091BD, "fill", "table.c", 14);
         assert_eq!(style.describe(&full), "fill (table.c:14)");
         assert_eq!(style.describe(&library_frame(1, "write", "/lib/libc.so.6")), "write (in /lib/libc.so.6)");
-        assert_eq!(style.describe(&Frame { object: None, file: None, ..full.clone() }), "fill (in ???)");
-        assert_eq!(style.describe(&Frame { function: None, raw_name: None, ..full.clone() }), "??? (table.c:14)");
-        assert_eq!(style.describe(&Frame { function: None, raw_name: None, file: None, ..full }), "??? (in /bin/prog)");
+        assert_eq!(style.describe(&full.clone().with(|line| (line.object, line.file) = (None, None))), "fill (in ???)");
+        assert_eq!(style.describe(&full.clone().with(|line| (line.function, line.raw_name) = (None, None))), "??? (table.c:14)");
+        assert_eq!(style.describe(&full.with(|line| (line.function, line.raw_name, line.file) = (None, None, None))), "??? (in /bin/prog)");
         assert_eq!(style.describe(&Frame::unknown(16)), "???");
     }
 
@@ -286,7 +326,8 @@ mod tests {
 
     #[test]
     fn raw_names_on_request() {
-        let cxx = Frame { function: Some("S::f(int)".into()), raw_name: Some("_ZN1S1fEi".into()), ..frame(1, "", "s.cc", 3) };
+        let cxx =
+            frame(1, "", "s.cc", 3).with(|line| (line.function, line.raw_name) = (Some("S::f(int)".into()), Some("_ZN1S1fEi".into())));
         let raw = FrameStyle { demangle: false, ..FrameStyle::default() };
         assert_eq!(FrameStyle::default().describe(&cxx), "S::f(int) (s.cc:3)");
         assert_eq!(raw.describe(&cxx), "_ZN1S1fEi (s.cc:3)");
@@ -294,7 +335,7 @@ mod tests {
 
     #[test]
     fn full_paths_are_cut_after_the_first_matching_prefix() {
-        let one = Frame { dir: Some("/home/u/proj/src".into()), ..frame(1, "f", "a.c", 2) };
+        let one = frame(1, "f", "a.c", 2).with(|line| line.dir = Some("/home/u/proj/src".into()));
         let style = |after: &[&str]| FrameStyle { fullpath_after: after.iter().map(|s| s.to_string()).collect(), ..FrameStyle::default() };
         assert_eq!(style(&[""]).describe(&one), "f (/home/u/proj/src/a.c:2)");
         assert_eq!(style(&["nowhere/", "proj/"]).describe(&one), "f (src/a.c:2)");
@@ -307,7 +348,7 @@ mod tests {
         assert_eq!(without_recursion(&[1, 1, 1, 2], 1), [0, 3]);
         assert_eq!(without_recursion(&[1, 2, 1, 2, 3], 1), [0, 1, 2, 3, 4]);
         assert_eq!(without_recursion(&[1, 2, 1, 2, 3], 2), [0, 3, 4]);
-        let inlined = Frame { inlined: true, ..frame(1, "tiny", "a.c", 1) };
+        let inlined = frame(1, "tiny", "a.c", 1).with(|line| line.inlined = true);
         let round = || vec![inlined.clone(), frame(1, "f", "a.c", 2)];
         let mut stack = Stack([round(), round(), vec![frame(9, "main", "a.c", 3)]].concat());
         stack.merge_recursion(1);
@@ -316,8 +357,8 @@ mod tests {
 
     #[test]
     fn callers_are_counted_in_addresses() {
-        let inlined = Frame { inlined: true, ..frame(1, "tiny", "a.c", 1) };
-        let mut stack = Stack(vec![inlined.clone(), frame(1, "f", "a.c", 2), Frame { addr: 2, ..inlined }, frame(2, "g", "a.c", 3)]);
+        let inlined = frame(1, "tiny", "a.c", 1).with(|line| line.inlined = true);
+        let mut stack = Stack(vec![inlined.clone(), frame(1, "f", "a.c", 2), inlined.with(|line| line.addr = 2), frame(2, "g", "a.c", 3)]);
         assert_eq!(stack.addresses().collect::<Vec<_>>(), [1, 2]);
         stack.truncate(1);
         assert_eq!(stack.0.len(), 2);

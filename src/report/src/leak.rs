@@ -47,8 +47,8 @@ pub struct LossRecord {
     pub indirect_bytes: u64,
     /// In delta mode: what changed.
     pub change: Option<Change>,
-    /// Addresses are enough (`names`).
-    pub stack: Stack,
+    /// Where the blocks were allocated, innermost first: a hundred thousand records need no names before it is their turn.
+    pub addresses: Vec<u64>,
 }
 
 /// Which records a check that reports differences shows.
@@ -160,7 +160,7 @@ mod tests {
     use super::*;
 
     fn record(kind: LeakKind, bytes: u64, indirect_bytes: u64, blocks: u64) -> LossRecord {
-        LossRecord { kind, direct: Tally::new(bytes, blocks), indirect_bytes, change: None, stack: Stack::default() }
+        LossRecord { kind, direct: Tally::new(bytes, blocks), indirect_bytes, change: None, addresses: vec![] }
     }
 
     #[test]

@@ -37,6 +37,6 @@ pub mod sink;
 pub mod suppress;
 
 pub use error::{Aux, ErrorKind, ErrorRecord, LeakKind};
-pub use frame::{Frame, Stack};
+pub use frame::{Frame, Line, Stack};
 pub use options::Options;
 pub use reporter::Reporter;

@@ -16,19 +16,6 @@ pub trait Names {
     fn full(&mut self, stack: &Stack) -> Stack;
 }
 
-/// For stacks that have their names already.
-pub struct Complete;
-
-impl Names for Complete {
-    fn outline(&mut self, stack: &Stack) -> Stack {
-        stack.clone()
-    }
-
-    fn full(&mut self, stack: &Stack) -> Stack {
-        stack.clone()
-    }
-}
-
 /// A stack whose names are found when somebody asks, once.
 pub struct Unnamed<'a> {
     stack: &'a Stack,

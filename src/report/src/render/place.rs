@@ -98,7 +98,7 @@ mod tests {
     use crate::frame::testing::{frame, library_frame};
 
     fn in_dir(frame: Frame, dir: &str) -> Frame {
-        Frame { dir: Some(dir.into()), ..frame }
+        frame.with(|line| line.dir = Some(dir.into()))
     }
 
     #[test]

@@ -25,11 +25,14 @@ pub struct Burst {
     mark: String,
 }
 
+/// Room for most findings.
+const USUAL_BYTES: usize = 4096;
+
 impl Burst {
     /// `elapsed`: time since the start of the run, for `--time-stamp=yes`.
     pub fn new(pid: u32, elapsed: Option<Duration>) -> Self {
         let mark = elapsed.map_or_else(|| pid.to_string(), |elapsed| format!("{} {pid}", time_stamp(elapsed)));
-        Burst { text: String::new(), mark }
+        Burst { text: String::with_capacity(USUAL_BYTES), mark }
     }
 
     /// A line for the user.
@@ -135,14 +138,13 @@ pub fn thread_header(thread: u32, name: Option<&str>) -> String {
 }
 
 /// A finding: headline, stack, also-lines with their stacks. Without the empty line after it.
-pub fn finding(record: &ErrorRecord, style: &FrameStyle) -> Vec<String> {
-    let mut lines = vec![record.what.clone()];
-    lines.extend(style.lines(&record.stack));
+pub fn finding(record: &ErrorRecord, style: &FrameStyle, burst: &mut Burst) {
+    burst.user(&record.what);
+    style.for_each_line(&record.stack, |line| burst.user(line));
     for aux in &record.aux {
-        lines.push(format!(" {}", aux.text));
-        lines.extend(aux.stack.iter().flat_map(|stack| style.lines(stack)));
+        burst.user(&format!(" {}", aux.text));
+        aux.stack.iter().for_each(|stack| style.for_each_line(stack, |line| burst.user(line)));
     }
-    lines
 }
 
 /// Lines of a backtrace alone.
@@ -273,8 +275,11 @@ mod tests {
         let block = Block { start: 0x4a401e0, size: 3000, state: BlockState::Freed, allocated: Some(allocated), freed: Some(freed) };
         let record = ErrorRecord::invalid_free(2, Stack(vec![library_frame(0x484417b, "free", "/lib/heap.so")]))
             .with_aux(Address::Block(block).aux(0x4a401e0));
+        let mut burst = Burst::new(7, None);
+        finding(&record, &FrameStyle::default(), &mut burst);
+        let lines: Vec<&str> = burst.as_str().lines().map(|line| line.strip_prefix("==7== ").expect("a mark")).collect();
         assert_eq!(
-            finding(&record, &FrameStyle::default()),
+            lines,
             [
                 "Invalid free() / delete / delete[] / realloc()",
                 "   at 0x484417B: free (in /lib/heap.so)",

@@ -419,9 +419,8 @@ mod tests {
 
     #[test]
     fn leaks_carry_their_numbers() {
-        let loss =
-            LossRecord { kind: LeakKind::Definite, direct: Tally::new(4, 1), indirect_bytes: 0, change: None, stack: Stack::default() };
-        let text = error(&loss.finding(1, 2, loss.stack.clone()), 2, None, &style(4));
+        let loss = LossRecord { kind: LeakKind::Definite, direct: Tally::new(4, 1), indirect_bytes: 0, change: None, addresses: vec![] };
+        let text = error(&loss.finding(1, 2, Stack::default()), 2, None, &style(4));
         assert!(text.contains("  <kind>Leak_DefinitelyLost</kind>\n  <xwhat>\n    <text>4 bytes in 1 blocks are definitely lost in loss record 1 of 2</text>\n    <leakedbytes>4</leakedbytes>\n    <leakedblocks>1</leakedblocks>\n  </xwhat>\n  <stack>\n  </stack>\n"), "{text}");
     }
 
@@ -467,7 +466,7 @@ mod tests {
     #[test]
     fn frames_name_an_object_and_only_absolute_directories() {
         let mut xml = Xml::at(0);
-        let relative = Frame { dir: Some("./io".into()), object: None, ..frame(1, "write", "write.c", 26) };
+        let relative = frame(1, "write", "write.c", 26).with(|line| (line.dir, line.object) = (Some("./io".into()), None));
         frame_children(&mut xml, &relative, &FrameStyle::default());
         assert_eq!(xml.out, "<ip>0x1</ip>\n<obj>???</obj>\n<fn>write</fn>\n<file>write.c</file>\n<line>26</line>\n");
     }

@@ -6,6 +6,7 @@
 use super::Reporter;
 use crate::dedup::Context;
 use crate::error::{ErrorKind, LeakKind};
+use crate::frame::Stack;
 use crate::leak::{self, LeakSearch, LeakTotals, LossRecord, Tally};
 use crate::names::{Names, Unnamed};
 use crate::options::{LeakCheck, ReportFormat, TrackFds};
@@ -103,7 +104,7 @@ impl Reporter {
 
     fn loss(&mut self, loss: &LossRecord, number: (usize, usize), search: &LeakSearch, names: &mut dyn Names, totals: &mut LeakTotals) {
         let kind = ErrorKind::Leak(loss.kind);
-        let kept = self.kept(loss.stack.clone());
+        let kept = Stack::unnamed(self.kept_addresses(&loss.addresses));
         let mut stack = Unnamed::new(&kept, names);
         let listed = search.full && loss.passes(search.delta);
         let counts = listed && self.options().errors_for_leak_kinds.contains(loss.kind);
@@ -172,8 +173,8 @@ impl Reporter {
             let counts = listed.iter().map(|context| (context.unique, context.count));
             report.sink.write(&json::finish(self.start.pid, totals, counts));
         }
-        let own = listed.iter().filter(|context| context.unique >= self.first_own);
-        self.collect(own.map(|c| sarif::Finding { record: c.record.clone(), count: c.count }).collect());
+        let own = || listed.iter().filter(|context| context.unique >= self.first_own);
+        self.collect(|| own().map(|c| sarif::Finding { record: c.record.clone(), count: c.count }).collect());
         if self.outputs.xml.is_some() {
             self.write_xml_end();
         } else {

@@ -20,7 +20,7 @@ mod ask;
 mod end;
 mod run;
 
-use std::sync::Arc;
+use std::rc::Rc;
 
 pub use run::{Outputs, RunOutput};
 
@@ -48,7 +48,7 @@ pub enum Outcome {
 
 /// Reports of one process.
 pub struct Reporter {
-    run: Arc<RunOutput>,
+    run: Rc<RunOutput>,
     start: ProcessStart,
     outputs: Outputs,
     ledger: Ledger,
@@ -72,7 +72,7 @@ pub struct Reporter {
 }
 
 impl Reporter {
-    fn begin(run: Arc<RunOutput>, start: ProcessStart, mut outputs: Outputs) -> Result<Self, UsageError> {
+    fn begin(run: Rc<RunOutput>, start: ProcessStart, mut outputs: Outputs) -> Result<Self, UsageError> {
         let asks = run.options.gen_suppressions == GenSuppressions::Ask;
         let notes = std::mem::take(&mut outputs.notes);
         let mut reporter = Reporter {
@@ -267,10 +267,15 @@ impl Reporter {
         stack
     }
 
+    /// The same for a stack without names.
+    fn kept_addresses<'a>(&self, addresses: &'a [u64]) -> impl Iterator<Item = u64> + use<'a> {
+        let kept = without_recursion(addresses, self.options().merge_recursive_frames).into_iter();
+        kept.take(self.options().num_callers).map(|position| addresses[position])
+    }
+
     /// Counts a finding that was seen before; `false`: it is new, so name its frames and call [`Reporter::error`].
     pub fn repeat(&mut self, kind: &ErrorKind, addresses: &[u64]) -> bool {
-        let kept = without_recursion(addresses, self.options().merge_recursive_frames).into_iter();
-        let kept: Vec<u64> = kept.take(self.options().num_callers).map(|position| addresses[position]).collect();
+        let kept: Vec<u64> = self.kept_addresses(addresses).collect();
         let limit = self.options().error_limit;
         let (verdict, notice) = self.ledger.repeat(kind, &kept, limit);
         self.tell(notice);
@@ -344,7 +349,7 @@ impl Reporter {
             }
         }
         if matches!(record.kind, ErrorKind::Leak(_)) {
-            self.collect(vec![sarif::Finding { record: record.clone(), count: 1 }]);
+            self.collect(|| vec![sarif::Finding { record: record.clone(), count: 1 }]);
         }
     }
 
@@ -382,7 +387,7 @@ impl Reporter {
             self.last_thread = record.thread;
             burst.user(&text::thread_header(record.thread, record.thread_name.as_deref()));
         }
-        burst.users(text::finding(record, &self.options().frames));
+        text::finding(record, &self.options().frames, burst);
         burst.user("");
         if let Some((_, end)) = markers.as_ref().filter(|(_, end)| !end.is_empty()) {
             burst.user(end);
@@ -407,9 +412,9 @@ impl Reporter {
     }
 
     /// Keeps findings for reports that are one document.
-    fn collect(&self, findings: Vec<sarif::Finding>) {
+    fn collect(&self, findings: impl Fn() -> Vec<sarif::Finding>) {
         for report in self.outputs.reports.iter().filter(|report| report.format == ReportFormat::Sarif) {
-            self.run.collect(&report.sink, self.start.command.join(" "), findings.clone());
+            self.run.collect(&report.sink, self.start.command.join(" "), findings());
         }
     }
 }

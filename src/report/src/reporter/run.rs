@@ -2,8 +2,9 @@
 //! written once at the end.
 
 use std::path::PathBuf;
+use std::rc::{Rc, Weak};
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
-use std::sync::{Arc, Mutex, MutexGuard, Weak};
+use std::sync::{Mutex, MutexGuard};
 use std::time::{Duration, Instant};
 
 use super::Reporter;
@@ -50,7 +51,7 @@ pub struct Report {
 pub struct RunOutput {
     pub options: Options,
     pub placer: Placer,
-    env: Box<dyn Env + Send + Sync>,
+    env: Box<dyn Env>,
     opener: Opener,
     tool_command: Vec<String>,
     started: Instant,
@@ -73,7 +74,7 @@ fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
 /// Where one process writes.
 pub struct Outputs {
     pub log: Sink,
-    pub xml: Option<Arc<XmlDocument>>,
+    pub xml: Option<Rc<XmlDocument>>,
     pub reports: Vec<Report>,
     /// Lines for the log about destinations that could not be had.
     pub notes: Vec<String>,
@@ -81,12 +82,12 @@ pub struct Outputs {
 
 impl RunOutput {
     /// `tool_command`: how we were called, options included, program excluded.
-    pub fn new(options: Options, tool_command: Vec<String>, env: Box<dyn Env + Send + Sync>) -> Arc<Self> {
+    pub fn new(options: Options, tool_command: Vec<String>, env: Box<dyn Env>) -> Rc<Self> {
         // Programs change directory; names are relative to where the run began.
         let start_dir = std::env::current_dir().unwrap_or_default();
         let root = options.source_root.clone().map(|root| start_dir.join(root));
         let root = root.or_else(|| (!options.reports.is_empty()).then(|| source_root(start_dir.clone())));
-        Arc::new(RunOutput {
+        Rc::new(RunOutput {
             placer: Placer { root },
             options,
             env,
@@ -110,7 +111,7 @@ impl RunOutput {
     }
 
     /// Starts reporting for a process: opens its outputs, prints the banner, loads the rules.
-    pub fn process(self: &Arc<Self>, pid: u32, parent: u32, command: Vec<String>) -> Result<Reporter, UsageError> {
+    pub fn process(self: &Rc<Self>, pid: u32, parent: u32, command: Vec<String>) -> Result<Reporter, UsageError> {
         let start = ProcessStart { pid, parent, command, tool_command: self.tool_command.clone() };
         let outputs = self.open(&start)?;
         Reporter::begin(self.clone(), start, outputs)
@@ -126,7 +127,7 @@ impl RunOutput {
         Ok(Outputs { log, xml, reports, notes })
     }
 
-    fn open_xml(&self, start: &ProcessStart, notes: &mut Vec<String>) -> Result<Option<Arc<XmlDocument>>, UsageError> {
+    fn open_xml(&self, start: &ProcessStart, notes: &mut Vec<String>) -> Result<Option<Rc<XmlDocument>>, UsageError> {
         let (true, Some(destination)) = (self.options.xml, &self.options.xml_destination) else {
             return Ok(None);
         };
@@ -140,8 +141,8 @@ impl RunOutput {
             qualifiers: sink::qualifiers(pattern, &*self.env),
         };
         sink.write(&xml::document_start(start, &style, self.elapsed()));
-        let document = Arc::new(XmlDocument { sink, style, owner: start.pid, ended: AtomicBool::new(false) });
-        lock(&self.documents).push(Arc::downgrade(&document));
+        let document = Rc::new(XmlDocument { sink, style, owner: start.pid, ended: AtomicBool::new(false) });
+        lock(&self.documents).push(Rc::downgrade(&document));
         Ok(Some(document))
     }
 

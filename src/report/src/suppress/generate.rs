@@ -60,7 +60,7 @@ mod tests {
     #[test]
     fn text_is_what_users_paste() {
         let kind = ErrorKind::ParamMemory { name: "write(buf)".into(), unaddressable: false };
-        let unnamed = Frame { object: Some(std::path::Path::new("/lib/x.so").into()), ..Frame::unknown(5) };
+        let unnamed = Frame::unknown(5).with(|line| line.object = Some(std::path::Path::new("/lib/x.so").into()));
         let stack = Stack(vec![
             library_frame(1, "write", "/l"),
             unnamed,
@@ -106,8 +106,8 @@ mod tests {
             Frame::unknown(1),
             library_frame(2, "S::operator*(int?)", "/l"),
             frame(3, "pthread_create@@GLIBC_2.34", "p.c", 2),
-            Frame { inlined: true, ..frame(4, "tiny", "t.h", 1) },
-            Frame { object: Some(std::path::Path::new("/lib/x.so").into()), ..Frame::unknown(5) },
+            frame(4, "tiny", "t.h", 1).with(|line| line.inlined = true),
+            Frame::unknown(5).with(|line| line.object = Some(std::path::Path::new("/lib/x.so").into())),
             frame(6, "main", "m.c", 3),
             library_frame(7, "_start", "/bin/p"),
         ];

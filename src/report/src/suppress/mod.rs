@@ -303,7 +303,7 @@ mod tests {
 
     #[test]
     fn replaced_functions_are_not_in_the_library_that_they_replace() {
-        let malloc = Frame { replaced: true, ..library_frame(1, "malloc", "/lib/libc.so.6") };
+        let malloc = library_frame(1, "malloc", "/lib/libc.so.6").with(|line| line.replaced = true);
         let stack = Stack(vec![malloc, frame(2, "make", "table.c", 7), frame(3, "main", "table.c", 21)]);
         let found = |frames: &str| {
             rules(&format!("{{\nn\nMemcheck:Leak\n{frames}\n}}\n")).find(&ErrorKind::Leak(LeakKind::Definite), &stack).is_some()
@@ -361,13 +361,13 @@ mod tests {
         fn outline(&mut self, _: &Stack) -> Stack {
             self.outlines += 1;
             let make = library_frame(2, "make", "/bin/prog");
-            let open = Frame { inlined: true, function: None, raw_name: None, ..make.clone() };
+            let open = make.clone().with(|line| (line.inlined, line.function, line.raw_name) = (true, None, None));
             Stack(vec![library_frame(1, "malloc", "/lib/heap.so"), open, make])
         }
 
         fn full(&mut self, _: &Stack) -> Stack {
             self.full += 1;
-            let inlined = Frame { inlined: true, ..frame(2, "tiny", "table.c", 3) };
+            let inlined = frame(2, "tiny", "table.c", 3).with(|line| line.inlined = true);
             Stack(vec![library_frame(1, "malloc", "/lib/heap.so"), inlined, frame(2, "make", "table.c", 7)])
         }
     }

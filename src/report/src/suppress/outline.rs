@@ -71,7 +71,7 @@ mod tests {
     use crate::suppress::parse::parse;
 
     fn open(addr: u64, object: &str) -> Frame {
-        Frame { addr, object: Some(std::path::Path::new(object).into()), inlined: true, ..Frame::default() }
+        Frame::unknown(addr).with(|line| (line.object, line.inlined) = (Some(std::path::Path::new(object).into()), true))
     }
 
     /// `malloc` without, `make` and `main` with debug information.

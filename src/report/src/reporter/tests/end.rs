@@ -27,7 +27,7 @@ Conditional jump or move depends on uninitialised value(s)
     assert!(probe.reporter.heap_summary(&HEAP));
     probe
         .reporter
-        .leaks(search(false, vec![loss(LeakKind::Definite, 5, 0, "malloc"), loss(LeakKind::Reachable, 10, 0, "malloc")]), &mut Complete);
+        .leaks(search(false, vec![loss(LeakKind::Definite, 5, 0, "malloc"), loss(LeakKind::Reachable, 10, 0, "malloc")]), &mut Known);
     probe.reporter.finish();
     assert_eq!(
         probe.printed(),
@@ -64,7 +64,7 @@ fn leaks_in_full_with_hidden_and_suppressed_records() {
         loss(LeakKind::Definite, 85, 0, "calloc"),
         loss(LeakKind::Reachable, 10, 0, "malloc"),
     ];
-    let totals = probe.reporter.leaks(search(true, records), &mut Complete);
+    let totals = probe.reporter.leaks(search(true, records), &mut Known);
     assert_eq!(
         probe.printed(),
         "Thread 1:
@@ -97,12 +97,12 @@ ERROR SUMMARY: 3 errors from 3 contexts (suppressed: 1 from 1)
 #[test]
 fn differences_from_the_check_before() {
     let mut probe = probe("--leak-check=full");
-    probe.reporter.leaks(search(false, vec![loss(LeakKind::Reachable, 20, 0, "malloc")]), &mut Complete);
+    probe.reporter.leaks(search(false, vec![loss(LeakKind::Reachable, 20, 0, "malloc")]), &mut Known);
     probe.printed();
     let change = |bytes, blocks| Some(leak::Change { bytes, indirect_bytes: 0, blocks });
     let grown = LossRecord { change: change(7, 1), ..loss(LeakKind::Definite, 7, 0, "malloc") };
     let same = LossRecord { change: change(0, 0), ..loss(LeakKind::Definite, 20, 0, "calloc") };
-    probe.reporter.leaks(LeakSearch { delta: Some(leak::DeltaMode::Changed), ..search(true, vec![same, grown]) }, &mut Complete);
+    probe.reporter.leaks(LeakSearch { delta: Some(leak::DeltaMode::Changed), ..search(true, vec![same, grown]) }, &mut Known);
     assert_eq!(
         probe.printed(),
         "7 (+7) bytes in 1 (+1) blocks are definitely lost in loss record 1 of 2
@@ -164,7 +164,7 @@ fn quiet_keeps_findings_and_records_only() {
     let mut probe = probe("-q --leak-check=full");
     probe.reporter.error(ErrorRecord::invalid_read(1, 1, at(2)));
     probe.reporter.heap_summary(&HEAP);
-    probe.reporter.leaks(search(true, vec![loss(LeakKind::Definite, 5, 0, "malloc")]), &mut Complete);
+    probe.reporter.leaks(search(true, vec![loss(LeakKind::Definite, 5, 0, "malloc")]), &mut Known);
     let abort = FatalSignal { signo: 6, code: -6, thread: 1, ..FatalSignal::default() };
     probe.reporter.fatal_signal(&abort, false);
     probe.reporter.finish();
