@@ -20,6 +20,9 @@ fn main() {
         Ok(Invocation::Run(run)) => session::run(*run, &name),
         Ok(Invocation::Print(text)) => print(&text),
         Err(error) => {
+            if let Some(status) = options::sought_first(&name, &words).and_then(session::missing) {
+                status.leave();
+            }
             error.lines.iter().for_each(|line| eprintln!("{line}"));
             Status::Code(error.exit_code)
         }

@@ -59,6 +59,7 @@ const REFUSED: &[(&str, i32, &[&str])] = &[
     ("--no-such=1 ./faulty", 1, &["Unknown option: --no-such=1"]),
     ("-qv ./faulty", 1, &["Unknown option: -qv"]),
     ("--quiet=yes ./faulty", 1, &["Unknown option: --quiet=yes"]),
+    ("--leak-check ./faulty", 1, &["Unknown option: --leak-check"]),
     ("--leak-check=perhaps ./faulty", 1, &["Unknown option: --leak-check=perhaps"]),
     ("--leak-resolution=x ./faulty", 1, &["Unknown option: --leak-resolution=x"]),
     ("--num-callers=1000 ./faulty", 1, &["Bad option: --num-callers=1000", "'--num-callers' argument must be between 1 and 500"]),
@@ -120,6 +121,8 @@ fn nothing_to_run_is_said_before_anything_else() {
     let no_program = "valgrind: no program specified\nvalgrind: Use --help for more information.\n".to_string();
     assert_eq!(answer(&[]), (Ended::Code(1), no_program.clone()));
     assert_eq!(answer(&["--no-such"]), (Ended::Code(1), no_program));
+    // Two words for one: the value is taken for the program.
+    assert_eq!(answer(&["--leak-check", "full", "./faulty"]), (Ended::Code(127), "valgrind: full: command not found\n".into()));
     assert_eq!(answer(&["./absent"]), (Ended::Code(127), "valgrind: ./absent: No such file or directory\n".into()));
     assert_eq!(answer(&["absent-program"]), (Ended::Code(127), "valgrind: absent-program: command not found\n".into()));
     assert_eq!(answer(&["/tmp"]), (Ended::Code(126), "valgrind: /tmp: is a directory\n".into()));

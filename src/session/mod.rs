@@ -64,6 +64,13 @@ pub struct Session {
     codes: HashMap<i32, exit::Verdict>,
 }
 
+/// Says so if there is no such program.
+pub fn missing(command: &[OsString]) -> Option<Status> {
+    let refusal = Program::find(command).err()?;
+    eprintln!("{}", Voice::Tool("valgrind").line(&refusal.message));
+    Some(Status::Code(refusal.exit_code))
+}
+
 /// Run the program of a command line to its end. `name` is what memcheck was called by.
 pub fn run(run: Run, name: &OsStr) -> Status {
     let voice = Voice::Tool(if run.options.compat { "valgrind" } else { "memcheck" });

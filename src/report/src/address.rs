@@ -111,7 +111,8 @@ impl Address {
                 let guard = if *guard_page { "In stack guard protected page, " } else { "" };
                 vec![
                     Aux::line(format!("Address 0x{addr:x} is on thread {thread}'s stack")),
-                    Aux::line(format!("{guard}{} bytes below stack pointer", commas(*bytes))),
+                    // Alone among all sizes and distances this one has no commas.
+                    Aux::line(format!("{guard}{bytes} bytes below stack pointer")),
                 ]
             }
             Address::JustBelowStack => one(addr, "just below the stack ptr.  To suppress, use: --workaround-gcc296-bugs=yes".to_string()),
@@ -302,7 +303,7 @@ mod tests {
         let below = Address::BelowStackPointer { thread: 1, bytes: 300, guard_page: false };
         assert_eq!(texts(below, 0x1fff0003f4), ["Address 0x1fff0003f4 is on thread 1's stack", "300 bytes below stack pointer"]);
         let guard = Address::BelowStackPointer { thread: 2, bytes: 4096, guard_page: true };
-        assert_eq!(texts(guard, 0x10)[1], "In stack guard protected page, 4,096 bytes below stack pointer");
+        assert_eq!(texts(guard, 0x10)[1], "In stack guard protected page, 4096 bytes below stack pointer");
         assert_eq!(
             texts(Address::JustBelowStack, 0x10),
             ["Address 0x10 is just below the stack ptr.  To suppress, use: --workaround-gcc296-bugs=yes"]

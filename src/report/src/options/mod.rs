@@ -238,13 +238,25 @@ pub struct Run {
     pub notes: Vec<String>,
 }
 
-/// Parses a command line. `argv0` is the name we were called by, `args` what follows it.
-pub fn parse(argv0: &OsStr, args: &[OsString], env: &dyn Env) -> Result<Invocation, UsageError> {
-    let compat = is_valgrind_name(argv0) || args.iter().take_while(|arg| is_option(arg)).any(|arg| arg == "--compat=valgrind");
-    let voice = Voice::Tool(if compat { "valgrind" } else { "memcheck" });
+/// The program of a command line with a wrong option, if that is what has to be complained about first when there is none: so does Valgrind,
+/// and `--leak-check full ./prog` ends with 127 there.
+pub fn sought_first<'a>(argv0: &OsStr, args: &'a [OsString]) -> Option<&'a [OsString]> {
+    let (compat, given, command) = divide(argv0, args);
+    (compat && !command.is_empty() && other_tool(given).is_none()).then_some(command)
+}
+
+/// Are we called Valgrind? Our options; the program with its own.
+fn divide<'a>(argv0: &OsStr, args: &'a [OsString]) -> (bool, &'a [OsString], &'a [OsString]) {
     let split = args.iter().position(|arg| !is_option(arg) || arg == "--").unwrap_or(args.len());
     let (given, rest) = args.split_at(split);
-    let command = if rest.first().is_some_and(|arg| arg == "--") { &rest[1..] } else { rest };
+    let compat = is_valgrind_name(argv0) || given.iter().any(|arg| arg == "--compat=valgrind");
+    (compat, given, if rest.first().is_some_and(|arg| arg == "--") { &rest[1..] } else { rest })
+}
+
+/// Parses a command line. `argv0` is the name we were called by, `args` what follows it.
+pub fn parse(argv0: &OsStr, args: &[OsString], env: &dyn Env) -> Result<Invocation, UsageError> {
+    let (compat, given, command) = divide(argv0, args);
+    let voice = Voice::Tool(if compat { "valgrind" } else { "memcheck" });
 
     let mut options = Options { compat, ..Options::default() };
     let mut notes = Vec::new();
