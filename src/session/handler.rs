@@ -16,6 +16,16 @@ use super::{Session, Watched, configure, descriptors, requests, stacks, texts};
 const MAX_COUNT: u64 = 10_000_001;
 
 impl Session {
+    /// The last words about a process that memcheck ends.
+    fn end_with(&mut self, process: &Process, messages: &[&[&str]]) {
+        let pid = process.pid();
+        let Some(watched) = self.of(process) else { return };
+        watched.concluded = true;
+        messages.iter().for_each(|lines| watched.reporter.message(lines));
+        watched.reporter.finish();
+        self.codes.insert(pid, Verdict::Stopped(INTERNAL_FAILURE));
+    }
+
     fn of(&mut self, process: &Process) -> Option<&mut Watched> {
         self.watched.get_mut(&process.pid())
     }
@@ -147,15 +157,14 @@ impl Handler for Session {
     }
 
     fn internal(&mut self, process: &Process, text: &str) {
-        let pid = process.pid();
-        let Some(watched) = self.of(process) else { return };
-        watched.concluded = true;
         let lines: Vec<&str> = text.lines().collect();
         let first = format!("memcheck: internal error: {}", lines.first().unwrap_or(&"?"));
-        watched.reporter.message(&[&first, "This is a fault of memcheck, not of the program, which is ended here."]);
-        watched.reporter.message(lines.get(1..).unwrap_or_default());
-        watched.reporter.finish();
-        self.codes.insert(pid, Verdict::Stopped(INTERNAL_FAILURE));
+        let blame = [&first, "This is a fault of memcheck, not of the program, which is ended here."];
+        self.end_with(process, &[&blame, lines.get(1..).unwrap_or_default()]);
+    }
+
+    fn refused(&mut self, process: &Process, text: &str) {
+        self.end_with(process, &[&[&format!("memcheck cannot run this program: {text}")]]);
     }
 
     fn note(&mut self, process: &Process, text: &str) {

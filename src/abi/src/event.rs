@@ -33,7 +33,7 @@ pub enum Trap {
     Print = 11,
     /// Client request: leak check now (mode, address of [`ExitReport`]).
     LeakCheck = 12,
-    /// The runtime cannot go on (address of text, length).
+    /// The runtime cannot go on (address of text, length; 1 if the system is to blame).
     Internal = 13,
     /// The program set the action of SIGTRAP, which the kernel does not know (signal, handler; 1 = ignored).
     Action = 14,

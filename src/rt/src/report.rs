@@ -166,7 +166,18 @@ pub fn take_repeats(out: &mut [Repeat]) -> usize {
 /// The runtime cannot go on: say so and end the process.
 #[cold]
 pub fn internal(text: &str) -> ! {
-    trap(Trap::Internal, text.as_ptr() as u64, text.len() as u64, 0, 0);
+    end(text, false)
+}
+
+/// The system does not give what the runtime needs to start.
+#[cold]
+pub fn refused(text: &str) -> ! {
+    end(text, true)
+}
+
+#[cold]
+fn end(text: &str, refused: bool) -> ! {
+    trap(Trap::Internal, text.as_ptr() as u64, text.len() as u64, refused.into(), 0);
     // SAFETY: ends the process.
     unsafe { crate::sys::syscall3(crate::sys::nr::EXIT_GROUP, 1, 0, 0) };
     loop {

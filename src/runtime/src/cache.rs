@@ -253,6 +253,15 @@ impl Cache {
         self.probes.get(&host).copied()
     }
 
+    /// The copied instruction whose check this host address is in, if it needs nothing from the check.
+    pub fn own_instruction(&self, host: u64) -> Option<u64> {
+        let record = self.regions.get(self.regions.of_host(host)?);
+        let at = u16::try_from(host - record.host).ok()?;
+        let x = record.info.get(record.info.partition_point(|x| x.host <= at).checked_sub(1)?)?;
+        let needs = x.spilled != 0xff && x.own >= x.spill.0 && x.own < x.spill.1;
+        (at < x.own && !needs).then_some(record.host + u64::from(x.own))
+    }
+
     /// What a host address means.
     pub fn position(&self, host: u64) -> Option<Position> {
         if (COLD_START..CACHE_END).contains(&host) {

@@ -79,6 +79,15 @@ pub extern "C" fn handle(fault: u64) -> u64 {
     if let Some((reg, slot)) = p.spilled {
         ctx.regs.gpr[reg as usize] = ctx.scratch[slot];
     }
+    // Of what a mask leaves out only the check fails; the instruction itself decides.
+    if p.before_own
+        && !p.at_own
+        && fault.exception().is_about_memory()
+        && memcheck_translate::has_masked_memory(&crate::helpers::decode(p.pc))
+        && let Some(own) = CACHE.lock().own_instruction(host)
+    {
+        return own;
+    }
     ctx.regs.rip = if fault.signo == SIGTRAP { p.pc + u64::from(p.len) } else { p.pc };
     program_fault(ctx, fault, p.pc)
 }

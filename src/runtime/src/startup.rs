@@ -47,6 +47,9 @@ pub extern "C" fn start(rsp: u64) -> ! {
     UNDEF.store(config.undef_value_errors, Ordering::Relaxed);
     let moves = Moves::decide(config);
     moves.carry_out(config);
+    if !sys::read_guarded(rsp, &mut [0]) {
+        fail("a process may not read its own memory (process_vm_readv is refused, as in some containers and sandboxes)");
+    }
     if !shadow::reserve() || !depot::init() {
         fail("the address space for the shadow memory cannot be reserved (overcommit or ulimit -v)");
     }
@@ -87,7 +90,7 @@ pub extern "C" fn start(rsp: u64) -> ! {
 
 /// The runtime cannot start: one line for the user.
 fn fail(text: &str) -> ! {
-    report::internal(text)
+    report::refused(text)
 }
 
 pub fn panicked(info: &core::panic::PanicInfo) -> ! {
@@ -180,7 +183,7 @@ fn relocate(m: &Mapping, delta: u64) -> bool {
     // SAFETY: nothing of the program runs yet; the target range is unused (low addresses, chosen apart from each other).
     let r = unsafe { sys::syscall6(sys::nr::MREMAP, m.start, len, len, MREMAP_MAYMOVE_FIXED, to, 0) };
     if sys::is_error(r) && m.kind != mapping::VDSO {
-        fail("the program's mappings cannot be moved");
+        fail("its mappings cannot be moved (mremap is refused)");
     }
     !sys::is_error(r)
 }
@@ -198,7 +201,7 @@ fn move_stack(config: &mut Config, rsp: u64) -> u64 {
     // SAFETY: a fresh mapping; NOREPLACE.
     let r = unsafe { sys::syscall6(sys::nr::MMAP, MAIN_STACK_TOP - len, len, prot, flags, u64::MAX, 0) };
     if sys::is_error(r) {
-        fail("no memory for the program's stack");
+        fail("there is no memory for its stack");
     }
     let delta = MAIN_STACK_TOP.wrapping_sub(m.end);
     // SAFETY: both ranges are mapped and apart.

@@ -81,6 +81,8 @@ pub trait Handler {
     }
     /// Memcheck itself cannot go on with this process, which is killed next.
     fn internal(&mut self, process: &Process, text: &str) {}
+    /// The system does not let the runtime start in this process, which ends.
+    fn refused(&mut self, process: &Process, text: &str) {}
     /// Text for -v.
     fn note(&mut self, process: &Process, text: &str) {}
     fn thread_started(&mut self, process: &Process, thread: &ThreadInfo) {}

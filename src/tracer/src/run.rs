@@ -126,10 +126,20 @@ impl<'a> Tracer<'a> {
 
     /// Memcheck cannot go on with a process.
     pub(crate) fn give_up(&mut self, pid: i32, why: &str, handler: &mut dyn Handler) {
+        self.end_because(pid, why, handler, Handler::internal);
+    }
+
+    pub(crate) fn end_because<'h>(
+        &mut self,
+        pid: i32,
+        why: &str,
+        handler: &mut (dyn Handler + 'h),
+        tell: fn(&mut (dyn Handler + 'h), &Process, &str),
+    ) {
         if let Some(process) = self.processes.get_mut(&pid) {
             process.verdict.get_or_insert(Ending::Failed);
             process.life = Life::Ending;
-            handler.internal(process, why);
+            tell(handler, process, why);
         }
         self.kill(pid);
     }

@@ -70,7 +70,8 @@ impl Tracer<'_> {
             Trap::SigReturn => return self.signal_return(pid, stopped, regs, handler),
             Trap::Internal => {
                 let text = self.text(pid, regs.rdi, regs.rsi);
-                self.give_up(pid, &String::from_utf8_lossy(&text), handler);
+                let tell = if regs.rdx == 1 { Handler::refused } else { Handler::internal };
+                self.end_because(pid, &String::from_utf8_lossy(&text), handler, tell);
                 return Ok(());
             }
             Trap::Exit => return self.exit(pid, stopped, regs, handler),

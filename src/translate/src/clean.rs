@@ -128,7 +128,7 @@ fn is_state_area(insn: &Instruction) -> bool {
     matches!(insn.mnemonic(), Xsave | Xsave64 | Xsavec | Xsavec64 | Xsaveopt | Xsaveopt64 | Xrstor | Xrstor64)
 }
 
-fn is_masked_move(insn: &Instruction) -> bool {
+pub fn is_masked_move(insn: &Instruction) -> bool {
     use Mnemonic::{Vmaskmovpd, Vmaskmovps, Vpmaskmovd, Vpmaskmovq};
     matches!(insn.mnemonic(), Vmaskmovps | Vmaskmovpd | Vpmaskmovd | Vpmaskmovq)
 }

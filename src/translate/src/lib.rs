@@ -176,6 +176,13 @@ pub fn uses_private_registers(insn: &iced_x86::Instruction) -> bool {
     }) || insn.op_mask() != iced_x86::Register::None
 }
 
+/// Does a mask say which parts of its memory operand the instruction touches? What it leaves out may have no address at all.
+pub fn has_masked_memory(insn: &iced_x86::Instruction) -> bool {
+    use iced_x86::{OpKind, Register};
+    let memory = (0..insn.op_count()).any(|i| insn.op_kind(i) == OpKind::Memory);
+    memory && (clean::is_masked_move(insn) || insn.op_mask() != Register::None)
+}
+
 /// Does the instruction reach its memory through the stack segment? There an address that is not canonical raises SIGBUS, elsewhere
 /// (and in the check, which goes through gs) SIGSEGV.
 pub fn uses_stack_segment(insn: &iced_x86::Instruction) -> bool {
@@ -222,6 +229,13 @@ pub struct InsnInfo {
     pub spill: (u32, u32),
     /// Offset of the copied program instruction itself; a fault there is the program's own.
     pub own: u32,
+}
+
+impl InsnInfo {
+    /// Is a register spilled at this host offset?
+    pub fn is_spilled(&self, host: u32) -> bool {
+        self.spilled != 0xff && host >= self.spill.0 && host < self.spill.1
+    }
 }
 
 /// A patchable exit.

@@ -344,7 +344,8 @@ impl Machine {
         let offset = (host - placed.at) as u32;
         let i = placed.region.info.partition_point(|x| x.host <= offset).checked_sub(1)?;
         let info = placed.region.info[i];
-        let spilled = (info.spilled != 0xff && offset >= info.spill.0 && offset < info.spill.1)
+        let spilled = info
+            .is_spilled(offset)
             .then(|| if info.spilled & 0x80 != 0 { (usize::from(info.spilled & 0x7f), 0) } else { (usize::from(info.spilled), 6) });
         Some(Position { pc: placed.region.start.wrapping_add(info.pc as i64 as u64), len: info.len, offset, info, spilled })
     }
@@ -672,6 +673,10 @@ impl Run<'_> {
         let trap = fault.signal == libc::SIGTRAP;
         let pc = if trap { p.pc + u64::from(p.len) } else { p.pc };
         let wild = fault.signal == libc::SIGSEGV && !self.m.world.has_shadow(fault.addr, 1);
+        // Of what a mask leaves out only the check fails; the instruction itself decides.
+        if wild && p.offset < p.info.own && !p.info.is_spilled(p.info.own) && memcheck_translate::has_masked_memory(&insn) {
+            return Ok(Next::At(fault.rip + u64::from(p.info.own - p.offset)));
+        }
         let jumps = insn.is_jmp_near_indirect() || insn.is_call_near_indirect();
         if !(trap || wild || jumps || p.offset == p.info.own) {
             return Err(format!(
