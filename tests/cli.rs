@@ -143,6 +143,42 @@ fn damaged_programs_end_in_order() {
     }
 }
 
+/// Runs a program after it has given up a system call: the number, then the program and its arguments.
+const REFUSING: &str = r#"
+#include <errno.h>
+#include <linux/filter.h>
+#include <linux/seccomp.h>
+#include <stdlib.h>
+#include <sys/prctl.h>
+#include <unistd.h>
+int main(int argc, char **argv) {
+    struct sock_filter filter[] = {
+        BPF_STMT(BPF_LD | BPF_W | BPF_ABS, 0), BPF_JUMP(BPF_JMP | BPF_JEQ | BPF_K, atoi(argv[1]), 0, 1),
+        BPF_STMT(BPF_RET | BPF_K, SECCOMP_RET_ERRNO | EPERM), BPF_STMT(BPF_RET | BPF_K, SECCOMP_RET_ALLOW)};
+    struct sock_fprog program = {4, filter};
+    prctl(PR_SET_NO_NEW_PRIVS, 1, 0, 0, 0);
+    if (prctl(PR_SET_SECCOMP, SECCOMP_MODE_FILTER, &program)) return 77;
+    execvp(argv[2], argv + 2);
+    return 78;
+}
+"#;
+
+#[test]
+fn systems_that_refuse_are_told_from_faults_of_memcheck() {
+    let dir = common::scratch("cli-refusing");
+    let (refusing, program) = (compile(&dir, "refusing", REFUSING, &[]), compile(&dir, "clean", CLEAN, &[]));
+    let run = |call: libc::c_long| Run::new(&refusing, &dir).arg(call.to_string()).arg(common::memcheck()).arg(&program).finish("run");
+    if run(-1).ended == Ended::Code(77) {
+        return common::skip("refused system calls", "no seccomp filters here");
+    }
+    check(&run(libc::SYS_ptrace), Ended::Code(1), "memcheck: this system does not let memcheck trace programs");
+    check(&run(libc::SYS_process_vm_readv), Ended::Code(125), "memcheck cannot run this program: a process may not read its own memory");
+    check(&run(libc::SYS_mremap), Ended::Code(125), "memcheck cannot run this program: its mappings cannot be moved");
+    let limited =
+        Run::new("sh", &dir).args(["-c", "ulimit -v 4000000; exec \"$0\" \"$1\""]).arg(common::memcheck()).arg(&program).finish("run");
+    check(&limited, Ended::Code(125), "memcheck cannot run this program: the address space for the shadow memory cannot be reserved");
+}
+
 #[test]
 fn exit_status_is_the_programs_own() {
     let dir = common::scratch("cli-exit");

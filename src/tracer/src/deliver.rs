@@ -61,6 +61,8 @@ const RESTARTS: [i64; 4] = [-512, -513, -514, -516];
 /// si_code of the stop that PTRACE_SINGLESTEP makes at a handler's first instruction (ptrace_notify(SIGTRAP)).
 const CODE_NOTIFY: i32 = libc::SIGTRAP;
 const TRAP_BRKPT: i32 = 1;
+/// si_code of the SIGSYS of a seccomp filter.
+const SYS_SECCOMP: i32 = 1;
 const TRAP_TRACE: i32 = 2;
 
 /// What `fault_entry` finds at rdi.
@@ -100,6 +102,11 @@ impl Tracer<'_> {
             return self.trap(pid, stopped, regs, handler);
         }
         let info = stopped.siginfo()?;
+        if info.signo == libc::SIGSYS && info.code == SYS_SECCOMP && process.code.is_own_call(regs.rip) {
+            let why = format!("its seccomp filter refuses system call {}, which memcheck needs", regs.rax);
+            self.end_because(pid, &why, handler, Handler::refused);
+            return Ok(());
+        }
         match thread.phase {
             Phase::Delivering => self.injected(pid, stopped, regs, info),
             Phase::Stepping(steps) if signo == libc::SIGTRAP && matches!(info.code, TRAP_TRACE | TRAP_BRKPT) => {

@@ -40,6 +40,11 @@ impl Code {
         }
     }
 
+    /// In the runtime, but not behind the program's system call?
+    pub fn is_own_call(&self, rip: u64) -> bool {
+        (layout::IMAGE_BASE..layout::CACHE_START).contains(&rip) && rip != self.syscall_after
+    }
+
     /// Around the program's system call, where the processor holds the program's registers?
     pub fn in_call(&self, rip: u64) -> bool {
         (self.syscall_check..=self.syscall_insn).contains(&rip) || rip == self.syscall_after
