@@ -31,7 +31,7 @@
 
 use std::mem::offset_of;
 
-use memcheck_abi::context::{Registers, ThreadContext};
+use memcheck_abi::context::{RAX, Registers, ThreadContext};
 use memcheck_abi::layout;
 
 use crate::frame::{self, Exception};
@@ -101,13 +101,13 @@ impl Tracer<'_> {
             thread.faults = (0, 0);
             return self.trap(pid, stopped, regs, handler);
         }
-        let info = stopped.siginfo()?;
-        if info.signo == libc::SIGSYS && info.code == SYS_SECCOMP && process.code.is_own_call(regs.rip) {
+        let (info, phase) = (stopped.siginfo()?, thread.phase);
+        if info.signo == libc::SIGSYS && info.code == SYS_SECCOMP && is_own_call(process, &regs) {
             let why = format!("its seccomp filter refuses system call {}, which memcheck needs", regs.rax);
             self.end_because(pid, &why, handler, Handler::refused);
             return Ok(());
         }
-        match thread.phase {
+        match phase {
             Phase::Delivering => self.injected(pid, stopped, regs, info),
             Phase::Stepping(steps) if signo == libc::SIGTRAP && matches!(info.code, TRAP_TRACE | TRAP_BRKPT) => {
                 self.stepped(pid, stopped, regs, steps, handler)
@@ -399,6 +399,12 @@ impl Tracer<'_> {
         self.kill(pid);
         Ok(())
     }
+}
+
+/// Do these registers stand in a system call of the runtime's own, not one that it makes for the program?
+fn is_own_call(process: &Process, regs: &Regs) -> bool {
+    let program = process.context(regs).and_then(|context| process.saved_registers(context));
+    process.code.is_in_runtime(regs.rip) && program.is_some_and(|program| program.gpr[RAX] != regs.rax)
 }
 
 /// What the kernel would do with the signal. If the process cannot be asked, it is dead.

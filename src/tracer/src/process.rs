@@ -41,7 +41,7 @@ impl Code {
     }
 
     /// In the runtime, but not behind the program's system call?
-    pub fn is_own_call(&self, rip: u64) -> bool {
+    pub fn is_in_runtime(&self, rip: u64) -> bool {
         (layout::IMAGE_BASE..layout::CACHE_START).contains(&rip) && rip != self.syscall_after
     }
 
