@@ -241,11 +241,14 @@ fn ret(e: &mut Emitter) {
     let insn = e.item.insn;
     let released = e.item.released.max(8);
     e.place_step();
-    stack::before_ret(e, released);
+    let painted = stack::before_ret(e, released);
     e.asm.store(&spill(slot::RCX), RCX);
     spilled_from_here(e);
     e.mark_own();
     e.asm.buf.push(0x58 | RCX);
+    if !painted {
+        stack::paint(e, -(released as i32), released);
+    }
     if insn.op_count() > 0 {
         let extra = insn.immediate16() as i32;
         e.asm.lea(RSP, &Mem::base(RSP, extra));

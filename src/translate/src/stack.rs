@@ -1,7 +1,7 @@
 //! Instructions that move the stack pointer, and the shadow of the stack.
 //!
 //! Invariant: below the stack pointer minus the red zone everything has V = FF. Growing marks nothing; what is released is
-//! painted. In front of `ret` the caller's red zone is dead too, so the tail of a function is painted in one batch, up to
+//! painted. At a `ret` the caller's red zone is dead too, so the tail of a function is painted in one batch, up to
 //! the stack pointer itself:
 //!
 //! ```text
@@ -220,7 +220,7 @@ fn spill_old_sp(e: &mut Emitter, disp: i32) {
 }
 
 /// Paint `bytes` bytes from rsp + `from` on as released.
-fn paint(e: &mut Emitter, from: i32, bytes: u32) {
+pub fn paint(e: &mut Emitter, from: i32, bytes: u32) {
     let mut at = 0;
     if e.t.options.private_vectors && bytes >= 16 {
         return e.fill_wide(&Mem { seg: Seg::Gs, ..Mem::base(RSP, from) }, bytes, true);
@@ -253,15 +253,16 @@ fn paint(e: &mut Emitter, from: i32, bytes: u32) {
     }
 }
 
-/// In front of `ret` (stack pointer at the return address): paint what the tail of the function released.
-pub fn before_ret(e: &mut Emitter, released: u32) {
-    let from = 8 - released as i32;
-    if released <= INLINE_RELEASE {
-        paint(e, from, released);
-    } else {
-        spill_old_sp(e, from);
+/// In front of `ret` (stack pointer at the return address): paint what the tail of the function released, if it is much. What is little
+/// is painted behind the pop of the return address, and false is returned: a store to the shadow of the very operand that is popped
+/// next makes processors take it for the source of the pop, and that costs more than all the rest of a return.
+pub fn before_ret(e: &mut Emitter, released: u32) -> bool {
+    let much = released > INLINE_RELEASE;
+    if much {
+        spill_old_sp(e, 8 - released as i32);
         call_release(e, release_argument(8, true));
     }
+    much
 }
 
 fn call_release(e: &mut Emitter, argument: u32) {
