@@ -128,7 +128,7 @@ fn mapped(maps: &[Map], addr: u64) -> Address {
     if (layout::BRK_START..layout::BRK_END).contains(&addr) {
         return brk(maps, addr);
     }
-    let Some(map) = maps.iter().find(|map| map.contains(addr) && map.prot != 0) else { return Address::Unknown };
+    let Some(map) = maps.iter().find(|map| map.contains(addr)) else { return Address::Unknown };
     let path = map.path.to_string_lossy();
     let mapping = match (map.inode, map.shared) {
         (0, _) => Mapping::Anonymous,
@@ -182,7 +182,7 @@ mod tests {
         ];
         assert_eq!(mapped(&maps, 0x1800), Address::Mapped { permissions: "r--".into(), mapping: Mapping::File("/data".into()) });
         assert_eq!(mapped(&maps, 0x3800), Address::Mapped { permissions: "rw-".into(), mapping: Mapping::Anonymous });
-        assert_eq!(mapped(&maps, 0x5800), Address::Unknown, "a guard page");
+        assert_eq!(mapped(&maps, 0x5800), Address::Mapped { permissions: "---".into(), mapping: Mapping::Anonymous });
         assert_eq!(mapped(&maps, 0), Address::Unknown);
         let (start, limit) = (layout::BRK_START, layout::BRK_START + 0x1000);
         assert_eq!(mapped(&maps, start + 8), Address::Brk { start, limit });
