@@ -26,7 +26,7 @@ use memcheck_symbolize::{self as symbolize, FoundSymbol, Symbolizer, Wrapped};
 use memcheck_tracer::{Map, Process};
 
 use super::requests;
-use super::wanted::{Entry, Role, Wanted};
+use super::wanted::{Entry, Role, Wanted, folded};
 
 /// Pseudo entry points are this far apart, bytes.
 const MAGIC_STEP: u64 = 16;
@@ -114,7 +114,8 @@ impl Modules {
         self.name_replaced(&entries, name, bias);
         let called = requests::needed_of(role, &symbols, bias).into_iter().filter(|found| (start..end).contains(&found.addr));
         let by_program = by_program(file, elf.soname.as_deref(), &symbols, bias);
-        entries.iter().map(|entry| redirect(entry, bias)).chain(called).chain(by_program).collect()
+        let folded = folded(&symbols).map(|value| Redirect { addr: value.wrapping_add(bias), func: needed::FOLDED, ..Redirect::default() });
+        entries.iter().map(|entry| redirect(entry, bias)).chain(called).chain(by_program).chain(folded).collect()
     }
 
     fn add(&mut self, name: &Path, file: &Path, start: u64, end: u64, bias: u64) {

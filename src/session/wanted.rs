@@ -119,6 +119,14 @@ impl Wanted {
     }
 }
 
+/// Addresses at which an operator for single objects and one for arrays were made one by the linker.
+pub fn folded(symbols: &[FoundSymbol]) -> impl Iterator<Item = u64> + '_ {
+    let starts = |symbol: &FoundSymbol, prefixes: [&str; 2]| prefixes.iter().any(|prefix| symbol.name.starts_with(prefix));
+    let single = symbols.iter().filter(move |symbol| symbol.value != 0 && starts(symbol, ["_Znw", "_Zdl"]));
+    let is_array_too = move |&value: &u64| symbols.iter().any(|other| other.value == value && starts(other, ["_Zna", "_Zda"]));
+    single.map(|symbol| symbol.value).filter(is_array_too)
+}
+
 /// Of two names for one address: the one that asks less of its caller, else the first in the table.
 fn better(one: Entry, other: Entry) -> Entry {
     let moves = [one, other].into_iter().find(|entry| entry.func == Func::memmove);
@@ -166,6 +174,12 @@ mod tests {
     #[test]
     fn undefined_symbols_are_not_entry_points() {
         assert_eq!(chosen(Role::Libc, &[symbol("malloc", 0)]), []);
+    }
+
+    #[test]
+    fn folded_operators_are_found() {
+        let all = [symbol("_ZdlPvm", 5), symbol("_ZdaPv", 5), symbol("_Znwm", 6), symbol("_Znam", 7), symbol("_ZdlPv", 8)];
+        assert_eq!(folded(&all).collect::<Vec<_>>(), [5]);
     }
 
     #[test]

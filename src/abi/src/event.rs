@@ -257,6 +257,8 @@ pub struct Redirect {
 pub mod needed {
     /// A function of the program takes the place of another.
     pub const BY_PROGRAM: u32 = 0xffef;
+    /// At `addr` one function stands for an operator for single objects and one for arrays.
+    pub const FOLDED: u32 = 0xffee;
     // Functions of the program's libraries that the runtime calls:
     /// `__libc_freeres`
     pub const LIBC_FREERES: u32 = 0xfff0;

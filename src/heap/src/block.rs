@@ -4,11 +4,11 @@ use crate::cache::{self, Cache};
 use crate::classes::{self, MAX_SLOT};
 use crate::layout::{UNIT, address_of};
 use crate::record::{self, Head, Record, State};
-use crate::{central, client, map, paint, quarantine, settings, stacks, superseded};
+use crate::{central, client, entries, map, paint, quarantine, settings, stacks, superseded};
 use memcheck_abi::context::ThreadContext;
 use memcheck_abi::event::{Family, Kind};
 use memcheck_abi::layout::{A_BASE, HEAP_START, v_of};
-use memcheck_rt::report;
+use memcheck_rt::{depot, report};
 
 /// A request that passed its checks.
 #[derive(Clone, Copy)]
@@ -142,7 +142,7 @@ fn retire(ctx: &ThreadContext, cache: &mut Cache, record: &'static Record, famil
     let head = record.head();
     let (p, size) = (head.address(), record.size());
     if head.family() != family as u32 {
-        mismatched(ctx, p);
+        mismatched(ctx, p, family);
     }
     if !record.retire(head, cache::is_alone()) {
         invalid(ctx, p);
@@ -208,11 +208,19 @@ pub fn invalid(ctx: &ThreadContext, p: u64) {
 
 #[cold]
 #[inline(never)]
-pub fn mismatched(ctx: &ThreadContext, p: u64) {
-    if settings::get().mismatched {
+pub fn mismatched(ctx: &ThreadContext, p: u64, family: Family) {
+    if settings::get().mismatched && !is_ambiguous(ctx, p, family) {
         report::raise(Kind::MismatchedFree, ctx.regs.rip, ctx.guest_rsp, |e| {
             e.addr = p;
             e.has_addr = 1;
         });
     }
+}
+
+/// Linkers make one function of two that have the same code: whether `new[]` or `new` was called there, nobody knows.
+fn is_ambiguous(ctx: &ThreadContext, p: u64, family: Family) -> bool {
+    let is_operator = |family: u32| family == Family::New as u32 || family == Family::NewArray as u32;
+    let Some((_, block)) = crate::describe::find(p) else { return false };
+    let allocated_by = || depot::get(block.alloc_stack).first().copied().unwrap_or(0);
+    is_operator(family as u32) && is_operator(block.family) && (entries::is_folded(ctx.regs.rip) || entries::is_folded(allocated_by()))
 }

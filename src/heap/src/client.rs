@@ -119,7 +119,7 @@ pub fn free_marked(ctx: &mut ThreadContext, addr: u64, family: Family, redzone: 
         return false;
     }
     if family != Family::Custom {
-        block::mismatched(ctx, addr);
+        block::mismatched(ctx, addr, family);
     }
     let free_stack = stacks::at_free(ctx);
     let mut client = CLIENT.lock();

@@ -182,6 +182,19 @@ pub fn add_malloc(pc: u64) {
     free.store(pc, Ordering::Relaxed);
 }
 
+/// Entries that are an operator for single objects and one for arrays in one, see [`block::mismatched`]; 0 = none.
+static FOLDED: [AtomicU64; 32] = [const { AtomicU64::new(0) }; 32];
+
+pub fn add_folded(pc: u64) {
+    if let Some(free) = FOLDED.iter().find(|known| matches!(known.load(Ordering::Relaxed), 0) || known.load(Ordering::Relaxed) == pc) {
+        free.store(pc, Ordering::Relaxed);
+    }
+}
+
+pub fn is_folded(pc: u64) -> bool {
+    pc != 0 && FOLDED.iter().any(|known| known.load(Ordering::Relaxed) == pc)
+}
+
 /// `realloc(NULL, size)` is malloc, in reports too: their readers and suppressions expect that name.
 fn as_malloc(size: u64) -> u64 {
     let ctx = context::current();

@@ -316,6 +316,8 @@ fn announce(start: u64, end: u64) {
     for r in redirects.iter().take(n as usize) {
         if r.func == needed::BY_PROGRAM {
             program::add_jump(r.addr, r.target);
+        } else if r.func == needed::FOLDED {
+            memcheck_heap::entries::add_folded(r.addr);
         } else if !inner::remember(r.func, r.addr) && replaced::has(r.func) {
             program::add_redirect(r.addr, r.func, r.resolver != 0);
         }
