@@ -50,6 +50,8 @@ pub struct Cache {
     dirty: BTreeMap<u64, Found>,
     /// Memory accesses of cold code that may fault, and where the program goes on then.
     probes: BTreeMap<u64, u64>,
+    /// Cells of ends of dirty regions that were given an address. Before, they hold that of the code behind them.
+    cells: Vec<u64>,
     plans: Option<Plans>,
     translator: Option<Translator>,
 }
@@ -64,9 +66,16 @@ pub static CACHE: Lock<Cache> = Lock::new(Cache {
     originals: BTreeMap::new(),
     dirty: BTreeMap::new(),
     probes: BTreeMap::new(),
+    cells: Vec::new(),
     plans: None,
     translator: None,
 });
+
+/// A cell of `link_dirty`.
+fn cell_at(cell: u64) -> &'static AtomicU64 {
+    // SAFETY: the translator made it, in the code cache and aligned.
+    unsafe { &*(cell as *const AtomicU64) }
+}
 
 /// Regions translated so far.
 pub static TRANSLATED: AtomicU64 = AtomicU64::new(0);
@@ -262,6 +271,14 @@ impl Cache {
         (at < x.own && !needs).then_some(record.host + u64::from(x.own))
     }
 
+    /// Let the end of a dirty region whose cell this is go to `host`, the dirty code of `pc`.
+    pub fn link_dirty(&mut self, cell: u64, pc: u64, host: u64) {
+        if self.dirty.get(&pc).is_some_and(|found| found.0 == host) {
+            cell_at(cell).store(host, Ordering::Release);
+            self.cells.push(cell);
+        }
+    }
+
     /// What a host address means.
     pub fn position(&self, host: u64) -> Option<Position> {
         if (COLD_START..CACHE_END).contains(&host) {
@@ -345,6 +362,9 @@ impl Cache {
         self.originals.remove(&pc);
         if self.dirty.remove(&pc).is_some() {
             crate::dirty::forget();
+            for cell in self.cells.drain(..) {
+                cell_at(cell).store(cell + 8, Ordering::Release);
+            }
         }
         if pc < CODE_END {
             let _ = table_entry(pc).compare_exchange(host, 0, Ordering::AcqRel, Ordering::Relaxed);

@@ -9,7 +9,7 @@
 //! registers lie in the thread's slot behind the context; only bits of their `dirty` mask say which of them mean anything.
 #![allow(unsafe_code, reason = "shadow registers and plans are reached by address; reads the processor's vector state")]
 
-use crate::cache::CACHE;
+use crate::cache::{CACHE, is_dirty_code};
 use crate::{deadness, fault, origin, program, replaced};
 use alloc::boxed::Box;
 use alloc::vec::Vec;
@@ -22,7 +22,7 @@ use memcheck_abi::layout::{PROGRAM_END, RED_ZONE};
 use memcheck_kernel::space;
 use memcheck_rt::{access, callstack, context, report, shadow};
 use memcheck_semantics::{Complaint, ComplaintKind, Machine, Plan, Planner, Segment, ShadowRegs, Wide, lookahead, regs};
-use memcheck_translate::{LEAVE_JUMP, Rule, SHADOW_REGS, slot};
+use memcheck_translate::{LEAVE_JUMP, Rule, SHADOW_REGS, VECTOR_SLOTS, VECTOR_SLOTS_SIZE, slot};
 
 /// Registers that may carry a value over a call, by the ABI: everything but r11 and the flags.
 const CALL_KEEPS: u64 = !(1 << 11 | 1 << regs::FLAGS);
@@ -46,9 +46,11 @@ const _: () = {
     assert!(offset_of!(ShadowRegs, dirty) == 0 && offset_of!(ShadowRegs, lazy) == layout::LAZY as usize);
     assert!(offset_of!(ShadowRegs, gpr) == layout::GPR as usize && offset_of!(ShadowRegs, origin) == layout::ORIGIN as usize);
     assert!(offset_of!(ShadowRegs, vec) == layout::VEC as usize && offset_of!(ShadowRegs, place) == layout::PLACE as usize);
-    assert!(regs::VEC0 == layout::VEC0 as usize);
+    assert!(regs::VEC0 == layout::VEC0 as usize && offset_of!(ShadowRegs, patience) == layout::PATIENCE as usize);
+    assert!(offset_of!(ShadowRegs, flags) == layout::FLAGS as usize);
 };
-const _: () = assert!(SHADOW_REGS as usize + size_of::<ShadowRegs>() <= 0x8000, "and in front of the fault record");
+const _: () = assert!(SHADOW_REGS as usize + size_of::<ShadowRegs>() <= VECTOR_SLOTS as usize, "the room for vectors behind them");
+const _: () = assert!(VECTOR_SLOTS as usize + VECTOR_SLOTS_SIZE <= 0x8000, "and in front of the fault record");
 
 /// Makes plans for the translator, into storage that lives as long as the code.
 pub struct Plans {
@@ -100,6 +102,10 @@ impl memcheck_translate::Shadow for Plans {
         self.used += 1;
         rule.plan = core::ptr::from_mut(place) as u64;
         rule
+    }
+
+    fn dead_at(&mut self, pc: u64) -> Option<(u64, u64)> {
+        Some(dead_at(pc))
     }
 }
 
@@ -249,6 +255,21 @@ pub extern "C" fn leave() -> u64 {
         regs.dirty &= !(unless & stale(regs));
     }
     if regs.dirty == 0 { crate::dispatch::body_of(target) } else { body }
+}
+
+/// The same at an end that can be linked: if it goes on in dirty code, the cell at slot 2 says so from now on.
+pub extern "C" fn leave_and_link() -> u64 {
+    let ctx = context::current();
+    let (cell, target) = (ctx.scratch[slot::ADDRESS as usize], ctx.target);
+    let host = match shadow_regs(ctx).dirty {
+        // A loop that was patient.
+        0 if program::redirect(target).is_none() => CACHE.lock().find_dirty(target).map_or_else(|| leave(), |found| found.0),
+        _ => leave(),
+    };
+    if is_dirty_code(host) {
+        CACHE.lock().link_dirty(cell, target, host);
+    }
+    host
 }
 
 /// Helper STEP: apply the rule of the plan at slot 2.

@@ -284,6 +284,7 @@ fn stubs() -> Stubs {
         release: address(asm::release),
         stack_moved: address(asm::stack_moved),
         dirty_branch: address(asm::dirty_branch),
+        dirty_link: address(asm::link_dirty),
     }
 }
 

@@ -60,7 +60,9 @@ pub struct ShadowRegs {
     pub fsw: u64,
     /// Registers whose origin tag is not known yet: it is that of the memory at `place`, their undefined byte's offset further on.
     pub lazy: u64,
-    reserved: [u64; 4],
+    /// Translated code's: how often a loop may still come round without undefined values before it is left for clean code.
+    pub patience: u64,
+    reserved: [u64; 3],
     pub gpr: [u64; 16],
     pub k: [u64; 8],
     /// Physical x87 registers R0..R7: the 64-bit significand (which is also mmN), then sign and exponent in 16 bits.
@@ -86,7 +88,8 @@ impl ShadowRegs {
             flags: 0,
             fsw: 0,
             lazy: 0,
-            reserved: [0; 4],
+            patience: 0,
+            reserved: [0; 3],
             gpr: [0; 16],
             k: [0; 8],
             st: [[0; 2]; 8],

@@ -19,16 +19,21 @@
 use crate::check::pieces;
 use crate::emit::{Asm, CC_NE, Mem, RAX, RCX};
 use crate::emitter::{Cold, Emitter, Pending, rip_slot, spill};
-use crate::moves::Move;
+use crate::moves::{Move, halves};
 use crate::needs::Needs;
 use crate::rules::Form;
-use crate::{SHADOW_REGS, gpr, helper, slot};
+use crate::{DEAD_OVER_CALL, LEAVE_CALL, SHADOW_REGS, gpr, helper, plan, shadow_layout as layout, slot};
 use alloc::vec::Vec;
-use iced_x86::OpAccess;
+use iced_x86::{Instruction, Mnemonic, OpAccess, OpKind};
 use memcheck_abi::context::offset;
 
 /// Longest region of dirty mode.
 pub const MAX_INSTRUCTIONS: usize = 24;
+
+/// How often a loop may come round in dirty mode without meeting anything undefined.
+const PATIENCE: i32 = 3;
+
+const CC_S: u8 = 8;
 
 /// The mask of dirty registers.
 pub const fn mask_at(byte: i32) -> Mem {
@@ -51,13 +56,18 @@ impl Emitter<'_> {
             }
         }
         let needs = self.t.needs.get(self.info.len() - 1).copied().unwrap_or(Needs::ALL);
-        let form = Form::of(&insn, needs).filter(|_| self.t.options.pext).map(|form| Move::Rule { form, needs, busy });
-        let action = Move::of(&insn).or(form).filter(|_| rule.inline);
+        let form = Form::of(&insn, &self.item.raw, needs).filter(|_| self.t.options.pext).map(|form| Move::Rule { form, needs, busy });
+        // Loads of vectors are better done whole than word by word.
+        let whole = matches!(form, Some(Move::Rule { form: Form::Carry(_), .. }));
+        let action = if whole { form } else { Move::of(&insn).or(form) }.filter(|_| rule.inline);
         self.pending = Some(Pending { rule, action, memory: None, patches: Vec::new(), live_patches: Vec::new(), open: true });
         if self.item.flags_live {
             self.test_mask_keeping_flags(mask);
         } else {
             self.test_mask(mask);
+        }
+        if is_far_bit(&insn) {
+            self.step_always();
         }
     }
 
@@ -84,12 +94,14 @@ impl Emitter<'_> {
         }
         self.asm.store(&spill(slot::RCX), RCX);
         if self.t.options.pext {
-            self.asm.mov_const(RCX, mask);
-            self.asm.and_keeping_flags(&mask_at(0));
-            let clean = self.asm.jrcxz_forward();
-            let patch = self.asm.jmp_forward();
-            self.add_patch(patch, true);
-            self.asm.patch8_here(clean);
+            for (at, half) in halves(mask) {
+                self.asm.mov_const(RCX, u64::from(half));
+                self.asm.and_keeping_flags(&mask_at(at));
+                let clean = self.asm.jrcxz_forward();
+                let patch = self.asm.jmp_forward();
+                self.add_patch(patch, true);
+                self.asm.patch8_here(clean);
+            }
             return self.asm.load(RCX, &spill(slot::RCX));
         }
         for byte in (0..8).filter(|b| mask >> (8 * b) & 0xff != 0) {
@@ -175,6 +187,7 @@ impl Emitter<'_> {
                 if live {
                     self.asm.load(RCX, &spill(slot::RCX));
                 }
+                self.asm.store_imm(&mask_at(layout::PATIENCE), 4, PATIENCE);
                 self.step_in_place(live, &rule, action, memory, back);
                 self.asm.store_const(&rip_slot(), pc);
                 self.asm.store_const(&spill(slot::ADDRESS), rule.plan);
@@ -186,12 +199,91 @@ impl Emitter<'_> {
             }
             Cold::DirtyExit { patch, target, argument } => {
                 hot.patch_to_address(patch, here);
-                self.asm.store(&spill(slot::RCX), RCX);
-                self.asm.store_const(&Mem::ctx(offset::TARGET), target);
-                self.asm.store_imm(&spill(slot::ARGUMENT), 8, argument as i32);
-                self.asm.jmp(self.t.stubs.dirty_branch);
+                self.leave_for(target, argument);
             }
             _ => {}
         }
     }
+
+    /// Leave the region for a program address, if need be through the runtime; from then on directly where that can be:
+    ///
+    /// ```text
+    ///     and qword fs:[dirty], live there ; je slow         nothing left: to clean code
+    ///     test dword fs:[dirty], vectors that may be stale ; jne slow
+    ///     jmp [cell]                                         at first to `unlinked`
+    /// ```
+    /// Without the tests where flags are live there.
+    fn leave_for(&mut self, target: u64, argument: u32) {
+        let call = argument & 0xff == LEAVE_CALL;
+        let live = if call { plan::read_at(self.program, target) } else { plan::live_at(self.program, target) };
+        let known = if live == 0 { self.shadow.as_mut().and_then(|shadow| shadow.dead_at(target)) } else { None };
+        let mut cell = None;
+        if let Some((dead, stale)) = known {
+            let (dead, stale) = if call { (dead | DEAD_OVER_CALL, layout::VECTORS) } else { (dead, stale | 1 << 63) };
+            let mut slow = Vec::new();
+            // Loops that met something undefined meet it again: to come back costs more than to stay.
+            let patient = !call && target <= self.item.pc;
+            self.forget_dead(dead, patient, &mut slow);
+            self.branch_if_any(0, stale & !dead, &mut slow);
+            self.asm.bytes(&[0xff, 0x25]);
+            self.asm.u32(0);
+            cell = Some(self.asm.offset() - 4);
+            for at in slow {
+                self.asm.patch_here(at);
+            }
+        }
+        self.leave_through(target, argument, None);
+        if let Some(at) = cell {
+            while !self.asm.here().is_multiple_of(8) {
+                self.asm.buf.push(0xcc);
+            }
+            let cell = self.asm.here();
+            self.asm.patch_here(at);
+            self.asm.u64(cell + 8);
+            self.leave_through(target, argument, Some(cell));
+        }
+    }
+
+    /// What is dead counts as defined; to `slow` if nothing is left.
+    fn forget_dead(&mut self, dead: u64, patient: bool, slow: &mut Vec<usize>) {
+        for (at, half) in halves(dead) {
+            self.asm.op_mem(None, false, &[0x81], 4, &mask_at(at));
+            self.asm.u32(!half);
+        }
+        let mut left = Vec::new();
+        for at in [0, 4] {
+            self.asm.cmp_zero(&mask_at(at), 4);
+            left.push(self.asm.jcc_forward(CC_NE));
+        }
+        if patient {
+            self.asm.op_mem(None, false, &[0x83], 5, &mask_at(layout::PATIENCE));
+            self.asm.buf.push(1);
+            slow.push(self.asm.jcc_forward(CC_S));
+        } else {
+            slow.push(self.asm.jmp_forward());
+        }
+        for at in left {
+            self.asm.patch_here(at);
+        }
+    }
+
+    fn leave_through(&mut self, target: u64, argument: u32, cell: Option<u64>) {
+        self.asm.store(&spill(slot::RCX), RCX);
+        self.asm.store_const(&Mem::ctx(offset::TARGET), target);
+        self.asm.store_imm(&spill(slot::ARGUMENT), 8, argument as i32);
+        match cell {
+            Some(cell) => {
+                self.asm.store_const(&spill(slot::ADDRESS), cell);
+                self.asm.jmp(self.t.stubs.dirty_link);
+            }
+            None => self.asm.jmp(self.t.stubs.dirty_branch),
+        }
+    }
+}
+
+/// A bit of memory by an offset in a register: it may lie beyond the named operand, which is why that is not looked at.
+fn is_far_bit(insn: &Instruction) -> bool {
+    matches!(insn.mnemonic(), Mnemonic::Bt | Mnemonic::Bts | Mnemonic::Btr | Mnemonic::Btc)
+        && insn.op0_kind() == OpKind::Memory
+        && insn.op1_kind() == OpKind::Register
 }

@@ -264,9 +264,9 @@ impl Asm {
         self.bytes(&[0xff, 0xe0 | reg & 7]);
     }
 
-    /// rcx = not zero if rcx & [m] is not zero: pext rcx, rcx, [m], which keeps the flags. `m` is in the thread's context.
+    /// ecx = not zero if ecx & [m] is not zero: pext ecx, ecx, [m], which keeps the flags. `m` is in the thread's context.
     pub fn and_keeping_flags(&mut self, m: &Mem) {
-        self.bytes(&[0x64, 0xc4, 0xe2, 0xf2, 0xf5, 0x0c, 0x25]);
+        self.bytes(&[0x64, 0xc4, 0xe2, 0x72, 0xf5, 0x0c, 0x25]);
         self.u32(m.disp as u32);
     }
 

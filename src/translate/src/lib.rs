@@ -62,6 +62,9 @@ pub struct Stubs {
     pub stack_moved: u64,
     /// Dirty mode: go to ctx.target (rcx spilled in slot 0), to its clean code if all registers are defined. Slot 4: [`LEAVE_JUMP`]..
     pub dirty_branch: u64,
+    /// The same, and slot 2 is the address of a cell that may be given the host address of the target's dirty code: the next time the
+    /// region's end jumps there.
+    pub dirty_link: u64,
 }
 
 /// Helper numbers (slot 4 low 8 bits; the rest is an argument).
@@ -109,9 +112,17 @@ pub const fn check_descriptor(size: u32, kind: u32) -> u32 {
 pub const LEAVE_JUMP: u32 = 0;
 pub const LEAVE_CALL: u32 = 1;
 pub const LEAVE_RETURN: u32 = 2;
+/// Registers that carry nothing over a call: r11 and the flags.
+pub const DEAD_OVER_CALL: u64 = 1 << 11 | 1 << 16;
 
 /// Offset of the shadow registers in a thread's slot, from its context; their first word is the mask of dirty registers.
 pub const SHADOW_REGS: i32 = 0x5000;
+
+/// Offset in a thread's slot of room for vector registers that rules use. (Not in the context's vector state: a stop of the thread, at any
+/// instruction, stores that.)
+pub const VECTOR_SLOTS: i32 = 0x6000;
+/// Bytes there.
+pub const VECTOR_SLOTS_SIZE: usize = 256;
 
 /// What dirty mode knows about an instruction. Registers by their bits in the mask of dirty registers.
 #[derive(Clone, Copy, Default, Debug)]
@@ -137,6 +148,11 @@ pub struct Rule {
 /// Makes rules for dirty mode.
 pub trait Shadow {
     fn rule(&mut self, insn: &iced_x86::Instruction) -> Rule;
+
+    /// Registers that are dead at `pc`, and vector registers that may be. None: not known, leave it to `Stubs::dirty_branch`.
+    fn dead_at(&mut self, _pc: u64) -> Option<(u64, u64)> {
+        None
+    }
 }
 
 /// Layout of the shadow registers, which translated code reads and writes.
@@ -144,12 +160,16 @@ pub mod shadow_layout {
     /// Registers whose origin is only known as a place.
     pub const FLAGS: i32 = 8;
     pub const LAZY: i32 = 24;
+    /// How often a loop may still come round without undefined values before it is left for clean code.
+    pub const PATIENCE: i32 = 32;
     pub const GPR: i32 = 64;
     pub const ORIGIN: i32 = 384;
     pub const VEC: i32 = 640;
     pub const PLACE: i32 = 2688;
     /// Bit of the first vector register.
     pub const VEC0: u32 = 26;
+    /// Bits of the vector registers, and of things that only the runtime knows.
+    pub const VECTORS: u64 = !0 << VEC0;
 }
 
 /// Data behind a link stub, read by the runtime: program target, host address of the rel32 to patch.

@@ -27,13 +27,12 @@ use crate::{Rule, SHADOW_REGS, gpr, shadow_layout as layout, slot};
 use alloc::vec::Vec;
 use iced_x86::{EncodingKind, Instruction, Mnemonic, OpKind, Register};
 use memcheck_abi::context::offset;
-use memcheck_abi::layout::{ORIGIN_DISTANCE, RED_ZONE, RETURN_MARK, SIGNAL_MARK};
+use memcheck_abi::layout::{ORIGIN_DISTANCE, RETURN_MARK, SIGNAL_MARK};
 
 /// Slots for the scratch registers.
 const SLOT_RCX: i32 = 8;
 const SLOT_RDX: i32 = 9;
 
-const CC_AE: u8 = 3;
 const CC_B: u8 = 2;
 
 /// A register of a move: its number among the general or the vector registers.
@@ -348,25 +347,7 @@ impl Emitter<'_> {
         asm.store(&spill(slot::RAX), RAX);
         asm.store(&spill(SLOT_RCX), RCX);
         asm.store(&spill(SLOT_RDX), RDX);
-        asm.lea(RCX, mem);
-        // mov rax, rcx; shr rax, 21; cmp rax, the last 2 MiB
-        asm.bytes(&[0x48, 0x89, 0xc8, 0x48, 0xc1, 0xe8, 21, 0x48, 0x3d]);
-        asm.u32((memcheck_abi::layout::PROGRAM_END >> 21) as u32 - 1);
-        not.push(asm.jcc_forward(CC_AE));
-        asm.lea(RAX, &Mem::base(RSP, -(RED_ZONE as i32)));
-        // cmp rcx, rax
-        asm.bytes(&[0x48, 0x39, 0xc1]);
-        let above = asm.jcc_forward(CC_AE);
-        asm.op_mem(None, true, &[0x3b], RCX, &Mem::ctx(offset::STACK_LOW));
-        not.push(asm.jcc_forward(CC_AE));
-        asm.patch_here(above);
-        // rdx = rcx; rax = eight bytes of A bits from its byte on, shifted so that its own is the lowest
-        asm.bytes(&[0x48, 0x89, 0xca, 0x48, 0x89, 0xc8, 0x48, 0xc1, 0xe8, 3]);
-        asm.bytes(&[0x48, 0x0f, 0xba, 0xe8, 45, 0x48, 0x0f, 0xba, 0xe8, 46, 0x48, 0x8b, 0x00]);
-        asm.bytes(&[0x83, 0xe1, 7, 0x48, 0xd3, 0xe8]);
-        asm.buf.push(0xa9);
-        asm.u32(if size >= 32 { u32::MAX } else { (1 << size) - 1 });
-        not.push(asm.jcc_forward(CC_NE));
+        self.ordinary_address(mem, size, RDX, [RAX, RCX], not);
     }
 
     /// None of the slots around the bytes at rdx may hold a return address. Uses rcx.
@@ -398,8 +379,13 @@ impl Emitter<'_> {
         if self.t.options.origins {
             self.not_on_stack(RDX, not);
         }
-        self.no_marks(size, not);
-        self.asm.load_zx(RAX, &v_at(0), size.min(8));
+        if size <= 8 {
+            self.asm.load_zx(RAX, &v_at(0), size);
+            self.no_mark_in(RAX, size, RDX, RCX, not);
+        } else {
+            self.no_marks(size, not);
+            self.asm.load(RAX, &v_at(0));
+        }
         if size >= 16 {
             self.asm.load(RCX, &v_at(8));
         }
@@ -560,6 +546,6 @@ impl Emitter<'_> {
 }
 
 /// The 32-bit halves of a mask that have bits: offset, bits.
-fn halves(mask: u64) -> impl Iterator<Item = (i32, u32)> {
+pub fn halves(mask: u64) -> impl Iterator<Item = (i32, u32)> {
     [(0, mask as u32), (4, (mask >> 32) as u32)].into_iter().filter(|h| h.1 != 0)
 }

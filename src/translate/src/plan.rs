@@ -88,13 +88,13 @@ fn live_after(program: &dyn Program, insn: &Instruction) -> u32 {
 }
 
 /// Flags that may be read at `pc` before they are written: looks at a few instructions, and gives up with "all".
-fn live_at(program: &dyn Program, pc: u64) -> u32 {
+pub fn live_at(program: &dyn Program, pc: u64) -> u32 {
     let (read, dead) = look_ahead(program, pc);
     ARITHMETIC & !dead | read
 }
 
 /// Flags that are seen to be read.
-fn read_at(program: &dyn Program, pc: u64) -> u32 {
+pub fn read_at(program: &dyn Program, pc: u64) -> u32 {
     look_ahead(program, pc).0
 }
 

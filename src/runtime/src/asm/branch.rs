@@ -57,11 +57,15 @@ pub extern "C" fn dispatch() {
     )
 }
 
-/// End of a dirty region: to clean code if no register is dirty. rcx in slot 0, ctx.target.
+/// End of a dirty region: to clean code if no register is dirty. rcx in slot 0, ctx.target. The mask is read in halves, as translated code
+/// writes it: a load of both would wait for the last store.
 #[unsafe(naked)]
 pub extern "C" fn dirty_branch() {
     naked_asm!(
-        "mov rcx, fs:[{dirty}]
+        "mov ecx, fs:[{dirty}]
+         jrcxz 4f
+         jmp {known}
+         4: mov ecx, fs:[{dirty}+4]
          jrcxz 5f
          jmp {known}
          5: mov ecx, fs:[{target}+4]

@@ -33,6 +33,10 @@ pub extern "C" fn leave_known() {
          lahf
          seto al
          mov fs:[{s5}], rax
+         mov ecx, fs:[{dirty}]
+         mov eax, fs:[{dirty}+4]
+         shl rax, 32
+         or rcx, rax
          bt rcx, 63
          jc 90f
          mov rax, fs:[{target}]

@@ -80,14 +80,13 @@ impl Asm {
         }
     }
 
-    /// op [m], value for one byte
-    pub fn alu_byte(&mut self, op: Alu, m: &Mem, value: u8) {
-        if op == Alu::Test {
-            self.op_mem(None, false, &[0xf6], 0, m);
-        } else {
-            self.op_mem(None, false, &[0x80], (op as u8) >> 3, m);
+    /// op [m], value for four bytes
+    pub fn alu_mem_imm(&mut self, op: Alu, m: &Mem, value: u32) {
+        match op {
+            Alu::Test => self.op_mem(None, false, &[0xf7], 0, m),
+            _ => self.op_mem(None, false, &[0x81], (op as u8) >> 3, m),
         }
-        self.buf.push(value);
+        self.u32(value);
     }
 
     /// mov [m], reg; byte registers only 0 to 3 and 8 to 15.
@@ -214,4 +213,50 @@ impl Asm {
         self.buf.push(0xf3);
         self.two_byte(0xbd, true, false, to, from);
     }
+
+    /// A legacy SSE instruction between vector registers: mandatory prefix (0: none), opcode behind 0f.
+    pub fn sse(&mut self, prefix: u8, opcode: &[u8], to: u8, from: u8) {
+        if prefix != 0 {
+            self.buf.push(prefix);
+        }
+        self.rex(4, to, from);
+        self.buf.push(0x0f);
+        self.bytes(opcode);
+        self.modrm(to, from);
+    }
+
+    /// The common case: prefix 66, one opcode byte.
+    pub fn packed(&mut self, opcode: u8, to: u8, from: u8) {
+        self.sse(0x66, &[opcode], to, from);
+    }
+
+    /// movdqa `to`, `from`
+    pub fn mov_vector(&mut self, to: u8, from: u8) {
+        self.packed(0x6f, to, from);
+    }
+
+    /// movups vector, [m]
+    pub fn load_vector(&mut self, to: u8, m: &Mem) {
+        self.op_mem(None, false, &[0x0f, 0x10], to, m);
+    }
+
+    /// movups [m], vector
+    pub fn store_vector(&mut self, m: &Mem, from: u8) {
+        self.op_mem(None, false, &[0x0f, 0x11], from, m);
+    }
+}
+
+/// Opcodes for `Asm::packed`.
+pub mod packed {
+    pub const AND: u8 = 0xdb;
+    pub const ANDN: u8 = 0xdf;
+    pub const OR: u8 = 0xeb;
+    pub const XOR: u8 = 0xef;
+    /// By the logarithm of the lane's bytes.
+    pub const ADD: [u8; 4] = [0xfc, 0xfd, 0xfe, 0xd4];
+    pub const SUB: [u8; 4] = [0xf8, 0xf9, 0xfa, 0xfb];
+    /// The last one is in the map 38.
+    pub const EQUAL: [u8; 3] = [0x74, 0x75, 0x76];
+    pub const EQUAL_8: [u8; 2] = [0x38, 0x29];
+    pub const TEST: [u8; 2] = [0x38, 0x17];
 }

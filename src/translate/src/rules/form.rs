@@ -1,6 +1,7 @@
 //! Which instructions translated code has rules for, as operations on operands.
 
 use super::encode::Turn;
+use super::vector::{Carry, Vectors};
 use crate::emit::RSP;
 use crate::needs::Needs;
 use crate::{control, gpr};
@@ -127,6 +128,8 @@ pub enum Form {
     Set(Set),
     /// A conditional jump, by condition code.
     Branch(u8),
+    Vectors(Vectors),
+    Carry(Carry),
 }
 
 /// Conditions that logic leaves, and those that sums, differences and shifts are asked for here.
@@ -146,7 +149,13 @@ const OF_RESULT: Needs = OF_SHIFT;
 
 impl Form {
     /// The rule for an instruction whose flags will be asked for `needs`.
-    pub fn of(insn: &Instruction, needs: Needs) -> Option<Form> {
+    pub fn of(insn: &Instruction, raw: &[u8; 15], needs: Needs) -> Option<Form> {
+        if let Some(op) = Vectors::of(insn) {
+            return Some(Form::Vectors(op));
+        }
+        if let Some(op) = Carry::of(insn, raw, insn.len() as u8) {
+            return Some(Form::Carry(op));
+        }
         if insn.has_lock_prefix() || insn.has_rep_prefix() || insn.has_repne_prefix() {
             return None;
         }
@@ -192,6 +201,7 @@ impl Form {
             Form::Select(_) => 3,
             Form::Set(_) => 3,
             Form::Branch(_) => 0,
+            Form::Vectors(_) | Form::Carry(_) => 4,
         }
     }
 }

@@ -22,6 +22,7 @@ mod integer;
 mod operand;
 mod select;
 mod shift;
+mod vector;
 
 pub use form::Form;
 
@@ -68,6 +69,8 @@ impl Emitter<'_> {
             Form::Multiply(op) => self.multiply(&op, &scratch),
             Form::Select(op) => self.select(&op, &scratch, job),
             Form::Set(op) => self.set(&op, &scratch, job),
+            Form::Vectors(op) => self.vectors(&op, &scratch, job),
+            Form::Carry(op) => self.carry_bits(&op, &scratch, job),
             Form::Branch(code) => self.branch_rule(code, job),
         }
         self.give_back(&scratch);

@@ -63,6 +63,11 @@ const fn place_of(bit: u32) -> Mem {
 
 const DIRTY: i32 = 0;
 
+/// The half of a mask that has a bit. Always the same four bytes: a load of more than the last store wrote would have to wait for it.
+const fn half_of(word: i32, bit: u32) -> Mem {
+    mask_at(word + (bit / 32 * 4) as i32)
+}
+
 impl Emitter<'_> {
     /// Registers that are not busy, spilled.
     pub(super) fn take_scratch(&mut self, count: usize, busy: u32) -> Scratch {
@@ -83,15 +88,15 @@ impl Emitter<'_> {
 
     /// Flags of the processor: is one of these bits set in a word of the shadow registers?
     pub(super) fn test_bit(&mut self, word: i32, bit: u32) {
-        self.asm.alu_byte(Alu::Test, &mask_at(word + (bit / 8) as i32), 1 << (bit % 8));
+        self.asm.alu_mem_imm(Alu::Test, &half_of(word, bit), 1 << (bit % 32));
     }
 
-    fn set_bit(&mut self, word: i32, bit: u32) {
-        self.asm.alu_byte(Alu::Or, &mask_at(word + (bit / 8) as i32), 1 << (bit % 8));
+    pub(super) fn set_bit(&mut self, word: i32, bit: u32) {
+        self.asm.alu_mem_imm(Alu::Or, &half_of(word, bit), 1 << (bit % 32));
     }
 
-    fn clear_bit(&mut self, word: i32, bit: u32) {
-        self.asm.alu_byte(Alu::And, &mask_at(word + (bit / 8) as i32), !(1 << (bit % 8)));
+    pub(super) fn clear_bit(&mut self, word: i32, bit: u32) {
+        self.asm.alu_mem_imm(Alu::And, &half_of(word, bit), !(1 << (bit % 32)));
     }
 
     /// `t` = V bits of a general register, at least its low `size` bytes; with 4 or 8, no others.
@@ -109,8 +114,10 @@ impl Emitter<'_> {
         if size < 4 {
             self.test_bit(DIRTY, bit);
             let whole = self.asm.jcc_forward(CC_E);
-            self.asm.store_sized(&gpr_shadow(to), v, size);
-            self.asm.cmp_zero(&gpr_shadow(to), 8);
+            self.asm.load(t, &gpr_shadow(to));
+            self.asm.alu(Alu::Mov, size, t, v);
+            self.asm.store(&gpr_shadow(to), t);
+            self.asm.alu(Alu::Test, 8, t, t);
             out.push(self.asm.jcc_forward(CC_NE));
             self.clear_bit(DIRTY, bit);
             out.push(self.asm.jmp_forward());
@@ -148,14 +155,12 @@ impl Emitter<'_> {
     pub(super) fn flag_if(&mut self, code: u8, flags: i32, otherwise: Option<u8>) {
         let not = self.asm.jcc_forward(code ^ 1);
         if flags != 0 {
-            self.asm.op_mem(None, false, &[0x81], 1, &flags_shadow());
-            self.asm.u32(flags as u32);
+            self.asm.alu_mem_imm(Alu::Or, &flags_shadow(), flags as u32);
         }
         if let Some(known) = otherwise {
             let out = self.asm.jmp_forward();
             self.asm.patch_here(not);
-            let byte = Mem { disp: flags_shadow().disp + i32::from(known / 8), ..flags_shadow() };
-            self.asm.alu_byte(Alu::Or, &byte, 1 << (known % 8));
+            self.asm.alu_mem_imm(Alu::Or, &Mem { disp: flags_shadow().disp + 4, ..flags_shadow() }, 1 << (known - 32));
             self.asm.patch_here(out);
         } else {
             self.asm.patch_here(not);
@@ -203,7 +208,7 @@ impl Emitter<'_> {
         self.asm.patch_here(out);
     }
 
-    fn origin_to(&mut self, to: u32, t: u8, from: &[Origin]) {
+    pub(super) fn origin_to(&mut self, to: u32, t: u8, from: &[Origin]) {
         if !self.t.options.origins {
             return;
         }

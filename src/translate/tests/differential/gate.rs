@@ -280,6 +280,7 @@ impl Gate {
             release: r.stub(Reason::Release, rcx, exit),
             stack_moved: r.stub(Reason::StackMoved, rcx, exit),
             dirty_branch: r.stub(Reason::DirtyBranch, rcx, exit),
+            dirty_link: r.stub(Reason::DirtyBranch, rcx, exit),
         };
         assert!(size_of::<State>() as u64 <= ROUTINES - CACHE_START && r.here() < CACHE, "the gate's parts fit their places");
         // SAFETY: the mapping was made above and nothing runs in it yet.

@@ -48,6 +48,10 @@ impl Shadow for Real<'_> {
             plan: self.plans.len() as u64 - 1,
         }
     }
+
+    fn dead_at(&mut self, _: u64) -> Option<(u64, u64)> {
+        Some((0, 0))
+    }
 }
 
 /// Map what rules look at beside V bits: A bits and origin words.

@@ -624,7 +624,8 @@ impl Run<'_> {
         // Lanes with addresses of their own always go through their rule. Where flags live the filter looks at whole bytes of the mask.
         let wide = |mask: u64| u64::from_le_bytes(mask.to_le_bytes().map(|b| if b == 0 { 0 } else { 0xff }));
         let marked = wide(plan_mask(self.way.seed, pc)) & wide(self.way.dirty) != 0;
-        if marked || insn.is_string_instruction() || insn.is_vsib() {
+        let far_bit = matches!(insn.mnemonic(), Mnemonic::Bt | Mnemonic::Bts | Mnemonic::Btr | Mnemonic::Btc);
+        if marked || insn.is_string_instruction() || insn.is_vsib() || far_bit {
             return Ok(());
         }
         let stack = matches!(insn.mnemonic(), Mnemonic::Pop | Mnemonic::Popfq);

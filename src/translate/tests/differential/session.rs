@@ -13,6 +13,7 @@ use crate::writer::{Forms, Taste};
 use iced_x86::{Decoder, DecoderOptions, Instruction};
 use std::collections::BTreeMap;
 use std::sync::{Mutex, MutexGuard, OnceLock, PoisonError};
+use std::time::{Duration, Instant};
 
 struct Shared {
     machine: Machine,
@@ -114,13 +115,16 @@ impl Session {
     pub fn try_rules(&mut self, random: &mut Random, seed: u64, program: &Program, taste: Taste, way: Way) {
         let case = self.case(random, program, taste.high);
         let Some(difference) = rules_differ(&mut self.shared.machine, &case, &way) else { return };
+        eprintln!("seed {seed}, {way:x?}\n{difference}");
+        // Programs without their ends run long.
+        let end = Instant::now() + Duration::from_secs(20);
         let fails = |machine: &mut Machine, ops: &[Op]| {
             let smaller = Case { program: Program { ops: ops.to_vec(), ..case.program.clone() }, ..case.clone() };
             rules_differ(machine, &smaller, &way).is_some().then_some(smaller)
         };
         let mut small = case.clone();
         let mut at = 0;
-        while at < small.program.ops.len() {
+        while at < small.program.ops.len() && Instant::now() < end {
             let mut ops = small.program.ops.clone();
             ops.remove(at);
             match fails(&mut self.shared.machine, &ops) {
