@@ -112,6 +112,8 @@ impl ShadowRegs {
                 let words = &self.vec[n & 31].0;
                 words.iter().position(|&w| w != 0).map_or(0, |i| i as u64 * 8 + u64::from(words[i].trailing_zeros() / 8))
             }
+            // The flags were compared with memory as a whole.
+            None if bit == FLAGS => 0,
             None => u64::from((self.gpr[bit & 15].trailing_zeros() / 8) & 7),
         };
         self.place[bit & 63].wrapping_add(first)

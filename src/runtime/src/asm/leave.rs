@@ -20,9 +20,8 @@ macro_rules! back {
 }
 
 /// `dirty::leave` for targets that were met before, without saving the registers; rcx = the mask of dirty registers. Forgets what is
-/// dead or
-/// stale at the target and goes on there, in clean code if nothing is left. What is not simple is left to the Rust part, untouched.
-/// rbx = the target's entry in `dirty::TARGETS`, rdx = vector registers that may be stale.
+/// dead or stale at the target and goes on there, in clean code if nothing is left. What is not simple is left to the Rust part, untouched.
+/// A return that takes nothing along needs no such knowledge. rbx = the target's entry in `dirty::TARGETS`, rdx = vector registers that may be stale.
 #[unsafe(naked)]
 pub extern "C" fn leave_known() {
     naked_asm!(
@@ -39,6 +38,14 @@ pub extern "C" fn leave_known() {
          or rcx, rax
          bt rcx, 63
          jc 90f
+         mov eax, fs:[{s4}]
+         movzx r8d, al
+         cmp r8d, {leave_return}
+         jne 9f
+         lea rax, [rip+{keeps}]
+         and rcx, [rax+r8*8]
+         jz 8f
+         9:
          mov rax, fs:[{target}]
          mov rdx, rax
          shr rdx, 12
@@ -109,6 +116,7 @@ pub extern "C" fn leave_known() {
         bodies = const crate::dirty::KNOWN * 8, dead = const crate::dirty::KNOWN * 16, stale = const crate::dirty::KNOWN * 24,
         keeps = sym crate::dirty::KEEPS, vec0 = const memcheck_translate::shadow_layout::VEC0,
         vec = const memcheck_translate::SHADOW_REGS + memcheck_translate::shadow_layout::VEC - 64 * memcheck_translate::shadow_layout::VEC0 as i32,
+        leave_return = const memcheck_translate::LEAVE_RETURN,
         dirty = const memcheck_translate::SHADOW_REGS, branch = sym super::dirty_branch, leave = sym super::leave_dirty,
     )
 }

@@ -114,6 +114,8 @@ impl Session {
     /// Run it in dirty mode, by the interpreter of rules and in place; panics with the story if what is left differs.
     pub fn try_rules(&mut self, random: &mut Random, seed: u64, program: &Program, taste: Taste, way: Way) {
         let case = self.case(random, program, taste.high);
+        // Cells between cold stubs are no code to look through.
+        self.shared.machine.inspect = false;
         let Some(difference) = rules_differ(&mut self.shared.machine, &case, &way) else { return };
         eprintln!("seed {seed}, {way:x?}\n{difference}");
         // Programs without their ends run long.
