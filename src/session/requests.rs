@@ -8,10 +8,11 @@ use super::wanted::Role;
 use super::watched::Watched;
 
 /// The functions, and the kinds of objects in which they are looked for.
-const NEEDED: [(&str, &[Role], u32); 3] = [
+const NEEDED: [(&str, &[Role], u32); 4] = [
     ("__libc_freeres", &[Role::Libc], needed::LIBC_FREERES),
     ("_ZN9__gnu_cxx9__freeresEv", &[Role::Library], needed::CXX_FREERES),
     ("__chk_fail", &[Role::Libc, Role::StaticExecutable], needed::CHK_FAIL),
+    ("__errno_location", &[Role::Libc, Role::StaticExecutable], needed::ERRNO_LOCATION),
 ];
 
 pub fn is_needed(name: &str) -> bool {

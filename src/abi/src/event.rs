@@ -266,6 +266,8 @@ pub mod needed {
     pub const CXX_FREERES: u32 = 0xfff1;
     /// `__chk_fail`: where fortified functions end that have no room
     pub const CHK_FAIL: u32 = 0xfff2;
+    /// `__errno_location`: where a replaced function stores why it failed
+    pub const ERRNO_LOCATION: u32 = 0xfff3;
 }
 
 /// Header of a stack in the depot: at DEPOT_START + 8 * id.

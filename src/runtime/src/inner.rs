@@ -16,7 +16,7 @@ use memcheck_abi::context::{RAX, RDX, RSP, ThreadContext, VectorState};
 use memcheck_abi::event::{Trap, needed};
 use memcheck_abi::layout::{MAGIC_BASE, RED_ZONE, RETURN_MARK, V_DISTANCE};
 use memcheck_abi::replace::ALL;
-use memcheck_rt::{report, sys};
+use memcheck_rt::{access, report, sys};
 use memcheck_translate::slot;
 
 /// Number of the pseudo function that is "return to the runtime".
@@ -95,10 +95,12 @@ pub fn call_original(ctx: &mut ThreadContext, back: u64) {
     ctx.scratch[slot::CONTINUE as usize] = body.unwrap_or_else(|| crate::fault::bad_jump(function));
 }
 
-/// Functions that give the C library's and libstdc++'s own memory back, and that with which fortified functions end; 0 = not there.
+/// Functions that give the C library's and libstdc++'s own memory back, that with which fortified functions end, and that which says where
+/// errno is; 0 = not there.
 static LIBC_FREERES: AtomicU64 = AtomicU64::new(0);
 static CXX_FREERES: AtomicU64 = AtomicU64::new(0);
 static CHK_FAIL: AtomicU64 = AtomicU64::new(0);
+static ERRNO_LOCATION: AtomicU64 = AtomicU64::new(0);
 
 /// The session's answer about a new object: is this one of those functions? Then remember it.
 pub fn remember(function: u32, addr: u64) -> bool {
@@ -106,6 +108,7 @@ pub fn remember(function: u32, addr: u64) -> bool {
         needed::LIBC_FREERES => LIBC_FREERES.store(addr, Ordering::Relaxed),
         needed::CXX_FREERES => CXX_FREERES.store(addr, Ordering::Relaxed),
         needed::CHK_FAIL => CHK_FAIL.store(addr, Ordering::Relaxed),
+        needed::ERRNO_LOCATION => ERRNO_LOCATION.store(addr, Ordering::Relaxed),
         _ => return false,
     }
     true
@@ -116,9 +119,28 @@ pub fn chk_fail() -> u64 {
     CHK_FAIL.load(Ordering::Relaxed)
 }
 
+/// Make the program's errno `value`, from within a replaced function. False if nobody knows where it is.
+pub fn set_errno(ctx: &mut ThreadContext, value: i32) -> bool {
+    let function = ERRNO_LOCATION.load(Ordering::Relaxed);
+    if function == 0 {
+        return false;
+    }
+    let kept = (ctx.regs, ctx.scratch, ctx.guest_rsp, ctx.target);
+    let dirty = core::mem::take(&mut dirty::shadow_regs(ctx).dirty);
+    let place = call(ctx, function, &[]);
+    dirty::shadow_regs(ctx).dirty = dirty;
+    (ctx.regs, ctx.scratch, ctx.guest_rsp, ctx.target) = kept;
+    let known = access::addressable(ctx, ctx.regs.gpr[RSP], place);
+    if known {
+        // SAFETY: the C library says that its errno is there, and the byte is the program's.
+        unsafe { *(place as *mut i32) = value };
+    }
+    known
+}
+
 /// Code in `[start, end)` is gone.
 pub fn forget(start: u64, end: u64) {
-    for place in [&LIBC_FREERES, &CXX_FREERES, &CHK_FAIL] {
+    for place in [&LIBC_FREERES, &CXX_FREERES, &CHK_FAIL, &ERRNO_LOCATION] {
         if (start..end).contains(&place.load(Ordering::Relaxed)) {
             place.store(0, Ordering::Relaxed);
         }
