@@ -231,6 +231,34 @@ fn quiet_is_silent_about_clean_programs_only() {
     assert!(!text.contains("HEAP SUMMARY") && !text.contains("ERROR SUMMARY"), "{text}");
 }
 
+/// Undefined data that is multiplied.
+const UNDEFINED: &str = r"
+#include <stdlib.h>
+int main(void) {
+    int *p = malloc(sizeof(int));
+    volatile int x = *p * 3;
+    free(p);
+    return 0;
+}
+";
+
+#[test]
+fn verbose_counts_work_on_undefined_data() {
+    let dir = common::scratch("cli-verbose");
+    let undefined = compile(&dir, "undefined", UNDEFINED, &[]);
+    let count = |exe: &Path, before: &str| -> u64 {
+        let outcome = tool(&dir).arg("-v").arg(exe).finish("run");
+        let text = outcome.err();
+        let line = text.lines().find(|line| line.contains(before)).unwrap_or_else(|| panic!("'{before}' is not in: {text}"));
+        let number = line.split(before).nth(1).and_then(|rest| rest.split_whitespace().next());
+        number.and_then(|number| number.replace(',', "").parse().ok()).unwrap_or_else(|| panic!("no number in: {line}"))
+    };
+    assert!(count(&undefined, "code: ") > 10);
+    assert!(count(&undefined, "translated, ") > 0);
+    assert!(count(&undefined, "which was met ") > 0);
+    count(&undefined, "undefined data: ");
+}
+
 #[test]
 fn arguments_of_the_program_are_untouched() {
     let dir = common::scratch("cli-arguments");

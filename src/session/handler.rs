@@ -5,6 +5,7 @@ use std::path::Path;
 
 use memcheck_abi::config::Config;
 use memcheck_abi::event::{ErrorEvent, ExitReport, Redirect, Repeat};
+use memcheck_report::number::commas;
 use memcheck_report::reporter::Outcome;
 use memcheck_report::suppress::pattern;
 use memcheck_tracer::{Ending, FatalSignal, Handler, Process, ThreadInfo};
@@ -106,6 +107,9 @@ impl Handler for Session {
             descriptors::report(watched, process, report);
         }
         self.report_heap(process, thread, report);
+        if let Some(watched) = self.of(process) {
+            statistics(report).iter().for_each(|line| watched.reporter.debug(line));
+        }
         self.conclude(process.pid(), ending);
     }
 
@@ -201,4 +205,14 @@ impl Handler for Session {
             self.watched.insert(process.pid(), Watched::new(reporter, &self.output.options));
         }
     }
+}
+
+/// For `-v`: how much of the run had undefined data in registers. With several threads the counts are approximate.
+fn statistics(report: &ExitReport) -> [String; 2] {
+    let [regions, dirty, entered] = [report.regions, report.dirty_regions, report.dirty_entered].map(commas);
+    let [rules, without_row] = [report.dirty_rules, report.dirty_without_row].map(commas);
+    [
+        format!("code: {regions} blocks translated, {dirty} of them for undefined data, which was met {entered} times"),
+        format!("undefined data: {rules} instructions were left to the runtime, {without_row} of them without a rule of their own"),
+    ]
 }

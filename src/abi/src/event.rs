@@ -229,6 +229,13 @@ pub struct ExitReport {
     /// [`OpenedFd`] array, with `--track-fds`.
     pub descriptors: u64,
     pub descriptor_count: u64,
+    /// For `-v`: regions of code translated, of them for dirty mode; times it was entered; rules that the runtime applied, of them to
+    /// instructions without a row of their own.
+    pub regions: u64,
+    pub dirty_regions: u64,
+    pub dirty_entered: u64,
+    pub dirty_rules: u64,
+    pub dirty_without_row: u64,
 }
 
 /// Where a descriptor was opened that may be open at the end.

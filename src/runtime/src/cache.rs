@@ -22,6 +22,7 @@ use crate::dirty::{Found, Plans};
 use crate::far;
 use crate::program::View;
 use crate::regions::{Record, Regions};
+use crate::statistics;
 
 /// Parts of the cache: clean regions are dense, so that they share cache lines and pages with each other only.
 const DIRTY_START: u64 = CACHE_START + 0x2000_0000;
@@ -76,9 +77,6 @@ fn cell_at(cell: u64) -> &'static AtomicU64 {
     // SAFETY: the translator made it, in the code cache and aligned.
     unsafe { &*(cell as *const AtomicU64) }
 }
-
-/// Regions translated so far.
-pub static TRANSLATED: AtomicU64 = AtomicU64::new(0);
 
 /// Program state at a host address inside a region.
 #[derive(Clone, Copy, Debug)]
@@ -225,7 +223,10 @@ impl Cache {
         }
         *(if dirty { &mut self.dirty_hot } else { &mut self.hot }) = end;
         self.cold = cold_end;
-        TRANSLATED.fetch_add(1, Ordering::Relaxed);
+        statistics::count(&statistics::REGIONS);
+        if dirty {
+            statistics::count(&statistics::DIRTY_REGIONS);
+        }
         let bytes = keep_bytes.then(|| copy_code(region.start, region.end));
         let info = self.regions.keep(&region.info);
         let index = self.regions.push(Record {

@@ -10,7 +10,7 @@
 #![allow(unsafe_code, reason = "shadow registers and plans are reached by address; reads the processor's vector state")]
 
 use crate::cache::{CACHE, is_dirty_code};
-use crate::{deadness, fault, origin, program, replaced};
+use crate::{deadness, fault, origin, program, replaced, statistics};
 use alloc::boxed::Box;
 use alloc::vec::Vec;
 use core::mem::MaybeUninit;
@@ -208,6 +208,7 @@ pub extern "C" fn enter() -> u64 {
     let ctx = context::current();
     let host = ctx.scratch[slot::CONTINUE as usize];
     shadow_regs(ctx).dirty = 0;
+    statistics::count(&statistics::ENTERED);
     if let Some((body, ..)) = ENTRIES.get(host) {
         return body;
     }
@@ -280,7 +281,11 @@ pub fn step(ctx: &mut ThreadContext) {
     let concerned = if matches!(plan.rule, memcheck_semantics::Rule::State(_)) { u64::MAX } else { plan.reads | plan.address };
     settle(ctx, regs, concerned);
     let mut thread = Thread { ctx, reported: 0, silent: false };
-    memcheck_semantics::run(plan, regs, &mut thread);
+    let outcome = memcheck_semantics::run(plan, regs, &mut thread);
+    statistics::count(&statistics::RULES);
+    if !outcome.exact {
+        statistics::count(&statistics::WITHOUT_ROW);
+    }
 }
 
 /// V bits of the general registers for system call arguments; None if all are defined.

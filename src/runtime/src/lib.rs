@@ -49,6 +49,7 @@ pub mod selfsignal;
 pub mod spread;
 pub mod stackmove;
 pub mod startup;
+pub mod statistics;
 pub mod syscalls;
 pub mod threads;
 pub mod vectors;

@@ -4,7 +4,7 @@
 use alloc::vec::Vec;
 
 use crate::cache::CACHE;
-use crate::{inner, safepoint, selfsignal, threads};
+use crate::{inner, safepoint, selfsignal, statistics, threads};
 use memcheck_abi::context::{RAX, RDI, RDX, RSI, RSP, ThreadContext};
 use memcheck_abi::event::{ExitReport, Repeat, Trap};
 use memcheck_kernel::{Action, CloneArgs, Special, sigtrap};
@@ -185,6 +185,7 @@ fn finish(ctx: &mut ThreadContext, status: i32, alone: bool) {
 pub fn exit_report(status: i32) {
     let mut out = ExitReport::default();
     memcheck_heap::report(&mut out);
+    statistics::fill(&mut out);
     let mut repeats = alloc::vec![Repeat::default(); 2048];
     out.repeat_count = report::take_repeats(&mut repeats) as u64;
     out.repeats = repeats.as_ptr() as u64;
