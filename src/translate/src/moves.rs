@@ -22,7 +22,7 @@ use crate::dirty::mask_at;
 use crate::emit::{CC_E, CC_NE, Mem, RAX, RCX, RDX, RSP, Seg};
 use crate::emitter::{Emitter, spill};
 use crate::needs::Needs;
-use crate::rules::{Form, Job};
+use crate::rules::{Form, Job, Probe};
 use crate::{Rule, SHADOW_REGS, gpr, shadow_layout as layout, slot};
 use alloc::vec::Vec;
 use iced_x86::{EncodingKind, Instruction, Mnemonic, OpKind, Register};
@@ -283,15 +283,20 @@ impl Emitter<'_> {
     /// If nothing undefined goes in, nothing undefined comes out.
     fn overwrite(&mut self, live: bool, rule: &Rule, memory: Option<(Mem, u32)>, back: u64) {
         let mut not = Vec::new();
+        let mut probes = Vec::new();
         self.branch_if_any(DIRTY, rule.reads, &mut not);
         if let Some((mem, size)) = memory {
             for (at, n) in pieces(size) {
+                // A wild address has no shadow either.
+                probes.push(self.asm.here());
                 self.asm.cmp_zero(&mem.shadow(at), n);
                 not.push(self.asm.jcc_forward(CC_NE));
             }
         }
         self.clear_bits(DIRTY, rule.writes);
         self.done(live, back);
+        let resume = self.asm.here();
+        self.t.probes.extend(probes.into_iter().map(|host| Probe { host, resume }));
         for at in not {
             self.asm.patch_here(at);
         }

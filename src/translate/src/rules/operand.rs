@@ -264,6 +264,8 @@ impl Emitter<'_> {
             job.not.push(self.asm.jmp_forward());
             return false;
         };
+        // A wild address has no shadow either.
+        job.probes.push(self.asm.here());
         self.asm.load_zx(v, &mem.shadow(0), size);
         self.asm.alu(Alu::Test, size, v, v);
         let defined = self.asm.jcc_forward(CC_E);

@@ -230,7 +230,9 @@ impl Emitter<'_> {
             self.load_memory(a, x.then_some(d), p, [c, d], false, job);
             return Some(mem);
         }
+        job.probes.push(self.asm.here());
         self.asm.load(a, &mem.shadow(0));
+        job.probes.push(self.asm.here());
         self.asm.op_mem(None, true, &[0x0b], a, &mem.shadow(8));
         let defined = self.asm.jcc_forward(CC_E);
         self.ordinary_address(&mem, size, p, [a, c], &mut job.not);

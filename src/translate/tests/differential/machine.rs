@@ -11,7 +11,7 @@ use crate::vectors;
 use crate::world::{CODE, HIGH_CODE, INDEX_AT, Image, LOW, STACK, STACK_START, World};
 use crate::writer::{FS, GS};
 use iced_x86::{Decoder, DecoderOptions, Instruction, Mnemonic, OpAccess, OpKind, Register};
-use memcheck_abi::layout::RED_ZONE;
+use memcheck_abi::layout::{A_BASE, PROGRAM_END, RED_ZONE};
 use memcheck_semantics::regs::FLAGS;
 use memcheck_semantics::{ComplaintKind, Plan, Planner};
 use memcheck_translate::{
@@ -62,6 +62,8 @@ pub enum End {
         pc: u64,
     },
     Hang,
+    /// Looked for A bits where the test has none: no result.
+    Outside,
 }
 
 /// How a run ended, and the state then.
@@ -165,6 +167,8 @@ pub struct Machine {
 
 /// si_code of a general protection fault.
 const GENERAL_PROTECTION: i32 = 0x80;
+/// The end of the addresses that the processor can form for programs.
+const NOT_CANONICAL: u64 = 1 << 47;
 const START: Place = Place { hot: CACHE, cold: COLD };
 
 /// The translator's view of the program.
@@ -519,6 +523,11 @@ impl Run<'_> {
         Ok(p)
     }
 
+    /// Does the access of `insn` go as far as `limit`? (Whose operand cannot be told is taken to.)
+    fn reaches(&mut self, insn: &Instruction, limit: u64) -> bool {
+        self.m.operand_address(insn).is_none_or(|at| at.saturating_add(insn.memory_size().size() as u64) > limit)
+    }
+
     fn check(&mut self) -> Result<Next, String> {
         let (addr, host, descriptor) = (self.scratch(slot::ADDRESS), self.scratch(slot::CONTINUE), self.scratch(slot::ARGUMENT));
         let (size, kind) = (descriptor as u32 & 0xffff, descriptor as u32 >> 16);
@@ -668,6 +677,10 @@ impl Run<'_> {
         if let Some(&resume) = self.m.probes.get(&fault.rip) {
             return Ok(Next::At(resume));
         }
+        // The runtime has A bits for all addresses, the test for its areas only.
+        if (A_BASE..A_BASE + PROGRAM_END / 8).contains(&fault.addr) && self.m.position(fault.rip).is_none() {
+            return Ok(Next::Stop(End::Outside));
+        }
         let p = self.restored(fault.rip)?;
         let insn = self.m.decode(self.code, p.pc);
         // A trap is reported behind its instruction.
@@ -686,7 +699,10 @@ impl Run<'_> {
             ));
         }
         // The check went through gs, the instruction itself would not have.
-        let wrong_segment = fault.signal == libc::SIGSEGV && fault.code == GENERAL_PROTECTION && p.offset != p.info.own;
+        let wrong_segment = fault.signal == libc::SIGSEGV
+            && fault.code == GENERAL_PROTECTION
+            && p.offset != p.info.own
+            && self.reaches(&insn, NOT_CANONICAL);
         let signal = if wrong_segment && memcheck_translate::uses_stack_segment(&insn) { libc::SIGBUS } else { fault.signal };
         Ok(Next::Stop(End::Fault { signal, pc }))
     }
