@@ -253,7 +253,7 @@ impl Cache {
             return;
         }
         debug_assert_eq!(body, record.host + INDIRECT_ENTRY, "the body of a region");
-        debug_assert!(COLD_START <= stub && stub < CACHE_END && CACHE_START <= patch && patch < COLD_START, "a branch and its stub");
+        debug_assert!((COLD_START..CACHE_END).contains(&stub) && (CACHE_START..COLD_START).contains(&patch), "a branch and its stub");
         record.incoming.push(((patch - CACHE_START) as u32, (stub - CACHE_START) as u32));
         write_rel32(patch, body);
     }

@@ -122,8 +122,8 @@ fn is_x87(insn: &Instruction) -> bool {
 fn beyond_canonical(insn: &Instruction, at: u64) -> Option<Exception> {
     let last = at.checked_add(insn.memory_size().size().max(1) as u64 - 1)?;
     match last {
-        ..PROGRAM_END => None,
-        ..CANONICAL_END => Some(Exception { signo: SIGSEGV, code: SEGV_MAPERR, addr: at }),
+        0..PROGRAM_END => None,
+        PROGRAM_END..CANONICAL_END => Some(Exception { signo: SIGSEGV, code: SEGV_MAPERR, addr: at }),
         _ if at < KERNEL_START && memcheck_translate::uses_stack_segment(insn) => {
             Some(Exception { signo: SIGBUS, code: SI_KERNEL, addr: 0 })
         }
