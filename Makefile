@@ -15,7 +15,7 @@ test: build ## everything: units, fixtures, command line, real programs, order o
 
 check-invariants: ## the fixtures with a runtime that checks itself: shadow of blocks and stacks, links of translated code, overflows, alignment
 	MEMCHECK_INVARIANTS=1 cargo build --release --target-dir target/invariants
-	MEMCHECK=target/invariants/release/memcheck cargo test --release --test fixtures
+	MEMCHECK=$(CURDIR)/target/invariants/release/memcheck cargo test --release --test fixtures
 
 FUZZ_SECONDS = 60
 # What cargo-fuzz passes to rustc, without its sanitizer (which stable Rust does not have): coverage, comparisons, overflow checks.
