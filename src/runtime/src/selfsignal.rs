@@ -20,7 +20,7 @@
 //! Source: arch/x86/include/uapi/asm/sigcontext.h, arch/x86/kernel/signal_64.c, arch/x86/kernel/fpu/signal.c.
 #![allow(unsafe_code, reason = "system calls, vector state")]
 
-use crate::{asm, dirty, safepoint};
+use crate::{asm, dirty, safepoint, stackmove};
 use core::arch::asm;
 use core::arch::x86_64::{__cpuid, __cpuid_count};
 use core::sync::atomic::{AtomicU64, Ordering::Relaxed};
@@ -271,16 +271,20 @@ pub fn leave_handler(ctx: &mut ThreadContext) {
     let context = ctx.regs.gpr[RSP];
     // The frame without its first word, which the handler's `ret` has taken.
     let [rip_at, mask_at] = [RIP_WORD, MASK_WORD].map(|word| context.wrapping_add(8 * (word as u64 - 1)));
-    let (mut rip, mut blocked) = ([0u8; 8], [0u8; 8]);
-    if !(sys::read_guarded(rip_at, &mut rip) && sys::read_guarded(mask_at, &mut blocked)) {
+    // The stack pointer comes just before rip.
+    let (mut registers, mut blocked) = ([0u8; 16], [0u8; 8]);
+    if !(sys::read_guarded(rip_at.wrapping_sub(8), &mut registers) && sys::read_guarded(mask_at, &mut blocked)) {
         return;
     }
+    let registers = u128::from_le_bytes(registers);
+    let (sp, rip) = (registers as u64, (registers >> 64) as u64);
     let resume = (asm::resume as *const () as u64).to_le_bytes();
     let unblocked = (u64::from_le_bytes(blocked) & !bit(SIGTRAP)).to_le_bytes();
     if !sys::write_guarded([(rip_at, &resume[..]), (mask_at, &unblocked[..])]) {
         return;
     }
-    ctx.target = u64::from_le_bytes(rip);
+    stackmove::handler_returns(ctx, rip_at, sp);
+    ctx.target = rip;
     dirty::shadow_regs(ctx).dirty = 0;
     asm::signal_return(context)
 }

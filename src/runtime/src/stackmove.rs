@@ -50,9 +50,29 @@ pub extern "C" fn moved() {
         let from = old.wrapping_sub(RED_ZONE);
         let end = if before_ret { new } else { new.wrapping_sub(RED_ZONE) };
         shadow::fill_v(from, end.wrapping_sub(from), shadow::UNDEFINED);
+        forget_calls(end, new);
     } else if old - new >= LARGE {
         shadow::fill_v(new, old.min(ctx.painted_low).saturating_sub(new), shadow::UNDEFINED);
         ctx.painted_low = ctx.painted_low.min(new);
+    }
+}
+
+/// Of calls that a jump has left, the innermost of the frame where it ended put its return address into what is now the red zone.
+fn forget_calls(from: u64, to: u64) {
+    for slot in (from.next_multiple_of(8)..to & !7).step_by(8).filter(|&slot| callstack::is_mark(slot)) {
+        shadow::fill_v(slot, 8, shadow::UNDEFINED);
+    }
+}
+
+/// A signal handler returns to `sp`: its frame is gone, up to what the program may use below there. The kernel is yet to read it, the
+/// saved rip at `rip_at`, whose slot bears the mark.
+pub fn handler_returns(ctx: &ThreadContext, rip_at: u64, sp: u64) {
+    shadow::fill_v(rip_at, 8, shadow::DEFINED);
+    let from = ctx.regs.gpr[RSP].wrapping_sub(RED_ZONE);
+    let end = sp.wrapping_sub(RED_ZONE);
+    let same_stack = from >= ctx.stack_low && from < end && end <= ctx.stack_high;
+    if same_stack && ctx.stack_floor == 0 {
+        shadow::fill_v(from, end - from, shadow::UNDEFINED);
     }
 }
 
