@@ -35,15 +35,12 @@ pub enum Lanes {
     Nothing,
 }
 
-/// `to` = `a` op `b`
+/// `to` = `to` op `b`
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub struct Vectors {
     pub op: Lanes,
     pub to: u8,
-    pub a: u8,
     pub b: Operand,
-    /// Legacy: what lies above stays.
-    pub keeps: bool,
     /// Bytes of the memory operand.
     pub size: u32,
 }
@@ -54,7 +51,6 @@ pub struct Carry {
     pub to: Place,
     pub from: [Option<Place>; 2],
     pub memory: bool,
-    pub keeps: bool,
     /// A load of all that `to` gets, zeros above.
     pub load: bool,
     pub raw: [u8; 15],
@@ -155,7 +151,7 @@ impl Vectors {
         };
         let size = insn.memory_size().size() as u32;
         let fits = b != Operand::Memory || size == 16 || matches!((op, size), (Lanes::Scalar(DOUBLE), 4) | (Lanes::Scalar(QUAD), 8));
-        fits.then_some(Vectors { op, to, a: to, b, keeps: true, size })
+        fits.then_some(Vectors { op, to, b, size })
     }
 }
 
@@ -180,7 +176,7 @@ impl Carry {
         // The target is always loaded, too: what the instruction leaves of it stays.
         fits.then_some(())?;
         let load = memory && LOADS.contains(&insn.mnemonic()) && matches!(size, 4 | 8 | 16);
-        vectors.then_some(Carry { load, to, from: [Some(to), second], memory, keeps: true, raw: *raw, len, size })
+        vectors.then_some(Carry { load, to, from: [Some(to), second], memory, raw: *raw, len, size })
     }
 }
 
@@ -269,10 +265,10 @@ impl Emitter<'_> {
             return;
         }
         let b = if let Operand::Register(n) = op.b { Some(n) } else { None };
-        let busy = 1 << op.to | 1 << op.a | b.map_or(0, |n| 1 << n);
+        let busy = 1 << op.to | b.map_or(0, |n| 1 << n);
         let taken: [u8; 6] = self.take_vectors(busy);
         let [v, w, t, u, y, x] = taken;
-        self.load_vector_v(v, op.a);
+        self.load_vector_v(v, op.to);
         let other = match (b, memory) {
             (Some(n), _) => {
                 self.load_vector_v(w, n);
@@ -287,10 +283,9 @@ impl Emitter<'_> {
             }
             _ => return,
         };
-        self.lanes(op.op, [v, w, t, u, y], op.a, other);
-        let mut from = alloc::vec![Origin::Register(Place::Vector(op.a).bit())];
-        from.push(b.map_or(Origin::Place(p), |n| Origin::Register(Place::Vector(n).bit())));
-        self.set_vector(op.to, t, u, a, &from, op.keeps);
+        self.lanes(op.op, [v, w, t, u, y], op.to, other);
+        let second = b.map_or(Origin::Place(p), |n| Origin::Register(Place::Vector(n).bit()));
+        self.set_vector(op.to, t, u, a, &[Origin::Register(Place::Vector(op.to).bit()), second]);
         self.give_vectors_back(&taken);
     }
 
@@ -320,34 +315,8 @@ impl Emitter<'_> {
                     }
                 }
             }
-            Lanes::Add(lane) => {
-                let add = packed::ADD[usize::from(lane)];
-                asm.mov_vector(t, v);
-                asm.packed(packed::ANDN, t, xa);
-                asm.mov_vector(u, w);
-                asm.packed(packed::ANDN, u, xb);
-                asm.packed(add, t, u);
-                asm.mov_vector(u, xa);
-                asm.packed(packed::OR, u, v);
-                asm.mov_vector(y, xb);
-                asm.packed(packed::OR, y, w);
-                asm.packed(add, u, y);
-                self.join_vectors([v, w, t, u]);
-            }
-            Lanes::Sub(lane) => {
-                let sub = packed::SUB[usize::from(lane)];
-                asm.mov_vector(t, v);
-                asm.packed(packed::ANDN, t, xa);
-                asm.mov_vector(y, xb);
-                asm.packed(packed::OR, y, w);
-                asm.packed(sub, t, y);
-                asm.mov_vector(u, xa);
-                asm.packed(packed::OR, u, v);
-                asm.mov_vector(y, w);
-                asm.packed(packed::ANDN, y, xb);
-                asm.packed(sub, u, y);
-                self.join_vectors([v, w, t, u]);
-            }
+            Lanes::Add(lane) => self.extremes(packed::ADD[usize::from(lane)], [v, w, t, u, y], [xa, xb], false),
+            Lanes::Sub(lane) => self.extremes(packed::SUB[usize::from(lane)], [v, w, t, u, y], [xa, xb], true),
             Lanes::Equal(lane) => {
                 let equal = packed::EQUAL[usize::from(lane)];
                 asm.packed(packed::OR, v, w);
@@ -376,11 +345,24 @@ impl Emitter<'_> {
         }
     }
 
-    /// t = (t ^ u) | v | w
-    fn join_vectors(&mut self, [v, w, t, u]: [u8; 4]) {
+    /// t = (least ^ greatest) | v | w: the sums or differences of both sides with their undefined bits cleared and set. For the least
+    /// difference, the second side is `crossed`: as large as can be.
+    fn extremes(&mut self, opcode: u8, [v, w, t, u, y]: [u8; 5], [xa, xb]: [u8; 2], crossed: bool) {
+        for (to, largest) in [(t, false), (u, true)] {
+            self.extreme(to, v, xa, largest);
+            self.extreme(y, w, xb, largest != crossed);
+            self.asm.packed(opcode, to, y);
+        }
         self.asm.packed(packed::XOR, t, u);
         self.asm.packed(packed::OR, t, v);
         self.asm.packed(packed::OR, t, w);
+    }
+
+    /// `to` = x | v or x & ~v
+    fn extreme(&mut self, to: u8, v: u8, x: u8, largest: bool) {
+        let (first, opcode, second) = if largest { (x, packed::OR, v) } else { (v, packed::ANDN, x) };
+        self.asm.mov_vector(to, first);
+        self.asm.packed(opcode, to, second);
     }
 
     /// Lanes of `t` that are not zero become all ones.
@@ -394,22 +376,21 @@ impl Emitter<'_> {
         self.asm.packed(packed::XOR, t, u);
     }
 
-    /// The vector register `to` gets the V bits in `v`. Uses the vector register `z` and the general one `t`.
-    fn set_vector(&mut self, to: u8, v: u8, z: u8, t: u8, from: &[Origin], keeps: bool) {
+    /// The low half of the vector register `to` gets the V bits in `v`; what lies above stays, as legacy instructions have it. Uses the vector
+    /// register `z` and the general one `t`.
+    fn set_vector(&mut self, to: u8, v: u8, z: u8, t: u8, from: &[Origin]) {
         let bit = layout::VEC0 + u32::from(to);
         let mut out = Vec::new();
         self.asm.sse(0x66, &packed::TEST, v, v);
         let zero = self.asm.jcc_forward(CC_E);
-        if keeps {
-            self.test_bit(0, bit);
-            let fresh = self.asm.jcc_forward(CC_E);
-            self.asm.store_vector(&vector_shadow(to, 0), v);
-            if let [Origin::Place(_)] = from {
-                self.origin_to(bit, t, from);
-            }
-            out.push(self.asm.jmp_forward());
-            self.asm.patch_here(fresh);
+        self.test_bit(0, bit);
+        let fresh = self.asm.jcc_forward(CC_E);
+        self.asm.store_vector(&vector_shadow(to, 0), v);
+        if let [Origin::Place(_)] = from {
+            self.origin_to(bit, t, from);
         }
+        out.push(self.asm.jmp_forward());
+        self.asm.patch_here(fresh);
         if self.t.options.private_vectors {
             self.asm.store_wide(&vector_shadow(to, 0), false, 64);
         } else {
@@ -425,15 +406,13 @@ impl Emitter<'_> {
         self.asm.patch_here(zero);
         self.test_bit(0, bit);
         out.push(self.asm.jcc_forward(CC_E));
-        if keeps {
-            self.asm.store_vector(&vector_shadow(to, 0), v);
-            self.asm.load(t, &vector_shadow(to, 16));
-            for at in [24, 32, 40, 48, 56] {
-                self.asm.op_mem(None, true, &[0x0b], t, &vector_shadow(to, at));
-            }
-            self.asm.alu(Alu::Test, 8, t, t);
-            out.push(self.asm.jcc_forward(CC_NE));
+        self.asm.store_vector(&vector_shadow(to, 0), v);
+        self.asm.load(t, &vector_shadow(to, 16));
+        for at in [24, 32, 40, 48, 56] {
+            self.asm.op_mem(None, true, &[0x0b], t, &vector_shadow(to, at));
         }
+        self.asm.alu(Alu::Test, 8, t, t);
+        out.push(self.asm.jcc_forward(CC_NE));
         self.clear_bit(0, bit);
         for at in out {
             self.asm.patch_here(at);
@@ -450,7 +429,7 @@ impl Emitter<'_> {
         if let (true, Some(mem), Place::Vector(to)) = (op.load, memory, op.to) {
             let taken: [u8; 2] = self.take_vectors(0);
             self.load_part(taken[0], &mem.shadow(0), op.size);
-            self.set_vector(to, taken[0], taken[1], c, &[Origin::Place(p)], op.keeps);
+            self.set_vector(to, taken[0], taken[1], c, &[Origin::Place(p)]);
             return self.give_vectors_back(&taken);
         }
         if op.memory && op.size == 16 {
@@ -507,7 +486,7 @@ impl Emitter<'_> {
         let mut from: Vec<Origin> = op.from[1..].iter().flatten().map(|place| Origin::Register(place.bit())).collect();
         from.push(if op.memory { Origin::Place(p) } else { Origin::Register(op.to.bit()) });
         match op.to {
-            Place::Vector(n) => self.set_vector(n, taken[0], taken[1], c, &from, op.keeps),
+            Place::Vector(n) => self.set_vector(n, taken[0], taken[1], c, &from),
             Place::General(n) => self.set_register(n, 8, a, c, &from, true),
         }
         self.give_vectors_back(&taken);
