@@ -20,10 +20,9 @@ pub extern "C" fn dispatch() {
          6: jmp {slow}
          8: mov fs:[{s1}], rax
          mov fs:[{s9}], rdx
-         lahf
-         seto al
-         mov fs:[{s5}], rax
-         mov rax, fs:[{target}]
+         ",
+        keep_flags!(),
+        "         mov rax, fs:[{target}]
          mov rdx, rax
          shr rdx, 16
          mov ecx, edx
@@ -40,16 +39,14 @@ pub extern "C" fn dispatch() {
          movabs rax, {cache_start}
          add rcx, rax
          mov rdx, fs:[{s9}]
-         mov rax, fs:[{s5}]
-         add al, 0x7f
-         sahf
-         mov rax, fs:[{s1}]
+         ",
+        flags_back!(),
+        "         mov rax, fs:[{s1}]
          jmp rcx
          7: mov rdx, fs:[{s9}]
-         mov rax, fs:[{s5}]
-         add al, 0x7f
-         sahf
-         mov rax, fs:[{s1}]
+         ",
+        flags_back!(),
+        "         mov rax, fs:[{s1}]
          jmp {slow}",
         s1 = const S1, s5 = const S5, s9 = const S9, target = const offset::TARGET, pending = const offset::PENDING,
         branch_table = const memcheck_abi::layout::TABLE_DISPLACEMENT, cache_start = const memcheck_abi::layout::CACHE_START,

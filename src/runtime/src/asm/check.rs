@@ -9,11 +9,12 @@ use memcheck_abi::context::offset;
 /// The registers used here and the flags are the program's again, but for rax.
 macro_rules! back {
     () => {
-        "mov rcx, fs:[{s8}]
+        concat!(
+            "mov rcx, fs:[{s8}]
          mov rdx, fs:[{s9}]
-         mov rax, fs:[{s5}]
-         add al, 0x7f
-         sahf\n"
+         ",
+            flags_back!()
+        )
     };
 }
 
@@ -30,10 +31,8 @@ macro_rules! go_on {
 #[unsafe(naked)]
 pub extern "C" fn check() {
     naked_asm!(
-        "lahf
-         seto al
-         mov fs:[{s5}], rax
-         mov fs:[{s8}], rcx
+        keep_flags!(),
+        "mov fs:[{s8}], rcx
          mov fs:[{s9}], rdx
          mov rcx, fs:[{s2}]
          mov rdx, fs:[{s4}]

@@ -16,10 +16,9 @@ const LONG_FRAME: u64 = 256;
 pub extern "C" fn release() {
     naked_asm!(
         "mov fs:[{s1}], rax
-         lahf
-         seto al
-         mov fs:[{s5}], rax
-         mov fs:[{s9}], rdx
+         ",
+        keep_flags!(),
+        "         mov fs:[{s9}], rdx
          mov rcx, fs:[{s2}]
          mov rdx, fs:[{s4}]
          mov eax, edx
@@ -73,10 +72,9 @@ pub extern "C" fn release() {
          inc rcx
          jmp 4b
          80: mov rdx, fs:[{s9}]
-         mov rax, fs:[{s5}]
-         add al, 0x7f
-         sahf
-         mov rax, fs:[{s1}]
+         ",
+        flags_back!(),
+        "         mov rax, fs:[{s1}]
          mov rcx, fs:[{s0}]
          jmp fs:[{s3}]
          30: lea rax, [rcx+256]
@@ -104,10 +102,9 @@ pub extern "C" fn release() {
          mov rcx, rax
          jmp 33b
          90: mov rdx, fs:[{s9}]
-         mov rax, fs:[{s5}]
-         add al, 0x7f
-         sahf
-         mov rax, fs:[{s1}]
+         ",
+        flags_back!(),
+        "         mov rax, fs:[{s1}]
          jmp {slow}
         ",
         s0 = const S0, s1 = const S1, s2 = const S2, s3 = const S3, s4 = const S4, s5 = const S5, s9 = const S9, s10 = const S10,
@@ -122,10 +119,9 @@ pub extern "C" fn release() {
 pub extern "C" fn stack_moved() {
     naked_asm!(
         "mov fs:[{s1}], rax
-         lahf
-         seto al
-         mov fs:[{s5}], rax
-         cmp qword ptr fs:[{floor}], 0
+         ",
+        keep_flags!(),
+        "         cmp qword ptr fs:[{floor}], 0
          jne 90f
          mov rcx, fs:[{s2}]
          cmp rcx, rsp
@@ -139,23 +135,20 @@ pub extern "C" fn stack_moved() {
          jae 90f
          cmp rsp, fs:[{stack_low}]
          jb 90f
-         80: mov rax, fs:[{s5}]
-         add al, 0x7f
-         sahf
-         mov rax, fs:[{s1}]
+         80: ",
+        flags_back!(),
+        "         mov rax, fs:[{s1}]
          mov rcx, fs:[{s0}]
          jmp fs:[{s3}]
          70: test byte ptr fs:[{s4}], {from_anywhere}
          jne 90f
-         mov rax, fs:[{s5}]
-         add al, 0x7f
-         sahf
-         mov rax, fs:[{s1}]
+         ",
+        flags_back!(),
+        "         mov rax, fs:[{s1}]
          jmp {release}
-         90: mov rax, fs:[{s5}]
-         add al, 0x7f
-         sahf
-         mov rax, fs:[{s1}]
+         90: ",
+        flags_back!(),
+        "         mov rax, fs:[{s1}]
          jmp {slow}
         ",
         s0 = const S0, s1 = const S1, s2 = const S2, s3 = const S3, s4 = const S4, s5 = const S5, stack_high = const offset::STACK_HIGH,

@@ -9,13 +9,14 @@ use memcheck_abi::context::offset;
 /// The registers used here and the flags are the program's again.
 macro_rules! back {
     () => {
-        "mov r8, fs:[{s8}]
+        concat!(
+            "mov r8, fs:[{s8}]
          mov rdx, fs:[{s9}]
          mov rbx, fs:[{s10}]
-         mov rax, fs:[{s5}]
-         add al, 0x7f
-         sahf
-         mov rax, fs:[{s1}]"
+         ",
+            flags_back!(),
+            "mov rax, fs:[{s1}]"
+        )
     };
 }
 
@@ -29,10 +30,9 @@ pub extern "C" fn leave_known() {
          mov fs:[{s8}], r8
          mov fs:[{s9}], rdx
          mov fs:[{s10}], rbx
-         lahf
-         seto al
-         mov fs:[{s5}], rax
-         mov ecx, fs:[{dirty}]
+         ",
+        keep_flags!(),
+        "         mov ecx, fs:[{dirty}]
          mov eax, fs:[{dirty}+4]
          shl rax, 32
          or rcx, rax

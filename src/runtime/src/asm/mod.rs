@@ -44,11 +44,10 @@ macro_rules! load_vectors {
     };
 }
 
-/// Save everything; rax comes from slot 1, rdi = what rax held on entry. Clobbers all caller-saved registers afterwards.
-macro_rules! save {
+/// The program's general registers but rax and r11, and the runtime's stack in place of the program's.
+macro_rules! store_general {
     () => {
-        concat!(
-            "mov fs:[{regs}+8], rcx
+        "mov fs:[{regs}+8], rcx
          mov fs:[{regs}+16], rdx
          mov fs:[{regs}+24], rbx
          mov fs:[{regs}+32], rsp
@@ -58,13 +57,64 @@ macro_rules! save {
          mov fs:[{regs}+64], r8
          mov fs:[{regs}+72], r9
          mov fs:[{regs}+80], r10
-         mov fs:[{regs}+88], r11
          mov fs:[{regs}+96], r12
          mov fs:[{regs}+104], r13
          mov fs:[{regs}+112], r14
          mov fs:[{regs}+120], r15
          mov fs:[{guest_rsp}], rsp
          mov rsp, fs:[{runtime_rsp}]
+"
+    };
+}
+
+/// All of them back, but the stack pointer.
+macro_rules! load_general {
+    () => {
+        "mov rax, fs:[{regs}]
+         mov rcx, fs:[{regs}+8]
+         mov rdx, fs:[{regs}+16]
+         mov rbx, fs:[{regs}+24]
+         mov rbp, fs:[{regs}+40]
+         mov rsi, fs:[{regs}+48]
+         mov rdi, fs:[{regs}+56]
+         mov r8, fs:[{regs}+64]
+         mov r9, fs:[{regs}+72]
+         mov r10, fs:[{regs}+80]
+         mov r11, fs:[{regs}+88]
+         mov r12, fs:[{regs}+96]
+         mov r13, fs:[{regs}+104]
+         mov r14, fs:[{regs}+112]
+         mov r15, fs:[{regs}+120]
+"
+    };
+}
+
+/// Flags to slot 5, by way of rax. (The direction flag is the program's all the time.)
+macro_rules! keep_flags {
+    () => {
+        "lahf
+         seto al
+         mov fs:[{s5}], rax
+"
+    };
+}
+
+/// And back.
+macro_rules! flags_back {
+    () => {
+        "mov rax, fs:[{s5}]
+         add al, 0x7f
+         sahf
+"
+    };
+}
+
+/// Save everything; rax comes from slot 1, rdi = what rax held on entry. Clobbers all caller-saved registers afterwards.
+macro_rules! save {
+    () => {
+        concat!(
+            store_general!(),
+            "mov fs:[{regs}+88], r11
          pushfq
          pop fs:[{regs}+136]
          cld
@@ -98,22 +148,9 @@ macro_rules! restore {
          add cl, 0x7f
          sahf
          96:
-         mov rax, fs:[{regs}]
-         mov rcx, fs:[{regs}+8]
-         mov rdx, fs:[{regs}+16]
-         mov rbx, fs:[{regs}+24]
-         mov rbp, fs:[{regs}+40]
-         mov rsi, fs:[{regs}+48]
-         mov rdi, fs:[{regs}+56]
-         mov r8, fs:[{regs}+64]
-         mov r9, fs:[{regs}+72]
-         mov r10, fs:[{regs}+80]
-         mov r11, fs:[{regs}+88]
-         mov r12, fs:[{regs}+96]
-         mov r13, fs:[{regs}+104]
-         mov r14, fs:[{regs}+112]
-         mov r15, fs:[{regs}+120]
-         mov rsp, fs:[{regs}+32]
+         ",
+            load_general!(),
+            "         mov rsp, fs:[{regs}+32]
          jmp fs:[{s3}]
          97:
          push fs:[{regs}+136]

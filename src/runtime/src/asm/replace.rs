@@ -14,23 +14,9 @@ use memcheck_abi::context::offset;
 pub extern "C" fn replace() {
     naked_asm!(
         "mov fs:[{regs}], rax
-         mov fs:[{regs}+8], rcx
-         mov fs:[{regs}+16], rdx
-         mov fs:[{regs}+24], rbx
-         mov fs:[{regs}+32], rsp
-         mov fs:[{regs}+40], rbp
-         mov fs:[{regs}+48], rsi
-         mov fs:[{regs}+56], rdi
-         mov fs:[{regs}+64], r8
-         mov fs:[{regs}+72], r9
-         mov fs:[{regs}+80], r10
-         mov fs:[{regs}+96], r12
-         mov fs:[{regs}+104], r13
-         mov fs:[{regs}+112], r14
-         mov fs:[{regs}+120], r15
-         mov fs:[{guest_rsp}], rsp
-         mov rsp, fs:[{runtime_rsp}]
-         mov eax, fs:[{s4}]
+         ",
+        store_general!(),
+        "         mov eax, fs:[{s4}]
          test eax, 0xffff0000
          jnz 5f
          lea r11, [rip+{table}]
@@ -99,21 +85,8 @@ pub extern "C" fn replace() {
 #[unsafe(naked)]
 extern "C" fn restore_arguments() {
     naked_asm!(
-        "mov rax, fs:[{regs}]
-         mov rcx, fs:[{regs}+8]
-         mov rdx, fs:[{regs}+16]
-         mov rbx, fs:[{regs}+24]
-         mov rbp, fs:[{regs}+40]
-         mov rsi, fs:[{regs}+48]
-         mov rdi, fs:[{regs}+56]
-         mov r8, fs:[{regs}+64]
-         mov r9, fs:[{regs}+72]
-         mov r10, fs:[{regs}+80]
-         mov r12, fs:[{regs}+96]
-         mov r13, fs:[{regs}+104]
-         mov r14, fs:[{regs}+112]
-         mov r15, fs:[{regs}+120]
-         mov rsp, fs:[{guest_rsp}]
+        load_general!(),
+        "         mov rsp, fs:[{guest_rsp}]
          jmp fs:[{s3}]",
         regs = const offset::REGS, guest_rsp = const offset::GUEST_RSP, s3 = const S3,
     )
