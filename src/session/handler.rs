@@ -207,7 +207,7 @@ impl Handler for Session {
     }
 }
 
-/// For `-v`: how much of the run had undefined data in registers. With several threads the counts are approximate.
+/// For `-v`: how much of the run had undefined data in registers.
 fn statistics(report: &ExitReport) -> [String; 2] {
     let [regions, dirty, entered] = [report.regions, report.dirty_regions, report.dirty_entered].map(commas);
     let [rules, without_row] = [report.dirty_rules, report.dirty_without_row].map(commas);

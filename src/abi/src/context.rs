@@ -87,8 +87,6 @@ pub struct ThreadContext {
 pub mod local {
     /// heap: pointer to the thread cache
     pub const HEAP: usize = 0;
-    /// runtime: pointer to the shadow registers of dirty mode
-    pub const DIRTY: usize = 1;
     /// kernel: state between the two halves of a system call (4 words)
     pub const SYSCALL: usize = 2;
     /// heap: the fishy size that an operator new was just asked for, as long as it may run as the library has it
@@ -99,8 +97,8 @@ pub mod local {
     pub const TRAP_BLOCKED: usize = 24;
     /// runtime: were coroutines seen on the stack that the thread began on?
     pub const POOLED: usize = 25;
-    /// runtime: clear_child_tid, robust list and so on
-    pub const THREAD: usize = 8;
+    /// runtime: what `-v` tells about dirty mode (3 words, see `statistics`)
+    pub const STATISTICS: usize = 26;
 }
 
 /// Byte offsets used by emitted code.
@@ -119,6 +117,7 @@ pub mod offset {
     pub const STACK_HIGH: i32 = offset_of!(ThreadContext, stack_high) as i32;
     pub const STACK_FLOOR: i32 = offset_of!(ThreadContext, stack_floor) as i32;
     pub const PAINTED_LOW: i32 = offset_of!(ThreadContext, painted_low) as i32;
+    pub const LOCALS: i32 = offset_of!(ThreadContext, locals) as i32;
     pub const REGS: i32 = offset_of!(ThreadContext, regs) as i32;
     pub const XSAVE: i32 = offset_of!(ThreadContext, xsave) as i32;
 }

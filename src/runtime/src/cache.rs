@@ -223,10 +223,8 @@ impl Cache {
         }
         *(if dirty { &mut self.dirty_hot } else { &mut self.hot }) = end;
         self.cold = cold_end;
-        statistics::count(&statistics::REGIONS);
-        if dirty {
-            statistics::count(&statistics::DIRTY_REGIONS);
-        }
+        statistics::REGIONS.fetch_add(1, Ordering::Relaxed);
+        statistics::DIRTY_REGIONS.fetch_add(dirty.into(), Ordering::Relaxed);
         let bytes = keep_bytes.then(|| copy_code(region.start, region.end));
         let info = self.regions.keep(&region.info);
         let index = self.regions.push(Record {

@@ -208,7 +208,7 @@ pub extern "C" fn enter() -> u64 {
     let ctx = context::current();
     let host = ctx.scratch[slot::CONTINUE as usize];
     shadow_regs(ctx).dirty = 0;
-    statistics::count(&statistics::ENTERED);
+    statistics::count(ctx, statistics::ENTERED);
     if let Some((body, ..)) = ENTRIES.get(host) {
         return body;
     }
@@ -282,9 +282,9 @@ pub fn step(ctx: &mut ThreadContext) {
     settle(ctx, regs, concerned);
     let mut thread = Thread { ctx, reported: 0, silent: false };
     let outcome = memcheck_semantics::run(plan, regs, &mut thread);
-    statistics::count(&statistics::RULES);
+    statistics::count(ctx, statistics::RULES);
     if !outcome.exact {
-        statistics::count(&statistics::WITHOUT_ROW);
+        statistics::count(ctx, statistics::WITHOUT_ROW);
     }
 }
 

@@ -1,28 +1,41 @@
 //! What `-v` says about dirty mode: how much of the program ran with undefined data in its registers, and how much of that was interpreted.
 //!
-//! Counters are plain additions, not atomic ones: with several threads a few counts may be lost, and nobody waits for a cache line.
+//! Every thread counts in its own context: on the way into dirty code threads must not wait for each other's cache lines.
 
+use crate::threads;
 use core::sync::atomic::{AtomicU64, Ordering::Relaxed};
+use memcheck_abi::context::{ThreadContext, local};
 use memcheck_abi::event::ExitReport;
+
+/// What a thread counts: times that it went from clean to dirty code (counted by `asm::check`, too), rules that translated code could not
+/// carry out itself, and how many of them were the conservative one on undefined data.
+pub const ENTERED: usize = local::STATISTICS;
+pub const RULES: usize = local::STATISTICS + 1;
+pub const WITHOUT_ROW: usize = local::STATISTICS + 2;
+const COUNTERS: [usize; 3] = [ENTERED, RULES, WITHOUT_ROW];
 
 /// Regions translated: all, and those of dirty mode.
 pub static REGIONS: AtomicU64 = AtomicU64::new(0);
 pub static DIRTY_REGIONS: AtomicU64 = AtomicU64::new(0);
-/// Times that a thread went from clean to dirty code. Also counted by `asm::check`.
-pub static ENTERED: AtomicU64 = AtomicU64::new(0);
-/// Rules that translated code could not carry out itself, and how many of them were the conservative one on undefined data.
-pub static RULES: AtomicU64 = AtomicU64::new(0);
-pub static WITHOUT_ROW: AtomicU64 = AtomicU64::new(0);
+/// Counted by threads whose contexts others have taken over.
+static ENDED: [AtomicU64; COUNTERS.len()] = [const { AtomicU64::new(0) }; COUNTERS.len()];
 
 #[inline]
-pub fn count(counter: &AtomicU64) {
-    counter.store(counter.load(Relaxed) + 1, Relaxed);
+pub fn count(ctx: &mut ThreadContext, counter: usize) {
+    ctx.locals[counter] += 1;
+}
+
+/// The context is about to be another thread's.
+pub fn retire(ctx: &ThreadContext) {
+    for (sum, counter) in ENDED.iter().zip(COUNTERS) {
+        sum.fetch_add(ctx.locals[counter], Relaxed);
+    }
 }
 
 pub fn fill(out: &mut ExitReport) {
     out.regions = REGIONS.load(Relaxed);
     out.dirty_regions = DIRTY_REGIONS.load(Relaxed);
-    out.dirty_entered = ENTERED.load(Relaxed);
-    out.dirty_rules = RULES.load(Relaxed);
-    out.dirty_without_row = WITHOUT_ROW.load(Relaxed);
+    let mut sums: [u64; COUNTERS.len()] = core::array::from_fn(|i| ENDED[i].load(Relaxed));
+    threads::for_each(|ctx| sums.iter_mut().zip(COUNTERS).for_each(|(sum, counter)| *sum += ctx.locals[counter]));
+    [out.dirty_entered, out.dirty_rules, out.dirty_without_row] = sums;
 }

@@ -80,7 +80,11 @@ fn is_alive(tid: u32) -> bool {
 /// A context in a fresh or reused slot.
 fn slot() -> Option<&'static mut ThreadContext> {
     let at = match reuse() {
-        Some(at) => at,
+        Some(at) => {
+            // SAFETY: mapped, left by an ended thread.
+            crate::statistics::retire(unsafe { &*(at as *const ThreadContext) });
+            at
+        }
         None => {
             let at = NEXT_SLOT.fetch_add(THREAD_SLOT, Ordering::Relaxed);
             if at >= THREADS_END || !sys::map_fixed(at, SLOT_RUNTIME_STACK_TOP, sys::PROT_READ | sys::PROT_WRITE) {
@@ -99,6 +103,18 @@ fn slot() -> Option<&'static mut ThreadContext> {
     Some(ctx)
 }
 
+/// The contexts of all threads, also of those that have ended and whose contexts nobody has taken over.
+pub fn for_each(mut visit: impl FnMut(&ThreadContext)) {
+    let end = NEXT_SLOT.load(Ordering::Relaxed).min(THREADS_END);
+    for at in (THREADS_START..end).step_by(THREAD_SLOT as usize) {
+        // A slot that is counted but not yet mapped is left out.
+        if sys::read_guarded(at, &mut [0]) {
+            // SAFETY: mapped; its thread may be counting on, and plain integers may be read as they stand.
+            visit(unsafe { &*(at as *const ThreadContext) });
+        }
+    }
+}
+
 /// The main thread: sets the segment bases. `rsp` and `rip` are the program's.
 pub fn first(rsp: u64, rip: u64) -> Option<&'static mut ThreadContext> {
     let ctx = slot()?;
@@ -114,14 +130,8 @@ pub fn first(rsp: u64, rip: u64) -> Option<&'static mut ThreadContext> {
         asm!("wrfsbase {}", in(reg) ctx.self_ptr, options(nostack));
         asm!("wrgsbase {}", in(reg) V_DISTANCE, options(nostack));
     }
-    save_vectors(ctx);
+    // At exec the kernel has cleared the vector registers, and the context is zeroed.
     Some(ctx)
-}
-
-/// The program's vector registers at its start.
-fn save_vectors(ctx: &mut ThreadContext) {
-    // At exec the kernel has cleared them, and the context is zeroed.
-    let _ = ctx;
 }
 
 /// The program's clone with shared memory: a thread, or a vfork-like child. Returns the kernel's answer.

@@ -127,7 +127,7 @@ extern "C" fn undefined_load() {
          jne 75f
          mov fs:[{s3}], rdx
          mov qword ptr fs:[{dirty}], 0
-         inc qword ptr [rip+{entered}]
+         inc qword ptr fs:[{entered}]
          jmp 80f
          75:",
         back!(),
@@ -135,7 +135,7 @@ extern "C" fn undefined_load() {
          80:",
         go_on!(),
         entries = sym crate::dirty::ENTRIES, bodies = const crate::dirty::KNOWN * 8, known = const crate::dirty::KNOWN,
-        dirty = const memcheck_translate::SHADOW_REGS, entered = sym crate::statistics::ENTERED, undef = sym crate::startup::UNDEF,
+        dirty = const memcheck_translate::SHADOW_REGS, entered = const offset::LOCALS + 8 * crate::statistics::ENTERED as i32, undef = sym crate::startup::UNDEF,
         mark = const memcheck_abi::layout::RETURN_MARK, enter = sym super::enter_dirty,
         s1 = const S1, s2 = const S2, s3 = const S3, s5 = const S5, s8 = const S8, s9 = const S9,
     )
