@@ -2,10 +2,12 @@
 //!
 //! ```text
 //! forms     every instruction form of the decoder library, with random operands
-//! writer    straight-line code whose memory operands and flags are sound     shapes   control flow, stack, special needs
+//! writer    straight-line code whose memory operands and flags are sound     shapes   control flow
+//! calls     functions, frames, the stack                                     prepared instructions with special needs
 //! assemble  operations and labels to bytes
 //! world     the program's memory and its shadow                              gate     into generated code and out again
-//! machine   native and translated runs; stands in for the runtime            positions  host address to program address
+//! machine   native and translated runs                                       machine::run  stands in for the runtime
+//! positions host address to program address
 //! interpreter  rules of dirty mode, by `semantics`
 //! compare   two outcomes                                                     shrink   the shortest program that still fails
 //! ```
@@ -16,12 +18,14 @@
 //! tell the time or the machine's state.
 
 mod assemble;
+mod calls;
 mod compare;
 mod forms;
 mod gate;
 mod interpreter;
 mod machine;
 mod positions;
+mod prepared;
 mod random;
 mod session;
 mod shapes;

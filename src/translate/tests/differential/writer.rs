@@ -1,8 +1,8 @@
 //! Writes programs that can be run: every memory operand points into the program's areas, every flag that is read is defined.
 //!
 //! The writer follows what it knows while it writes: which registers hold a known number (they serve as bases again), which flags are
-//! architecturally undefined, how much stack above the stack pointer is free. At labels it forgets. `shapes` builds control flow and the
-//! instructions with special needs on top of it.
+//! architecturally undefined, how much stack above the stack pointer is free. At labels it forgets. `shapes` builds control flow on
+//! top of it, `calls` what concerns the stack, `prepared` instructions with special needs.
 
 use crate::assemble::{Op, has_memory};
 use crate::forms::{self, Family};
@@ -16,7 +16,14 @@ pub const ARITHMETIC: u32 = RflagsBits::OF | RflagsBits::SF | RflagsBits::ZF | R
 pub const FS: u64 = LOW.start + 0x800;
 pub const GS: u64 = HIGH.start + 0x900;
 
+pub const RAX: usize = 0;
+pub const RCX: usize = 1;
+pub const RDX: usize = 2;
+pub const RBX: usize = 3;
 pub const RSP: usize = 4;
+pub const RBP: usize = 5;
+pub const RSI: usize = 6;
+pub const RDI: usize = 7;
 
 /// The last family's share.
 const EVEX_WEIGHT: u64 = 7;

@@ -1,0 +1,345 @@
+//! One translated run: stands in for the runtime.
+//!
+//! It answers every stub as `memcheck_runtime` would, and checks on the way what the translator promises to it (what the slots hold, that a
+//! check means what its instruction does, that state is exact where code says so).
+
+use super::{
+    Code, End, Event, GENERAL_PROTECTION, Kind, Machine, NOT_CANONICAL, Outcome, Placed, Plans, Position, View, Way, kind_of, plan_mask,
+};
+use crate::gate::{CACHE, CACHE_SIZE, COLD, Reason};
+use crate::interpreter::{self, Real, Rules};
+use crate::positions;
+use crate::random::Random;
+use crate::world::CODE;
+use iced_x86::{Instruction, Mnemonic, Register};
+use memcheck_abi::layout::{A_BASE, PROGRAM_END, RED_ZONE};
+use memcheck_semantics::regs::FLAGS;
+use memcheck_translate::{LEAVE_JUMP, LOAD, Place, SPREAD, STATE_AREA, STORE, helper, slot};
+
+/// One translated run.
+pub struct Run<'a> {
+    pub m: &'a mut Machine,
+    pub code: &'a Code,
+    pub way: &'a Way,
+    pub random: Random,
+    pub rounds: u32,
+}
+
+/// What to do next: run at a host address, or stop.
+enum Next {
+    At(u64),
+    Stop(End),
+}
+
+impl Run<'_> {
+    pub fn go(mut self) -> Result<Outcome, String> {
+        let mut next = self.continue_at(self.code.entry, self.way.kind == Kind::Dirty)?;
+        loop {
+            let host = match next {
+                Next::At(host) => host,
+                Next::Stop(end) => return Ok(self.m.outcome(end)),
+            };
+            self.rounds += 1;
+            if self.rounds > 200_000 {
+                return Ok(self.m.outcome(End::Hang));
+            }
+            let reason = self.m.gate.run(host);
+            next = self.answer(reason)?;
+        }
+    }
+
+    fn answer(&mut self, reason: Reason) -> Result<Next, String> {
+        match reason {
+            Reason::Dispatch => {
+                let target = self.m.gate.context().target;
+                self.continue_at(target, false)
+            }
+            Reason::Link => self.link(),
+            Reason::Check => self.check(),
+            Reason::Helper => self.helper(),
+            Reason::Release => Ok(self.release()),
+            Reason::StackMoved => Ok(Next::At(self.scratch(slot::CONTINUE))),
+            Reason::DirtyBranch => {
+                let target = self.m.gate.context().target;
+                if self.scratch(slot::ARGUMENT) as u32 & 0xff != LEAVE_JUMP {
+                    // Nobody passes flags to a function, or returns them.
+                    interpreter::shadow_regs().dirty &= !(1 << FLAGS);
+                }
+                let dirty = match self.way.kind {
+                    Kind::Clean => return Err("clean code came to the dirty branch".into()),
+                    Kind::Dirty => true,
+                    Kind::Mixed => self.random.one_in(2),
+                };
+                self.continue_at(target, dirty)
+            }
+            Reason::Fault => self.fault(),
+            Reason::End | Reason::Syscall | Reason::Replace => Err(format!("unexpected way out: {reason:?}")),
+        }
+    }
+
+    fn scratch(&mut self, k: i32) -> u64 {
+        self.m.gate.context().scratch[k as usize]
+    }
+
+    /// Go on at a program address, which may be the program's end, or nowhere.
+    fn continue_at(&mut self, pc: u64, dirty: bool) -> Result<Next, String> {
+        if pc == self.code.end() {
+            return Ok(Next::Stop(End::Finished));
+        }
+        Ok(match self.body(pc, dirty)? {
+            Some(host) => Next::At(host),
+            None => Next::Stop(End::Fault { signal: libc::SIGSEGV, pc }),
+        })
+    }
+
+    /// The body of a translation, made now if there is none.
+    fn body(&mut self, pc: u64, dirty: bool) -> Result<Option<u64>, String> {
+        let m = &mut *self.m;
+        if let Some(&body) = if dirty { &m.dirty } else { &m.clean }.get(&pc) {
+            return Ok(Some(body));
+        }
+        let at = Place { hot: m.next.hot.next_multiple_of(16) + self.random.below(4) * 16, cold: m.next.cold + self.random.below(8) };
+        let view =
+            View { world: &m.world, code: self.code, known: &m.clean, writable: self.way.writable, constants: self.way.seed % 2 == 1 };
+        let made = if dirty && self.way.rules != Rules::Marks {
+            let inline = self.way.rules == Rules::Inline;
+            m.translator.translate_dirty(&view, pc, at, &mut Real { planner: &mut m.planner, plans: &mut m.plans, inline })
+        } else if dirty {
+            m.translator.translate_dirty(&view, pc, at, &mut Plans(self.way.seed))
+        } else {
+            m.translator.translate(&view, pc, at)
+        };
+        let Some(region) = made else { return Ok(None) };
+        if m.inspect {
+            positions::inspect(&region, at, self.code, pc, self.way.writable).map_err(|e| format!("region of {pc:#x}: {e}"))?;
+        }
+        m.probes.extend(m.translator.probes.drain(..).map(|probe| (probe.host, probe.resume)));
+        m.gate.write_cache(at.hot, &region.code);
+        m.gate.write_cache(at.cold, &region.cold);
+        m.next = Place { hot: at.hot + region.code.len() as u64, cold: at.cold + region.cold.len() as u64 };
+        if m.next.hot > CACHE + CACHE_SIZE - 0x8000 || m.next.cold > COLD + CACHE_SIZE - 0x8000 {
+            return Err("the cache is full".into());
+        }
+        let body = at.hot + u64::from(region.body);
+        if dirty {
+            m.dirty.insert(pc, body);
+        } else {
+            if CODE.contains(pc) {
+                m.gate.set_table(pc, at.hot);
+            }
+            m.clean.insert(pc, body);
+        }
+        m.placed.push(Placed { at: at.hot, cold: at.cold, pc, dirty, region });
+        Ok(Some(body))
+    }
+
+    fn link(&mut self) -> Result<Next, String> {
+        let (target, patch) = self.m.gate.link_data();
+        let placed = self.m.region_of(patch).ok_or("a link stub that patches no region")?;
+        let offset = (patch - placed.at) as u32;
+        if !placed.region.exits.iter().any(|e| e.patch == offset && e.target == target) {
+            return Err(format!("link data {target:#x}, {patch:#x} are no exit of their region"));
+        }
+        let next = self.continue_at(target, false)?;
+        if let Next::At(body) = next
+            && self.way.link
+        {
+            let rel = body.wrapping_sub(patch + 4) as u32;
+            self.m.gate.write_cache(patch, &rel.to_le_bytes());
+        }
+        Ok(next)
+    }
+
+    /// The position of a continue address, with the spilled register brought home.
+    fn restored(&mut self, host: u64) -> Result<Position, String> {
+        let p = self.m.position(host).ok_or_else(|| format!("host address {host:#x} is in no region ({:x?})", self.m.gate.fault()))?;
+        if let Some((register, k)) = p.spilled {
+            self.m.gate.state().gpr[register] = self.m.gate.context().scratch[k];
+        }
+        Ok(p)
+    }
+
+    /// Does the access of `insn` go as far as `limit`? (Whose operand cannot be told is taken to.)
+    fn reaches(&mut self, insn: &Instruction, limit: u64) -> bool {
+        self.m.operand_address(insn).is_none_or(|at| at.saturating_add(insn.memory_size().size() as u64) > limit)
+    }
+
+    fn check(&mut self) -> Result<Next, String> {
+        let (addr, host, descriptor) = (self.scratch(slot::ADDRESS), self.scratch(slot::CONTINUE), self.scratch(slot::ARGUMENT));
+        let (size, kind) = (descriptor as u32 & 0xffff, descriptor as u32 >> 16);
+        let saved = self.m.gate.state().gpr;
+        let p = self.restored(host)?;
+        self.m.events.push(Event::Check { pc: p.pc, addr, size, kind });
+        if size == SPREAD || size == STATE_AREA {
+            // Their rule is for the runtime; what it would check cannot be told from the operand.
+            let pc = self.m.gate.context().regs.rip;
+            let insn = self.m.decode(self.code, pc);
+            if size == SPREAD && !insn.is_vsib() {
+                return Err(format!("lanes of an instruction without any: {insn}"));
+            }
+            self.m.gate.state().gpr = saved;
+            return Ok(Next::At(host));
+        }
+        self.check_is_right(&p, addr, size, kind).map_err(|e| format!("check at {:#x}: {e}", p.pc))?;
+        if self.way.kind == Kind::Mixed && kind != STORE && self.m.world.any_v(addr, u64::from(size)) && self.random.percent(60) {
+            return self.continue_at(p.pc, true);
+        }
+        self.m.gate.state().gpr = saved;
+        if kind == STORE && self.m.world.has_shadow(addr, u64::from(size)) {
+            self.m.world.paint(addr, u64::from(size), 0);
+        }
+        Ok(Next::At(host))
+    }
+
+    /// Does the check say what its instruction does?
+    fn check_is_right(&mut self, p: &Position, addr: u64, size: u32, kind: u32) -> Result<(), String> {
+        let insn = self.m.decode(self.code, p.pc);
+        let whole = size > 64;
+        if !whole && self.m.world.has_shadow(addr, u64::from(size)) && !self.m.world.any_v(addr, u64::from(size)) {
+            return Err(format!("{size} bytes at {addr:#x} are all defined"));
+        }
+        let stack = matches!(insn.mnemonic(), Mnemonic::Pop | Mnemonic::Popf | Mnemonic::Popfq);
+        let (want, want_size, want_kind) = if stack && kind == LOAD {
+            (self.m.gate.state().gpr[4], self.popped(&insn, size), LOAD)
+        } else {
+            let mut at = self.m.operand_address(&insn).ok_or("the instruction has no memory operand")?;
+            if stack && insn.memory_base() == Register::RSP {
+                at = at.wrapping_add(insn.stack_pointer_increment() as u64);
+            }
+            (at, insn.memory_size().size() as u32, kind_of(&insn))
+        };
+        if (addr, size, kind) != (want, want_size, want_kind) {
+            return Err(format!(
+                "address {addr:#x} size {size} kind {kind}, but the instruction {insn} has {want:#x}, {want_size}, {want_kind}"
+            ));
+        }
+        Ok(())
+    }
+
+    /// Bytes that a check in front of a pop may cover: a run of pops is checked at once.
+    fn popped(&mut self, insn: &Instruction, size: u32) -> u32 {
+        let (mut insn, mut sum) = (*insn, 0);
+        while insn.mnemonic() == Mnemonic::Pop && sum < size && insn.next_ip() <= self.code.end() {
+            sum += insn.stack_pointer_increment() as u32;
+            insn = self.m.decode(self.code, insn.next_ip());
+        }
+        sum.max(if sum == 0 { insn.stack_pointer_increment() as u32 } else { 0 })
+    }
+
+    fn helper(&mut self) -> Result<Next, String> {
+        let (argument, host) = (self.scratch(slot::ARGUMENT), self.scratch(slot::CONTINUE));
+        let pc = self.m.gate.context().regs.rip;
+        let insn = self.m.decode(self.code, pc);
+        let p = self.m.position(host);
+        match argument as u32 & 0xff {
+            helper::STRING => {
+                self.m.events.push(Event::String { pc });
+                if !insn.is_string_instruction() {
+                    return Err(format!("string helper for {insn} at {pc:#x}"));
+                }
+            }
+            helper::STEP => self.step(pc, &insn)?,
+            helper::EMULATE => self.emulate(&insn)?,
+            helper::CODE_CHECK if self.way.writable => {}
+            other => return Err(format!("unexpected helper {other} at {pc:#x}")),
+        }
+        // An emulated instruction is done when its helper returns.
+        let here = if argument as u32 & 0xff == helper::EMULATE { insn.next_ip() } else { pc };
+        if p.is_none_or(|p| p.pc != here) && argument as u32 & 0xff != helper::CODE_CHECK {
+            return Err(format!("helper {argument:#x} for {pc:#x} goes on at {host:#x}, which is {p:x?}"));
+        }
+        Ok(Next::At(host))
+    }
+
+    fn step(&mut self, pc: u64, insn: &Instruction) -> Result<(), String> {
+        self.m.events.push(Event::Step { pc });
+        if self.way.rules != Rules::Marks {
+            let plan = self.scratch(slot::ADDRESS) as usize;
+            let plan = *self.m.plans.get(plan).ok_or("no such plan")?;
+            let ctx = self.m.gate.context();
+            let (fs, gs) = (ctx.guest_fs, ctx.guest_gs);
+            let found = interpreter::apply(&plan, &mut self.m.gate, &mut self.m.world, fs, gs);
+            self.m.complaints.extend(found.into_iter().map(|kind| (pc, kind)));
+            return Ok(());
+        }
+        let plan = self.scratch(slot::ADDRESS);
+        if plan != pc {
+            return Err(format!("plan {plan:#x} for the instruction at {pc:#x}"));
+        }
+        // Lanes with addresses of their own always go through their rule. Where flags live the filter looks at whole bytes of the mask.
+        let wide = |mask: u64| u64::from_le_bytes(mask.to_le_bytes().map(|b| if b == 0 { 0 } else { 0xff }));
+        let marked = wide(plan_mask(self.way.seed, pc)) & wide(self.way.dirty) != 0;
+        let far_bit = matches!(insn.mnemonic(), Mnemonic::Bt | Mnemonic::Bts | Mnemonic::Btr | Mnemonic::Btc);
+        if marked || insn.is_string_instruction() || insn.is_vsib() || far_bit {
+            return Ok(());
+        }
+        let stack = matches!(insn.mnemonic(), Mnemonic::Pop | Mnemonic::Popfq);
+        let at = if stack { Some(self.m.gate.state().gpr[4]) } else { self.m.operand_address(insn) };
+        let size = if stack { insn.stack_pointer_increment() as u64 } else { insn.memory_size().size() as u64 };
+        match at {
+            Some(at) if size > 64 || self.m.world.any_v(at, size) => Ok(()),
+            _ => Err(format!("step for {insn} at {pc:#x} without anything undefined")),
+        }
+    }
+
+    fn emulate(&mut self, insn: &Instruction) -> Result<(), String> {
+        let number = insn.op0_register().number();
+        match insn.mnemonic() {
+            Mnemonic::Rdfsbase => self.m.gate.state().gpr[number] = self.m.gate.context().guest_fs,
+            Mnemonic::Rdgsbase => self.m.gate.state().gpr[number] = self.m.gate.context().guest_gs,
+            Mnemonic::Wrfsbase => self.m.gate.context().guest_fs = self.m.gate.state().gpr[number],
+            Mnemonic::Wrgsbase => self.m.gate.context().guest_gs = self.m.gate.state().gpr[number],
+            _ => return Err(format!("asked to emulate {insn}")),
+        }
+        Ok(())
+    }
+
+    fn release(&mut self) -> Next {
+        let (old, argument) = (self.scratch(slot::ADDRESS), self.scratch(slot::ARGUMENT));
+        let shift = if argument & 1 != 0 { 0 } else { RED_ZONE };
+        let end = self.m.gate.state().gpr[4].wrapping_add(argument >> 8).wrapping_sub(shift);
+        let from = old.wrapping_sub(shift);
+        if end > from && self.m.world.has_shadow(from, end - from) {
+            self.m.world.paint(from, end - from, 0xff);
+        }
+        Next::At(self.scratch(slot::CONTINUE))
+    }
+
+    fn fault(&mut self) -> Result<Next, String> {
+        let fault = self.m.gate.fault();
+        if fault.signal == libc::SIGALRM {
+            return Ok(Next::Stop(End::Hang));
+        }
+        if let Some(&resume) = self.m.probes.get(&fault.rip) {
+            return Ok(Next::At(resume));
+        }
+        // The runtime has A bits for all addresses, the test for its areas only.
+        if (A_BASE..A_BASE + PROGRAM_END / 8).contains(&fault.addr) && self.m.position(fault.rip).is_none() {
+            return Ok(Next::Stop(End::Outside));
+        }
+        let p = self.restored(fault.rip)?;
+        let insn = self.m.decode(self.code, p.pc);
+        // A trap is reported behind its instruction.
+        let trap = fault.signal == libc::SIGTRAP;
+        let pc = if trap { p.pc + u64::from(p.len) } else { p.pc };
+        let wild = fault.signal == libc::SIGSEGV && !self.m.world.has_shadow(fault.addr, 1);
+        // Of what a mask leaves out only the check fails; the instruction itself decides.
+        if wild && p.offset < p.info.own && !p.info.is_spilled(p.info.own) && memcheck_translate::has_masked_memory(&insn) {
+            return Ok(Next::At(fault.rip + u64::from(p.info.own - p.offset)));
+        }
+        let jumps = insn.is_jmp_near_indirect() || insn.is_call_near_indirect();
+        if !(trap || wild || jumps || p.offset == p.info.own) {
+            return Err(format!(
+                "{fault:x?} in the code of {insn} at {:#x}, offset {:#x}, but its own instruction is at {:#x}",
+                p.pc, p.offset, p.info.own
+            ));
+        }
+        // The check went through gs, the instruction itself would not have.
+        let wrong_segment = fault.signal == libc::SIGSEGV
+            && fault.code == GENERAL_PROTECTION
+            && p.offset != p.info.own
+            && self.reaches(&insn, NOT_CANONICAL);
+        let signal = if wrong_segment && memcheck_translate::uses_stack_segment(&insn) { libc::SIGBUS } else { fault.signal };
+        Ok(Next::Stop(End::Fault { signal, pc }))
+    }
+}
