@@ -140,9 +140,7 @@ fn transfer_dirty(call: &mut Call, dst: u64, src: u64, n: u64, unit: u64) {
     if !in_program(dst, n) {
         return;
     }
-    if tracks_origins() {
-        move_origins(dst, src, n);
-    }
+    move_origins(dst, src, n);
     if bad_read.is_none() && bad_write.is_none() && in_program(src, n) {
         // SAFETY: V of both ranges is mapped.
         unsafe { move_bytes(dst + V_DISTANCE, src + V_DISTANCE, n) };
@@ -180,10 +178,10 @@ fn move_v_exactly(dst: u64, src: u64, n: u64) {
 
 /// Origin words go along with undefined bytes: the word of a destination's aligned 4 bytes is taken from the source byte that lands
 /// first in it. A word of 0 means "look at the place itself", which is no longer true after a move; the runtime's hook says what to
-/// write instead. Called before V moves.
-fn move_origins(dst: u64, src: u64, n: u64) {
+/// write instead. Called before V moves. Nothing happens if origins are not tracked.
+pub fn move_origins(dst: u64, src: u64, n: u64) {
     // Origin words end a megabyte before the program's space does; nothing is mapped there.
-    if !in_program(src, n + (1 << 20)) || !in_program(dst, n + (1 << 20)) || clean(src, n) {
+    if !tracks_origins() || !in_program(src, n + (1 << 20)) || !in_program(dst, n + (1 << 20)) || clean(src, n) {
         return;
     }
     let words = (((dst + n - 1) & !3) - (dst & !3)) / 4 + 1;

@@ -149,17 +149,31 @@ fn copy(ctx: &ThreadContext, source: u64, target: u64, len: u64, size: u64) {
     if shadow::first_nonzero_v(source, len).is_none() && shadow::first_nonzero_v(target, len).is_none() {
         return;
     }
-    let sp = ctx.regs.gpr[RSP];
-    if access::first_unaddressable(ctx, sp, target, len).is_none() && access::first_unaddressable(ctx, sp, source, len).is_none() {
+    let (sp, down) = (ctx.regs.gpr[RSP], ctx.regs.rflags & DIRECTION != 0);
+    let is_good = |at| access::first_unaddressable(ctx, sp, at, len).is_none();
+    let ahead = if down { source.wrapping_sub(target) } else { target.wrapping_sub(source) };
+    // What was written is read again, so that a pattern repeats?
+    let repeats = ahead != 0 && ahead < len;
+    if !repeats && is_good(target) && is_good(source) {
+        memcheck_replace::copy::move_origins(target, source, len);
         return shadow::copy_v(target, source, len);
     }
     look(ctx, Kind::InvalidWrite, target, len, size);
-    let forward = target <= source;
-    for i in 0..len {
-        let i = if forward { i } else { len - 1 - i };
-        if access::addressable(ctx, sp, target + i) {
-            let v = if access::addressable(ctx, sp, source + i) { shadow::v(source + i) } else { 0 };
-            shadow::set_v(target + i, v);
+    for at in (0..len).step_by(size as usize).map(|at| if down { len - size - at } else { at }) {
+        copy_element(ctx, source + at, target + at, size);
+    }
+}
+
+fn copy_element(ctx: &ThreadContext, source: u64, target: u64, size: u64) {
+    let sp = ctx.regs.gpr[RSP];
+    let mut v = [0; 8];
+    for (v, from) in v.iter_mut().zip(source..source + size) {
+        *v = if access::addressable(ctx, sp, from) { shadow::v(from) } else { 0 };
+    }
+    memcheck_replace::copy::move_origins(target, source, size);
+    for (v, to) in v.into_iter().zip(target..target + size) {
+        if access::addressable(ctx, sp, to) {
+            shadow::set_v(to, v);
         }
     }
 }
