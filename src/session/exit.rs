@@ -17,6 +17,12 @@ pub const INTERNAL_FAILURE: i32 = 125;
 const MAX_MAIN_STACK: u64 = 16 << 20;
 /// An access this far below the main stack's mapping is taken for an attempt to grow it, bytes.
 const NEAR_STACK: u64 = 1 << 20;
+/// Where Valgrind lets programs be; what is fetched from elsewhere counts as forbidden there, not as absent.
+const FETCHABLE: std::ops::Range<u64> = 0x400_0000..0x20_0000_0000;
+const SEGV_MAPERR: i32 = 1;
+const SEGV_ACCERR: i32 = 2;
+const ILL_ILLOPC: i32 = 1;
+const ILL_ILLOPN: i32 = 2;
 
 /// How memcheck leaves.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
@@ -67,7 +73,7 @@ impl Session {
         let stack: Stack = watched.stack(process, &addresses);
         let fatal = render::FatalSignal {
             signo: signal.signo,
-            code: signal.code,
+            code: told_code(signal),
             address: signal.addr,
             thread: thread.number.max(1),
             thread_name: watched.thread_name(process, thread.tid),
@@ -96,10 +102,18 @@ impl Session {
     }
 }
 
+/// The code that a report names. The kernel knows better in two cases, but Valgrind, which finds both faults while it translates, says
+/// otherwise, and people look for its words: a null function pointer is "Bad permissions", `ud2` an "Illegal opcode".
+fn told_code(signal: &FatalSignal) -> i32 {
+    match (signal.signo, signal.code) {
+        (libc::SIGILL, ILL_ILLOPN) => ILL_ILLOPC,
+        (libc::SIGSEGV, SEGV_MAPERR) if signal.regs.rip == signal.addr && !FETCHABLE.contains(&signal.addr) => SEGV_ACCERR,
+        (_, code) => code,
+    }
+}
+
 /// The address that the thread's stack could not grow to, if that is what happened.
 fn overflow(process: &Process, thread: &ThreadInfo, signal: &FatalSignal) -> Option<u64> {
-    const SEGV_MAPERR: i32 = 1;
-    const SEGV_ACCERR: i32 = 2;
     if signal.signo != libc::SIGSEGV {
         return None;
     }

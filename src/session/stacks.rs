@@ -89,8 +89,8 @@ pub fn calls(process: &Process, thread: &ThreadInfo, sp: u64, most: usize) -> Ve
 /// Addresses to print of a stopped thread with these registers.
 pub fn of_thread(process: &Process, thread: &ThreadInfo, regs: &Registers, most: usize) -> Vec<u64> {
     let calls = calls(process, thread, regs.gpr[RSP], most);
-    // An address of the runtime or the code cache means nothing to the user.
-    let own = (regs.rip < layout::PROGRAM_END).then_some(regs.rip);
+    // An address of the runtime or the code cache means nothing to the user; one that nothing can be at is where the program jumped to.
+    let own = (regs.rip < layout::PROGRAM_END || regs.rip >> 47 != 0).then_some(regs.rip);
     own.into_iter().chain(calls.into_iter().map(|call| call.return_address.wrapping_sub(1))).take(most).collect()
 }
 
