@@ -16,6 +16,7 @@ use core::sync::atomic::{AtomicU32, AtomicU64, Ordering};
 use memcheck_abi::layout::{CACHE_END, CACHE_START, CODE_END, TABLE_DISPLACEMENT, V_DISTANCE};
 use memcheck_rt::sync::Lock;
 use memcheck_rt::{report, sys};
+use memcheck_translate::loops::Entry;
 use memcheck_translate::{Options, Place, Program, Region, Stubs, Translator};
 
 use crate::dirty::{Found, Plans};
@@ -36,6 +37,18 @@ pub fn is_dirty_code(host: u64) -> bool {
 /// Bytes of the indirect entry in front of the body (`mov rcx, fs:[slot 0]`).
 pub const INDIRECT_ENTRY: u64 = 9;
 
+/// A loop in dirty code.
+#[derive(Clone, Copy)]
+enum Loop {
+    /// So many times.
+    Seen(u32),
+    /// Its code.
+    Made(u64),
+}
+
+/// Rounds in which a loop is looked at before it is made.
+const LOOP_ROUNDS: u32 = 12;
+
 pub struct Cache {
     /// Free space of the three parts: clean code, dirty code, cold code.
     hot: u64,
@@ -53,6 +66,9 @@ pub struct Cache {
     probes: BTreeMap<u64, u64>,
     /// Cells of ends of dirty regions that were given an address. Before, they hold that of the code behind them.
     cells: Vec<u64>,
+    /// Where loops of dirty code begin, and what they were made of: [start, end), and their beginning.
+    loops: BTreeMap<u64, Loop>,
+    loop_code: Vec<(u64, u64, u64)>,
     plans: Option<Plans>,
     translator: Option<Translator>,
 }
@@ -68,6 +84,8 @@ pub static CACHE: Lock<Cache> = Lock::new(Cache {
     dirty: BTreeMap::new(),
     probes: BTreeMap::new(),
     cells: Vec::new(),
+    loops: BTreeMap::new(),
+    loop_code: Vec::new(),
     plans: None,
     translator: None,
 });
@@ -270,11 +288,74 @@ impl Cache {
         (at < x.own && !needs).then_some(record.host + u64::from(x.own))
     }
 
-    /// Let the end of a dirty region whose cell this is go to `host`, the dirty code of `pc`.
-    pub fn link_dirty(&mut self, cell: u64, pc: u64, host: u64) {
-        if self.dirty.get(&pc).is_some_and(|found| found.0 == host) {
-            cell_at(cell).store(host, Ordering::Release);
-            self.cells.push(cell);
+    /// Let the end of a dirty region whose cell this is go to `host`, the dirty code of `pc`; if it goes back, with these registers dirty, to
+    /// the code of the loop there.
+    pub fn link_dirty(&mut self, cell: u64, pc: u64, host: u64, back: Option<u64>) {
+        if self.dirty.get(&pc).is_none_or(|found| found.0 != host) {
+            return;
+        }
+        let code = match back {
+            Some(dirty) => match self.find_loop(Entry { pc, returns_to: None, dirty, region: host }) {
+                Some(code) => code,
+                None => return,
+            },
+            None => host,
+        };
+        cell_at(cell).store(code, Ordering::Release);
+        self.cells.push(cell);
+    }
+
+    /// The code of the loop there, made when it has come round a few times; the dirty region if it is no such loop. None: too early.
+    pub fn find_loop(&mut self, entry: Entry) -> Option<u64> {
+        let Entry { pc, region, .. } = entry;
+        let seen = self.loops.entry(pc).or_insert(Loop::Seen(0));
+        match *seen {
+            Loop::Made(code) => return Some(code),
+            Loop::Seen(n) if n < LOOP_ROUNDS => {
+                *seen = Loop::Seen(n + 1);
+                return None;
+            }
+            Loop::Seen(_) => {}
+        }
+        let mut translator = self.translator.take()?;
+        let mut plans = self.plans.take().unwrap_or_default();
+        let at = self.cold.next_multiple_of(64);
+        let code = translator.translate_loop(&View { high: &self.high, original: pc }, entry, at, &mut plans);
+        self.probes.extend(translator.probes.drain(..).map(|probe| (probe.host, probe.resume)));
+        (self.translator, self.plans) = (Some(translator), Some(plans));
+        let host = match code {
+            Some((code, spans)) if at + (code.len() as u64) < CACHE_END => {
+                // SAFETY: [at, at + its length) is unused cache.
+                unsafe { core::ptr::copy_nonoverlapping(code.as_ptr(), at as *mut u8, code.len()) };
+                self.cold = at + code.len() as u64;
+                for (start, end) in spans {
+                    self.loop_code.push((start, end, pc));
+                }
+                at
+            }
+            _ => region,
+        };
+        self.loops.insert(pc, Loop::Made(host));
+        Some(host)
+    }
+
+    /// Code in [start, end) is gone: so are the loops made of it.
+    fn forget_loops(&mut self, start: u64, end: u64) {
+        let Cache { loop_code, loops, .. } = self;
+        let gone: Vec<u64> = loop_code.iter().filter(|c| c.0 < end && start < c.1).map(|c| c.2).collect();
+        for pc in &gone {
+            loops.remove(pc);
+        }
+        if !gone.is_empty() {
+            loop_code.retain(|c| !gone.contains(&c.2));
+            crate::dirty::forget();
+            self.forget_cells();
+        }
+    }
+
+    fn forget_cells(&mut self) {
+        for cell in self.cells.drain(..) {
+            cell_at(cell).store(cell + 8, Ordering::Release);
         }
     }
 
@@ -319,6 +400,7 @@ impl Cache {
         if len == 0 {
             return;
         }
+        self.forget_loops(start, end);
         let pages: Vec<u64> = self.pages.range(start >> 12..=(end - 1) >> 12).map(|(p, _)| *p).collect();
         for page in pages {
             let Some(list) = self.pages.remove(&page) else { continue };
@@ -361,9 +443,8 @@ impl Cache {
         self.originals.remove(&pc);
         if self.dirty.remove(&pc).is_some() {
             crate::dirty::forget();
-            for cell in self.cells.drain(..) {
-                cell_at(cell).store(cell + 8, Ordering::Release);
-            }
+            self.loops.remove(&pc);
+            self.forget_cells();
         }
         if pc < CODE_END {
             let _ = table_entry(pc).compare_exchange(host, 0, Ordering::AcqRel, Ordering::Relaxed);

@@ -18,11 +18,14 @@ use core::sync::atomic::{AtomicU64, Ordering};
 use iced_x86::{Decoder, DecoderOptions, Instruction, InstructionInfoFactory};
 use memcheck_abi::context::{RSP, ThreadContext};
 use memcheck_abi::event::{ErrorEvent, Kind};
-use memcheck_abi::layout::{PROGRAM_END, RED_ZONE};
+use memcheck_abi::layout::{PROGRAM_END, RED_ZONE, RETURN_MARK};
 use memcheck_kernel::space;
 use memcheck_rt::{access, callstack, context, report, shadow};
 use memcheck_semantics::{Complaint, ComplaintKind, Machine, Plan, Planner, Segment, ShadowRegs, Wide, lookahead, regs};
-use memcheck_translate::{LEAVE_JUMP, Rule, SHADOW_REGS, VECTOR_SLOTS, VECTOR_SLOTS_SIZE, slot};
+use memcheck_translate::loops::Entry;
+use memcheck_translate::{
+    KEPT_IN_LOOP, LEAVE_BACK, LEAVE_JUMP, LOOP_COUNTERS, LOOP_SLOTS_SIZE, Rule, SHADOW_REGS, VECTOR_SLOTS, VECTOR_SLOTS_SIZE, slot,
+};
 
 /// Registers that may carry a value over a call, by the ABI: everything but r11 and the flags.
 const CALL_KEEPS: u64 = !(1 << 11 | 1 << regs::FLAGS);
@@ -50,7 +53,7 @@ const _: () = {
     assert!(offset_of!(ShadowRegs, flags) == layout::FLAGS as usize);
 };
 const _: () = assert!(SHADOW_REGS as usize + size_of::<ShadowRegs>() <= VECTOR_SLOTS as usize, "the room for vectors behind them");
-const _: () = assert!(VECTOR_SLOTS as usize + VECTOR_SLOTS_SIZE <= 0x8000, "and in front of the fault record");
+const _: () = assert!(KEPT_IN_LOOP as usize + LOOP_SLOTS_SIZE <= 0x8000, "and in front of the fault record");
 
 /// Makes plans for the translator, into storage that lives as long as the code.
 pub struct Plans {
@@ -218,10 +221,21 @@ pub extern "C" fn enter() -> u64 {
         ctx.regs.gpr[reg as usize] = ctx.scratch[slot];
     }
     let Some(found) = cache.find_dirty(p.pc) else { return host };
-    if p.spilled.is_none() {
-        ENTRIES.put(host, found);
+    if p.spilled.is_none()
+        && let Some(code) = cache.find_loop(Entry { pc: p.pc, returns_to: returns_to(ctx), dirty: 0, region: found.0 })
+    {
+        ENTRIES.put(host, (code, found.1, found.2));
     }
     found.0
+}
+
+/// Where a function returns to that has not touched the stack yet.
+fn returns_to(ctx: &ThreadContext) -> Option<u64> {
+    let sp = ctx.regs.gpr[RSP];
+    let mut slot = [0; 8];
+    shadow::read_v(sp, &mut slot);
+    // SAFETY: the slot of a call in progress is on the program's stack.
+    (u64::from_le_bytes(slot) == RETURN_MARK).then(|| unsafe { *(sp as *const u64) })
 }
 
 /// End of a dirty region with dirty registers: host address to go on at, for ctx.target.
@@ -268,7 +282,9 @@ pub extern "C" fn leave_and_link() -> u64 {
         _ => leave(),
     };
     if is_dirty_code(host) {
-        CACHE.lock().link_dirty(cell, target, host);
+        let back = ctx.scratch[slot::ARGUMENT as usize] as u32 & LEAVE_BACK != 0;
+        let dirty = shadow_regs(ctx).dirty;
+        CACHE.lock().link_dirty(cell, target, host, back.then_some(dirty));
     }
     host
 }

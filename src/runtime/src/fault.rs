@@ -66,7 +66,7 @@ pub extern "C" fn handle(fault: u64) -> u64 {
         }
         return crate::dispatch::body_of(ctx.target);
     }
-    if fault.exception().is_about_memory()
+    if fault.signo != 0
         && let Some(resume) = CACHE.lock().after_probe(host)
     {
         return resume;

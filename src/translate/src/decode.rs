@@ -30,6 +30,8 @@ pub struct Item {
     pub batch: u8,
     /// A client request preamble (19 bytes) starts here.
     pub client_request: bool,
+    /// A conditional branch that is followed; others go on behind it.
+    pub followed: bool,
 }
 
 /// How a region ends.
@@ -51,6 +53,38 @@ pub const REQUEST_KIND: usize = 14;
 
 fn is_request(code: &[u8]) -> bool {
     code.len() >= REQUEST_LEN && code[..16] == PREAMBLE && code[16] == 0x48 && code[17] == 0x87 && matches!(code[18], 0xdb | 0xc9 | 0xd2)
+}
+
+impl Item {
+    fn new(insn: Instruction, code: &[u8], client_request: bool) -> Item {
+        let mut raw = [0; 15];
+        raw[..insn.len()].copy_from_slice(&code[..insn.len()]);
+        Item {
+            insn,
+            raw,
+            pc: insn.ip(),
+            len: insn.len() as u8,
+            flags_live: true,
+            deferred: false,
+            released: 0,
+            noise: false,
+            batch: 1,
+            client_request,
+            followed: false,
+        }
+    }
+
+    /// Where a conditional branch leads if the code emitted for it does not go on straight.
+    pub fn aside(&self) -> u64 {
+        if self.followed { self.pc + u64::from(self.len) } else { self.insn.near_branch_target() }
+    }
+}
+
+/// The instruction at `pc`, if it is an ordinary one.
+pub fn one(program: &dyn Program, pc: u64) -> Option<Item> {
+    let code = program.code(pc)?;
+    let insn = Decoder::with_ip(64, code, pc, DecoderOptions::NONE).decode();
+    (!insn.is_invalid() && !is_request(code)).then(|| Item::new(insn, code, false))
 }
 
 /// Decode the region at `pc` into `items`. None if nothing can be executed there.
@@ -77,19 +111,7 @@ pub fn region(program: &dyn Program, pc: u64, items: &mut Vec<Item>) -> Option<T
         if insn.is_invalid() {
             return Some(if decoder.position() >= code.len() && !items.is_empty() { Tail::Next(at) } else { Tail::Invalid(at) });
         }
-        let mut item = Item {
-            insn,
-            raw: [0; 15],
-            pc: at,
-            len: insn.len() as u8,
-            flags_live: true,
-            deferred: false,
-            released: 0,
-            noise: false,
-            batch: 1,
-            client_request: request,
-        };
-        item.raw[..insn.len()].copy_from_slice(&code[position..position + insn.len()]);
+        let mut item = Item::new(insn, &code[position..], request);
         if request {
             item.len = REQUEST_LEN as u8;
             item.raw[REQUEST_KIND] = code[position + REQUEST_LEN - 1];

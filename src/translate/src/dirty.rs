@@ -22,7 +22,7 @@ use crate::emitter::{Cold, Emitter, Pending, rip_slot, spill};
 use crate::moves::{Move, halves};
 use crate::needs::Needs;
 use crate::rules::Form;
-use crate::{DEAD_OVER_CALL, LEAVE_CALL, SHADOW_REGS, gpr, helper, plan, shadow_layout as layout, slot};
+use crate::{DEAD_OVER_CALL, LEAVE_BACK, LEAVE_CALL, SHADOW_REGS, gpr, helper, plan, shadow_layout as layout, slot};
 use alloc::vec::Vec;
 use iced_x86::{Instruction, Mnemonic, OpAccess, OpKind};
 use memcheck_abi::context::offset;
@@ -267,10 +267,11 @@ impl Emitter<'_> {
         }
     }
 
-    fn leave_through(&mut self, target: u64, argument: u32, cell: Option<u64>) {
+    pub fn leave_through(&mut self, target: u64, argument: u32, cell: Option<u64>) {
         self.asm.store(&spill(slot::RCX), RCX);
         self.asm.store_const(&Mem::ctx(offset::TARGET), target);
-        self.asm.store_imm(&spill(slot::ARGUMENT), 8, argument as i32);
+        let back = cell.is_some() && target <= self.item.pc;
+        self.asm.store_imm(&spill(slot::ARGUMENT), 8, (argument | if back { LEAVE_BACK } else { 0 }) as i32);
         match cell {
             Some(cell) => {
                 self.asm.store_const(&spill(slot::ADDRESS), cell);

@@ -9,6 +9,7 @@
 
 use crate::decode::{Item, Tail};
 use crate::emit::{Asm, Mem, RAX, RCX};
+use crate::loops::Loop;
 use crate::moves::Move;
 use crate::{
     Exit, InsnInfo, LEAVE_CALL, LEAVE_JUMP, Place, Program, Region, Rule, Shadow, Translator, changing, check_descriptor, slot, stack,
@@ -95,6 +96,8 @@ pub struct Emitter<'a> {
     pub pending: Option<Pending>,
     /// Dirty mode: vector registers 0..16 that the region has written so far.
     pub vectors_written: u32,
+    /// A loop in which undefined values go round; see `loops`.
+    pub loops: Option<Loop>,
     /// Operands (and sizes) whose V bytes are known to be zero here: checked or defined by the region, registers unchanged since.
     pub known: Vec<(Mem, u32)>,
     /// rbp - rsp, if the region has set up a frame pointer.
@@ -127,23 +130,10 @@ pub fn emit_region<'a>(
         noise: false,
         batch: 1,
         client_request: false,
+        followed: false,
     };
-    let mut e = Emitter {
-        asm: Asm::new(at.hot),
-        hot: at.hot,
-        t,
-        program,
-        cold: Vec::new(),
-        exits: Vec::new(),
-        info: Vec::with_capacity(items.len() + 1),
-        item: placeholder,
-        shadow,
-        pending: None,
-        vectors_written: 0,
-        known: Vec::new(),
-        frame: None,
-        passing: false,
-    };
+    let mut e = Emitter::alone(t, program, shadow, at.hot, placeholder);
+    e.info.reserve(items.len() + 1);
     e.asm.load(RCX, &spill(slot::RCX));
     let body = e.asm.offset();
     if program.is_writable(start) {
@@ -173,6 +163,29 @@ pub fn emit_region<'a>(
         }
     }
     e.finish(body, start, end, at.cold)
+}
+
+impl<'a> Emitter<'a> {
+    /// For code at an address of its own.
+    pub fn alone(t: &'a mut Translator, program: &'a dyn Program, shadow: Option<&'a mut dyn Shadow>, at: u64, item: Item) -> Emitter<'a> {
+        Emitter {
+            asm: Asm::new(at),
+            hot: at,
+            t,
+            program,
+            cold: Vec::new(),
+            exits: Vec::new(),
+            info: Vec::new(),
+            item,
+            shadow,
+            pending: None,
+            vectors_written: 0,
+            loops: None,
+            known: Vec::new(),
+            frame: None,
+            passing: false,
+        }
+    }
 }
 
 impl Emitter<'_> {

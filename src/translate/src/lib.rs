@@ -6,6 +6,7 @@
 //! emit     the region and its cold stubs (emitter.rs); each instruction                    clean.rs stack.rs control.rs
 //!          its memory operand, its checks                                              operand.rs check.rs
 //!          what precedes it in dirty mode                                              dirty.rs moves.rs
+//! loops    dirty mode's second translation, of loops that are dirty round after round      loops.rs
 //! ```
 //! The program's instructions run in their own registers. A check of an n-byte access is one compare of its n shadow bytes,
 //! addressed through gs with the program's own operand, and a branch that is not taken:
@@ -30,6 +31,7 @@ pub mod decode;
 pub mod dirty;
 pub mod emit;
 pub mod emitter;
+pub mod loops;
 pub mod moves;
 pub mod needs;
 pub mod operand;
@@ -112,8 +114,13 @@ pub const fn check_descriptor(size: u32, kind: u32) -> u32 {
 pub const LEAVE_JUMP: u32 = 0;
 pub const LEAVE_CALL: u32 = 1;
 pub const LEAVE_RETURN: u32 = 2;
+/// In slot 4 as well: the end of the region goes back, perhaps to the beginning of a loop.
+pub const LEAVE_BACK: u32 = 1 << 30;
 /// Registers that carry nothing over a call: r11 and the flags.
 pub const DEAD_OVER_CALL: u64 = 1 << 11 | 1 << 16;
+
+/// And over a return: all but results, the frame's registers and those that functions keep.
+pub const DEAD_OVER_RETURN: u64 = 1 << 1 | 0x3f << 6 | 1 << 16 | 0x3fff << (shadow_layout::VEC0 + 2);
 
 /// Offset of the shadow registers in a thread's slot, from its context; their first word is the mask of dirty registers.
 pub const SHADOW_REGS: i32 = 0x5000;
@@ -123,6 +130,12 @@ pub const SHADOW_REGS: i32 = 0x5000;
 pub const VECTOR_SLOTS: i32 = 0x6000;
 /// Bytes there.
 pub const VECTOR_SLOTS_SIZE: usize = 256;
+
+/// Offset in a thread's slot of what `loops` keeps: general registers, vector registers; and of its counters.
+pub const KEPT_IN_LOOP: i32 = VECTOR_SLOTS + VECTOR_SLOTS_SIZE as i32;
+pub const LOOP_COUNTERS: i32 = KEPT_IN_LOOP + 16 * 8 + 16 * 16;
+/// Bytes there, of both.
+pub const LOOP_SLOTS_SIZE: usize = 16 * 8 + 16 * 16 + 64 * 4;
 
 /// What dirty mode knows about an instruction. Registers by their bits in the mask of dirty registers.
 #[derive(Clone, Copy, Default, Debug)]
@@ -344,6 +357,22 @@ impl Translator {
         });
         self.items = items;
         region
+    }
+
+    /// Translate the loop that `entry` is in, to be placed at `place`; see `loops`.
+    pub fn translate_loop(
+        &mut self,
+        program: &dyn Program,
+        entry: loops::Entry,
+        place: u64,
+        shadow: &mut dyn Shadow,
+    ) -> Option<loops::Made> {
+        self.probes.clear();
+        let code = loops::translate(self, program, entry, place, shadow);
+        if code.is_none() {
+            self.probes.clear();
+        }
+        code
     }
 }
 

@@ -22,6 +22,7 @@ use crate::dirty::mask_at;
 use crate::emit::{CC_E, CC_NE, Mem, RAX, RCX, RDX, RSP, Seg};
 use crate::emitter::{Emitter, spill};
 use crate::needs::Needs;
+use crate::rules::encode::Alu;
 use crate::rules::{Form, Job, Probe};
 use crate::{Rule, SHADOW_REGS, gpr, shadow_layout as layout, slot};
 use alloc::vec::Vec;
@@ -118,7 +119,7 @@ fn load(insn: &Instruction, to: Register) -> Option<Move> {
     }
 }
 
-fn store(insn: &Instruction, from: Register) -> Option<Move> {
+pub fn store(insn: &Instruction, from: Register) -> Option<Move> {
     let size = insn.memory_size().size() as u32;
     if insn.mnemonic() == Mnemonic::Mov {
         let high = matches!(from, Register::AH | Register::BH | Register::CH | Register::DH);
@@ -162,7 +163,7 @@ fn vector(insn: &Instruction, register: Register) -> Option<Reg> {
 
 impl Reg {
     /// Its bit in the mask of dirty registers.
-    fn bit(self) -> u32 {
+    pub fn bit(self) -> u32 {
         match self {
             Reg::General(n) => u32::from(n),
             Reg::Vector(n) => layout::VEC0 + u32::from(n),
@@ -170,7 +171,7 @@ impl Reg {
     }
 
     /// Its V bits, `at` bytes in.
-    fn shadow(self, at: i32) -> Mem {
+    pub fn shadow(self, at: i32) -> Mem {
         Mem::ctx(
             SHADOW_REGS
                 + at
@@ -232,7 +233,7 @@ impl Emitter<'_> {
     }
 
     /// Flags to their slot; rax stays what it was.
-    fn keep_flags(&mut self) {
+    pub fn keep_flags(&mut self) {
         self.asm.store(&spill(slot::RAX), RAX);
         self.asm.bytes(&[0x9f, 0x0f, 0x90, 0xc0]);
         self.asm.store(&spill(slot::FLAGS), RAX);
@@ -469,7 +470,7 @@ impl Emitter<'_> {
 
     fn store_shadow(&mut self, from: Reg, size: u32, not: &mut Vec<usize>) {
         if self.t.options.origins {
-            self.store_origin(from, size, not);
+            self.store_origin(from, size, [RDX, RAX, RCX], not);
         }
         for at in (0..size.max(8)).step_by(8) {
             self.asm.load(RAX, &from.shadow(at as i32));
@@ -482,36 +483,35 @@ impl Emitter<'_> {
         }
     }
 
-    /// Origin words of the target at rdx, where its bytes are undefined.
-    fn store_origin(&mut self, from: Reg, size: u32, not: &mut Vec<usize>) {
-        // test dl, 3
-        self.asm.bytes(&[0xf6, 0xc2, 3]);
+    /// Origin words of the target at the address in `p`, where its bytes are undefined. Uses `a` and `c`.
+    pub fn store_origin(&mut self, from: Reg, size: u32, [p, a, c]: [u8; 3], not: &mut Vec<usize>) {
+        self.asm.alu_imm(Alu::Test, 4, p, 3);
         not.push(self.asm.jcc_forward(CC_NE));
-        self.not_on_stack(RDX, not);
+        self.not_on_stack(p, not);
         let mut lazy = Vec::new();
         self.branch_if_any(layout::LAZY, 1 << from.bit(), &mut lazy);
-        // test eax, eax
-        self.asm.op_mem(None, false, &[0x8b], RAX, &from.origin());
-        self.asm.bytes(&[0x85, 0xc0]);
+        self.asm.load_zx(a, &from.origin(), 4);
+        self.asm.alu(Alu::Test, 4, a, a);
         let none = self.asm.jcc_forward(CC_E);
         let tagged = self.asm.jmp_forward();
         for at in lazy {
             self.asm.patch_here(at);
         }
-        self.asm.load(RCX, &from.place());
-        // rcx -= rdx; rax = its low half; do they agree?
-        self.asm.bytes(&[0x48, 0x29, 0xd1, 0x48, 0x63, 0xc1, 0x48, 0x39, 0xc8]);
+        self.asm.load(c, &from.place());
+        self.asm.alu(Alu::Sub, 8, c, p);
+        self.asm.sign_extend(a, c, 4);
+        self.asm.alu(Alu::Cmp, 8, a, c);
         not.push(self.asm.jcc_forward(CC_NE));
-        // and eax, !3: the same word
-        self.asm.bytes(&[0x83, 0xe0, 0xfc]);
+        // Nothing left: the same word.
+        self.asm.alu_imm(Alu::And, 4, a, -4);
         let same = self.asm.jcc_forward(CC_E);
         self.asm.patch_here(tagged);
-        self.asm.mov_const(RCX, ORIGIN_DISTANCE);
+        self.asm.mov_const(c, ORIGIN_DISTANCE);
         for at in (0..size.max(4)).step_by(4) {
-            let word = Mem { index: Some((RDX, 0)), ..Mem::base(RCX, at as i32) };
+            let word = Mem { index: Some((p, 0)), ..Mem::base(c, at as i32) };
             self.asm.cmp_zero(&from.shadow(at as i32), 4.min(size));
             let defined = self.asm.jcc_forward(CC_E);
-            self.asm.op_mem(None, false, &[0x89], RAX, &word);
+            self.asm.op_mem(None, false, &[0x89], a, &word);
             self.asm.patch_here(defined);
         }
         self.asm.patch_here(none);

@@ -112,7 +112,7 @@ pub fn find(program: &dyn Program, items: &[Item], tail: Tail, out: &mut alloc::
         let insn = &item.insn;
         *after = live;
         if insn.flow_control() == FlowControl::ConditionalBranch {
-            live = live.or(ahead(program, insn.near_branch_target(), DEPTH));
+            live = live.or(ahead(program, item.aside(), DEPTH));
         }
         live = if item.client_request { Needs::ALL } else { live.of(!killed(insn)).or(asks(insn)) };
     }

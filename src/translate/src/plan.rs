@@ -51,7 +51,7 @@ pub fn killed(insn: &Instruction) -> u32 {
     set & ARITHMETIC
 }
 
-fn flags(program: &dyn Program, items: &mut [Item], tail: Tail) {
+pub fn flags(program: &dyn Program, items: &mut [Item], tail: Tail) {
     let mut live = match tail {
         Tail::Next(pc) => live_at(program, pc),
         Tail::Invalid(_) => ARITHMETIC,
@@ -64,7 +64,7 @@ fn flags(program: &dyn Program, items: &mut [Item], tail: Tail) {
     for item in items.iter_mut().rev() {
         let insn = &item.insn;
         if insn.flow_control() == FlowControl::ConditionalBranch {
-            live |= live_at(program, insn.near_branch_target());
+            live |= live_at(program, item.aside());
         }
         if item.client_request {
             live = ARITHMETIC;
@@ -165,7 +165,7 @@ fn releases(items: &mut [Item]) {
 }
 
 /// Does it touch memory below the stack pointer?
-fn below_stack(insn: &Instruction) -> bool {
+pub fn below_stack(insn: &Instruction) -> bool {
     insn.memory_base() == Register::RSP && (insn.memory_displacement64() as i64) < 0 && insn.mnemonic() != Mnemonic::Lea
 }
 

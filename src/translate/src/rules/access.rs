@@ -21,6 +21,15 @@ impl Emitter<'_> {
     pub(crate) fn ordinary_address(&mut self, mem: &Mem, size: u32, p: u8, [a, c]: [u8; 2], not: &mut Vec<usize>) {
         let asm = &mut self.asm;
         asm.lea(p, mem);
+        // Below all stacks, and none of the bytes around is out of bounds.
+        asm.op_mem(None, true, &[0x3b], p, &Mem::ctx(offset::STACK_LOW));
+        let high = asm.jcc_forward(CC_AE);
+        asm.mov(c, p);
+        asm.turn(Turn::Shr, 8, c, 3);
+        asm.mov_const(a, A_BASE);
+        asm.cmp_zero(&Mem { index: Some((c, 0)), ..Mem::base(a, 0) }, if size <= 8 { 2 } else { 8 });
+        let plain = asm.jcc_forward(CC_E);
+        asm.patch_here(high);
         asm.mov_const(c, HEAP_START.wrapping_neg());
         asm.alu(Alu::Add, 8, c, p);
         asm.mov(a, c);
@@ -54,6 +63,7 @@ impl Emitter<'_> {
         let back = asm.jmp_forward();
         asm.patch_to(back, bits);
         asm.patch_here(done);
+        asm.patch_here(plain);
     }
 
     /// None of the slots around the bytes at `p` may hold a return address, `v` being their V bits. Uses `c`.

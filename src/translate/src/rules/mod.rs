@@ -16,15 +16,16 @@
 //! Deliberately absent: vectors above 128 bits, x87, string instructions, flags of which all six are asked for.
 
 mod access;
-mod encode;
+pub(crate) mod encode;
 mod form;
 mod integer;
-mod operand;
+pub(crate) mod operand;
 mod select;
 mod shift;
 mod vector;
 
 pub use form::Form;
+pub(crate) use operand::Scratch;
 
 use crate::Rule;
 use crate::emit::Mem;
@@ -61,18 +62,7 @@ impl Emitter<'_> {
         let mut early = Vec::new();
         self.branch_if_any(0, job.rule.address, &mut early);
         let scratch = self.take_scratch(form.scratch(job.needs), job.busy);
-        match form {
-            Form::Binary(op) => self.binary(&op, &scratch, job),
-            Form::Lea(op) => self.address_sum(&op, &scratch),
-            Form::Turn(op) => self.turn_rule(&op, &scratch, job),
-            Form::Extend(op) => self.extend(&op, &scratch, job),
-            Form::Multiply(op) => self.multiply(&op, &scratch),
-            Form::Select(op) => self.select(&op, &scratch, job),
-            Form::Set(op) => self.set(&op, &scratch, job),
-            Form::Vectors(op) => self.vectors(&op, &scratch, job),
-            Form::Carry(op) => self.carry_bits(&op, &scratch, job),
-            Form::Branch(code) => self.branch_rule(code, job),
-        }
+        self.apply(form, &scratch, job);
         self.give_back(&scratch);
         self.done(job.live, back);
         let resume = self.asm.here();
@@ -85,6 +75,22 @@ impl Emitter<'_> {
         self.give_back(&scratch);
         for at in early {
             self.asm.patch_here(at);
+        }
+    }
+
+    /// The V bits of what the instruction writes.
+    pub(crate) fn apply(&mut self, form: Form, scratch: &Scratch, job: &mut Job) {
+        match form {
+            Form::Binary(op) => self.binary(&op, scratch, job),
+            Form::Lea(op) => self.address_sum(&op, scratch),
+            Form::Turn(op) => self.turn_rule(&op, scratch, job),
+            Form::Extend(op) => self.extend(&op, scratch, job),
+            Form::Multiply(op) => self.multiply(&op, scratch),
+            Form::Select(op) => self.select(&op, scratch, job),
+            Form::Set(op) => self.set(&op, scratch, job),
+            Form::Vectors(op) => self.vectors(&op, scratch, job),
+            Form::Carry(op) => self.carry_bits(&op, scratch, job),
+            Form::Branch(code) => self.branch_rule(code, job),
         }
     }
 }

@@ -9,13 +9,14 @@ use crate::{SHADOW_REGS, shadow_layout as layout, slot};
 use alloc::vec::Vec;
 
 /// Scratch registers are taken from these, so that each has a byte form without REX.
-const POOL: [u8; 12] = [0, 1, 2, 3, 8, 9, 10, 11, 14, 15, 12, 13];
+pub const POOL: [u8; 12] = [0, 1, 2, 3, 8, 9, 10, 11, 14, 15, 12, 13];
 /// Slots for their values.
 const SLOTS: [i32; 8] = [8, 9, 10, 11, 12, 13, 14, slot::ADDRESS];
 /// The flags' bit in the mask of dirty registers.
 pub const FLAGS: u32 = 16;
 
 /// Registers of the program that a rule may use: their values lie in slots.
+#[derive(Clone)]
 pub struct Scratch {
     regs: [u8; SLOTS.len()],
     count: usize,
@@ -61,6 +62,15 @@ const fn place_of(bit: u32) -> Mem {
     Mem::ctx(SHADOW_REGS + layout::PLACE + 8 * bit as i32)
 }
 
+/// V bits of a register by its bit in the mask.
+pub fn slot_of(bit: u32) -> Mem {
+    match bit {
+        FLAGS => flags_shadow(),
+        layout::VEC0.. => super::vector::vector_shadow((bit - layout::VEC0) as u8, 0),
+        _ => gpr_shadow(bit as u8),
+    }
+}
+
 const DIRTY: i32 = 0;
 
 /// The half of a mask that has a bit. Always the same four bytes: a load of more than the last store wrote would have to wait for it.
@@ -70,18 +80,23 @@ const fn half_of(word: i32, bit: u32) -> Mem {
 
 impl Emitter<'_> {
     /// Registers that are not busy, spilled.
-    pub(super) fn take_scratch(&mut self, count: usize, busy: u32) -> Scratch {
+    pub(crate) fn take_scratch(&mut self, count: usize, busy: u32) -> Scratch {
         let mut regs = [0; SLOTS.len()];
-        let free = POOL.into_iter().filter(|r| busy >> r & 1 == 0);
-        for (i, (to, r)) in regs[..count].iter_mut().zip(free).enumerate() {
+        let free = self.free_registers();
+        // What a loop has for itself comes first.
+        let order = POOL.into_iter().filter(|r| free >> r & 1 != 0).chain(POOL.into_iter().filter(|r| (free | busy) >> r & 1 == 0));
+        for (i, (to, r)) in regs[..count].iter_mut().zip(order).enumerate() {
             *to = r;
-            self.asm.store(&spill(SLOTS[i]), r);
+            if free >> r & 1 == 0 {
+                self.asm.store(&spill(SLOTS[i]), r);
+            }
         }
         Scratch { regs, count }
     }
 
-    pub(super) fn give_back(&mut self, scratch: &Scratch) {
-        for (i, &r) in scratch.regs[..scratch.count].iter().enumerate() {
+    pub(crate) fn give_back(&mut self, scratch: &Scratch) {
+        let free = self.free_registers();
+        for (i, &r) in scratch.regs[..scratch.count].iter().enumerate().filter(|(_, r)| free >> **r & 1 == 0) {
             self.asm.load(r, &spill(SLOTS[i]));
         }
     }
@@ -100,7 +115,12 @@ impl Emitter<'_> {
     }
 
     /// `t` = V bits of a general register, at least its low `size` bytes; with 4 or 8, no others.
-    pub(super) fn load_v(&mut self, t: u8, register: u8, size: u32) {
+    pub(crate) fn load_v(&mut self, t: u8, register: u8, size: u32) {
+        match self.may_be_undefined(u32::from(register)) {
+            Some(true) => return self.asm.load_zx(t, &gpr_shadow(register), size.max(4)),
+            Some(false) => return self.asm.zero(t),
+            None => {}
+        }
         self.asm.zero(t);
         self.test_bit(DIRTY, u32::from(register));
         self.asm.cmov_mem(CC_NE, size == 8, t, &gpr_shadow(register));
@@ -110,6 +130,9 @@ impl Emitter<'_> {
     /// one of `from`. `fresh`: what it had before means nothing.
     pub(super) fn set_register(&mut self, to: u8, size: u32, v: u8, t: u8, from: &[Origin], fresh: bool) {
         let bit = u32::from(to);
+        if self.loops.is_some() {
+            return self.set_register_in_loop(to, size, v, t, from, fresh);
+        }
         let mut out = Vec::new();
         if size < 4 {
             self.test_bit(DIRTY, bit);
@@ -143,6 +166,66 @@ impl Emitter<'_> {
         self.clear_bit(DIRTY, bit);
         for at in out {
             self.asm.patch_here(at);
+        }
+    }
+
+    /// The same where every slot says what its register is.
+    fn set_register_in_loop(&mut self, to: u8, size: u32, v: u8, t: u8, from: &[Origin], fresh: bool) {
+        let bit = u32::from(to);
+        let before = self.may_be_undefined(bit) == Some(true);
+        let mut out = Vec::new();
+        if self.t.options.origins {
+            self.asm.alu(Alu::Test, if size < 4 { size } else { 8 }, v, v);
+            out.push(self.asm.jcc_forward(CC_E));
+            if before && !fresh {
+                self.asm.cmp_zero(&gpr_shadow(to), 8);
+                out.push(self.asm.jcc_forward(CC_NE));
+            }
+            self.origin_to(bit, t, from);
+        }
+        for at in out {
+            self.asm.patch_here(at);
+        }
+        if size < 4 && before {
+            self.asm.store_sized(&gpr_shadow(to), v, size);
+        } else {
+            if size < 4 {
+                self.asm.zero_extend(v, v, size);
+            }
+            self.asm.store(&gpr_shadow(to), v);
+        }
+        self.now_undefined(bit, true);
+    }
+
+    /// To `not` if a register is not defined.
+    pub(crate) fn unless_defined(&mut self, bit: u32, not: &mut Vec<usize>) {
+        match self.may_be_undefined(bit) {
+            Some(false) => {}
+            Some(true) => {
+                self.asm.cmp_zero(&slot_of(bit), if bit == FLAGS { 4 } else { 8 });
+                not.push(self.asm.jcc_forward(CC_NE));
+            }
+            None => {
+                self.test_bit(DIRTY, bit);
+                not.push(self.asm.jcc_forward(CC_NE));
+            }
+        }
+    }
+
+    /// To `next` if a register is defined.
+    fn if_register_defined(&mut self, bit: u32, next: &mut Vec<usize>) {
+        if self.loops.is_none() {
+            self.test_bit(DIRTY, bit);
+            return next.push(self.asm.jcc_forward(CC_E));
+        }
+        self.asm.cmp_zero(&slot_of(bit), if bit == FLAGS { 4 } else { 8 });
+        if bit >= layout::VEC0 {
+            let some = self.asm.jcc_forward(CC_NE);
+            self.asm.cmp_zero(&Mem { disp: slot_of(bit).disp + 8, ..slot_of(bit) }, 8);
+            next.push(self.asm.jcc_forward(CC_E));
+            self.asm.patch_here(some);
+        } else {
+            next.push(self.asm.jcc_forward(CC_E));
         }
     }
 
@@ -193,6 +276,10 @@ impl Emitter<'_> {
         self.asm.cmp_zero(&flags_shadow(), 4);
         let zero = self.asm.jcc_forward(CC_E);
         self.origin_to(FLAGS, t, from);
+        if self.loops.is_some() {
+            self.asm.patch_here(zero);
+            return self.now_undefined(FLAGS, true);
+        }
         self.set_bit(DIRTY, FLAGS);
         let out = self.asm.jmp_forward();
         self.asm.patch_here(zero);
@@ -202,6 +289,9 @@ impl Emitter<'_> {
 
     /// Flags that are written, and all that somebody will ask for are defined.
     pub(super) fn flags_are_dead(&mut self) {
+        if self.loops.is_some() {
+            return self.now_undefined(FLAGS, false);
+        }
         self.test_bit(DIRTY, FLAGS);
         let out = self.asm.jcc_forward(CC_E);
         self.clear_bit(DIRTY, FLAGS);
@@ -213,26 +303,29 @@ impl Emitter<'_> {
             return;
         }
         let mut out = Vec::new();
+        let from: Vec<Origin> =
+            from.iter().copied().filter(|o| !matches!(o, Origin::Register(bit) if self.may_be_undefined(*bit) == Some(false))).collect();
         for (i, &origin) in from.iter().enumerate() {
             let last = i + 1 == from.len();
             match origin {
                 Origin::Register(bit) => {
-                    let mut next = None;
+                    let mut next = Vec::new();
                     if !last {
-                        self.test_bit(DIRTY, bit);
-                        next = Some(self.asm.jcc_forward(CC_E));
+                        self.if_register_defined(bit, &mut next);
                     }
                     if bit != to {
                         self.copy_origin(bit, to, t);
                     }
-                    if let Some(next) = next {
+                    if !last {
                         out.push(self.asm.jmp_forward());
+                    }
+                    for next in next {
                         self.asm.patch_here(next);
                     }
                 }
                 Origin::Place(address) => {
                     self.asm.store(&place_of(to), address);
-                    self.set_bit(layout::LAZY, to);
+                    self.make_lazy(to);
                     break;
                 }
             }
@@ -249,11 +342,19 @@ impl Emitter<'_> {
         self.asm.store(&place_of(to), t);
         self.test_bit(layout::LAZY, from);
         let known = self.asm.jcc_forward(CC_E);
-        self.set_bit(layout::LAZY, to);
+        self.make_lazy(to);
         let out = self.asm.jmp_forward();
         self.asm.patch_here(known);
         self.clear_bit(layout::LAZY, to);
         self.asm.patch_here(out);
+    }
+
+    /// Test first: writes to the word would wait for each other.
+    fn make_lazy(&mut self, bit: u32) {
+        self.test_bit(layout::LAZY, bit);
+        let already = self.asm.jcc_forward(CC_NE);
+        self.set_bit(layout::LAZY, bit);
+        self.asm.patch_here(already);
     }
 
     /// Load the V bits of the memory operand to `v`: if there are any, its address to `address`, and see that it is an ordinary place.

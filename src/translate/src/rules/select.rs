@@ -26,8 +26,14 @@ impl Emitter<'_> {
     /// Jumps to `defined` if the condition is.
     fn if_defined(&mut self, code: u8, defined: &mut Vec<usize>) {
         let (flags, known) = LOOKS_AT[usize::from(code >> 1)];
-        self.test_bit(0, FLAGS);
-        defined.push(self.asm.jcc_forward(CC_E));
+        match self.may_be_undefined(FLAGS) {
+            Some(true) => {}
+            Some(false) => return defined.push(self.asm.jmp_forward()),
+            None => {
+                self.test_bit(0, FLAGS);
+                defined.push(self.asm.jcc_forward(CC_E));
+            }
+        }
         for (at, mask, cc) in [(0, flags, CC_E), (4, known, CC_NE)] {
             if mask != 0 {
                 self.asm.op_mem(None, false, &[0xf7], 0, &Mem { disp: flags_shadow().disp + at, ..flags_shadow() });
@@ -38,6 +44,9 @@ impl Emitter<'_> {
     }
 
     pub(super) fn branch_rule(&mut self, code: u8, job: &mut Job) {
+        if self.may_be_undefined(FLAGS) == Some(false) {
+            return;
+        }
         let mut defined = Vec::new();
         self.if_defined(code, &mut defined);
         job.not.push(self.asm.jmp_forward());

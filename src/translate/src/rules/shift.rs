@@ -4,7 +4,7 @@ use super::Job;
 use super::encode::{Alu, Turn};
 use super::form::{By, Extend, Extension, Operand, Turned};
 use super::operand::{Origin, Scratch};
-use crate::emit::{CC_NE, RCX};
+use crate::emit::RCX;
 use crate::emitter::Emitter;
 use crate::needs::Needs;
 
@@ -18,8 +18,7 @@ impl Emitter<'_> {
         };
         if let Some(count) = count {
             // By an undefined count: all counts are possible.
-            self.test_bit(0, u32::from(count));
-            job.not.push(self.asm.jcc_forward(CC_NE));
+            self.unless_defined(u32::from(count), &mut job.not);
         }
         self.load_v(v, op.from, op.size);
         self.turned(op, v);

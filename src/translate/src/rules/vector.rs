@@ -193,22 +193,29 @@ fn kept(i: usize) -> Mem {
 impl Emitter<'_> {
     /// Vector registers other than those in `busy`, kept.
     fn take_vectors<const N: usize>(&mut self, busy: u32) -> [u8; N] {
-        let mut free = (0..16u8).filter(|r| busy >> r & 1 == 0);
+        let own = self.free_vectors();
+        let mut free = (0..16u8).filter(|r| own >> r & 1 != 0).chain((0..16u8).filter(|r| (own | busy) >> r & 1 == 0));
         let taken = core::array::from_fn(|_| free.next().unwrap_or(0));
-        for (i, &r) in taken.iter().enumerate() {
+        for (i, &r) in taken.iter().enumerate().filter(|(_, r)| own >> **r & 1 == 0) {
             self.asm.store_vector(&kept(i), r);
         }
         taken
     }
 
     fn give_vectors_back(&mut self, taken: &[u8]) {
-        for (i, &r) in taken.iter().enumerate() {
+        let own = self.free_vectors();
+        for (i, &r) in taken.iter().enumerate().filter(|(_, r)| own >> **r & 1 == 0) {
             self.asm.load_vector(r, &kept(i));
         }
     }
 
     /// `t` = the low V bits of a vector register.
     fn load_vector_v(&mut self, t: u8, n: u8) {
+        match self.may_be_undefined(layout::VEC0 + u32::from(n)) {
+            Some(true) => return self.asm.load_vector(t, &vector_shadow(n, 0)),
+            Some(false) => return self.asm.packed(packed::XOR, t, t),
+            None => {}
+        }
         self.asm.packed(packed::XOR, t, t);
         self.test_bit(0, layout::VEC0 + u32::from(n));
         let defined = self.asm.jcc_forward(CC_E);
@@ -381,6 +388,23 @@ impl Emitter<'_> {
     fn set_vector(&mut self, to: u8, v: u8, z: u8, t: u8, from: &[Origin]) {
         let bit = layout::VEC0 + u32::from(to);
         let mut out = Vec::new();
+        if let Some(before) = self.may_be_undefined(bit) {
+            if self.t.options.origins {
+                self.asm.sse(0x66, &packed::TEST, v, v);
+                out.push(self.asm.jcc_forward(CC_E));
+                if before && !matches!(from, [Origin::Place(_)]) {
+                    self.asm.load(t, &vector_shadow(to, 0));
+                    self.asm.op_mem(None, true, &[0x0b], t, &vector_shadow(to, 8));
+                    out.push(self.asm.jcc_forward(CC_NE));
+                }
+                self.origin_to(bit, t, from);
+            }
+            for at in out {
+                self.asm.patch_here(at);
+            }
+            self.asm.store_vector(&vector_shadow(to, 0), v);
+            return self.now_undefined(bit, true);
+        }
         self.asm.sse(0x66, &packed::TEST, v, v);
         let zero = self.asm.jcc_forward(CC_E);
         self.test_bit(0, bit);

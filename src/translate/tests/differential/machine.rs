@@ -156,6 +156,8 @@ pub struct Machine {
     probes: HashMap<u64, u64>,
     /// What the interpreter reported, and where.
     pub complaints: Vec<(u64, ComplaintKind)>,
+    /// Loops of dirty code that were made so far.
+    pub loops: u64,
     /// Check every region that is made.
     pub inspect: bool,
 }
@@ -237,6 +239,7 @@ impl Machine {
             planner: Planner::new(),
             plans: Vec::new(),
             probes: HashMap::new(),
+            loops: 0,
             complaints: Vec::new(),
             inspect: false,
         })

@@ -140,7 +140,7 @@ impl Session {
     }
 
     pub fn report(&self, count: u64) {
-        println!("{count} programs; ends: {:?}", self.ends);
+        println!("{count} programs, {} loops; ends: {:?}", self.shared.machine.loops, self.ends);
     }
 }
 

@@ -199,6 +199,13 @@ impl World {
         unsafe { *(v_of(addr) as *const u8) }
     }
 
+    /// A word of the stack.
+    pub fn stack_word(&self, addr: u64) -> u64 {
+        assert!(STACK.contains(addr) && STACK.contains(addr + 7), "on the stack");
+        // SAFETY: inside a mapping of our own, as just checked.
+        unsafe { (addr as *const u64).read_unaligned() }
+    }
+
     pub fn any_v(&self, addr: u64, len: u64) -> bool {
         (addr..addr + len).any(|a| self.v(a) != 0)
     }

@@ -10,11 +10,13 @@ use crate::gate::{CACHE, CACHE_SIZE, COLD, Reason};
 use crate::interpreter::{self, Real, Rules};
 use crate::positions;
 use crate::random::Random;
-use crate::world::CODE;
+use crate::world::{CODE, STACK};
 use iced_x86::{Instruction, Mnemonic, Register};
 use memcheck_abi::layout::{A_BASE, PROGRAM_END, RED_ZONE};
-use memcheck_semantics::regs::FLAGS;
-use memcheck_translate::{LEAVE_JUMP, LOAD, Place, SPREAD, STATE_AREA, STORE, helper, slot};
+use memcheck_translate::loops::Entry;
+use memcheck_translate::{
+    DEAD_OVER_CALL, DEAD_OVER_RETURN, LEAVE_CALL, LEAVE_RETURN, LOAD, Place, SPREAD, STATE_AREA, STORE, helper, slot,
+};
 
 /// One translated run.
 pub struct Run<'a> {
@@ -61,15 +63,25 @@ impl Run<'_> {
             Reason::StackMoved => Ok(Next::At(self.scratch(slot::CONTINUE))),
             Reason::DirtyBranch => {
                 let target = self.m.gate.context().target;
-                if self.scratch(slot::ARGUMENT) as u32 & 0xff != LEAVE_JUMP {
-                    // Nobody passes flags to a function, or returns them.
-                    interpreter::shadow_regs().dirty &= !(1 << FLAGS);
-                }
+                // By the ABI these carry nothing; the random programs may think otherwise, but all runs alike.
+                let way = self.scratch(slot::ARGUMENT) as u32 & 0xff;
+                let dead = match way {
+                    LEAVE_CALL => DEAD_OVER_CALL,
+                    LEAVE_RETURN => DEAD_OVER_RETURN,
+                    _ => 0,
+                };
+                interpreter::shadow_regs().dirty &= !dead;
                 let dirty = match self.way.kind {
                     Kind::Clean => return Err("clean code came to the dirty branch".into()),
                     Kind::Dirty => true,
                     Kind::Mixed => self.random.one_in(2),
                 };
+                if dirty
+                    && self.way.rules == Rules::Inline
+                    && let Some(code) = self.find_loop(target, way == LEAVE_CALL)?
+                {
+                    return Ok(Next::At(code));
+                }
                 self.continue_at(target, dirty)
             }
             Reason::Fault => self.fault(),
@@ -90,6 +102,31 @@ impl Run<'_> {
             Some(host) => Next::At(host),
             None => Next::Stop(End::Fault { signal: libc::SIGSEGV, pc }),
         })
+    }
+
+    /// The code of the loop at `pc`, if it is one.
+    fn find_loop(&mut self, pc: u64, called: bool) -> Result<Option<u64>, String> {
+        if pc == self.code.end() || !CODE.contains(pc) || self.random.one_in(4) {
+            return Ok(None);
+        }
+        let Some(region) = self.body(pc, true)? else { return Ok(None) };
+        let m = &mut *self.m;
+        let sp = m.gate.state().gpr[4];
+        let returns_to = (called && STACK.contains(sp) && STACK.contains(sp + 7)).then(|| m.world.stack_word(sp));
+        let entry = Entry { pc, returns_to, dirty: interpreter::shadow_regs().dirty, region };
+        let at = m.next.cold.next_multiple_of(64);
+        let view =
+            View { world: &m.world, code: self.code, known: &m.clean, writable: self.way.writable, constants: self.way.seed % 2 == 1 };
+        let mut rules = Real { planner: &mut m.planner, plans: &mut m.plans, inline: true };
+        let Some((code, _)) = m.translator.translate_loop(&view, entry, at, &mut rules) else { return Ok(None) };
+        m.probes.extend(m.translator.probes.drain(..).map(|probe| (probe.host, probe.resume)));
+        m.gate.write_cache(at, &code);
+        m.next.cold = at + code.len() as u64;
+        m.loops += 1;
+        if m.next.cold > COLD + CACHE_SIZE - 0x8000 {
+            return Err("the cache is full".into());
+        }
+        Ok(Some(at))
     }
 
     /// The body of a translation, made now if there is none.
