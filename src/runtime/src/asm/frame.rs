@@ -9,9 +9,12 @@ use memcheck_abi::context::offset;
 /// half of the work, and leaves with frames are rare.
 const LONG_FRAME: u64 = 256;
 
+const _: () = assert!(memcheck_abi::layout::V_DISTANCE.is_multiple_of(64), "lines of the stack and lines of its V");
+
 /// Paint released stack as no longer accessible: [slot 2 - shift, rsp + extra - shift), rcx in slot 0. Long frames by
 /// 64 bytes at a time; the vector register meanwhile lies in slots 10 and 11. Of frames this long most bytes were often never written, so
-/// with private registers (zmm16 and above, see `translate::Options`) they are looked at first: reading is twice as fast as writing.
+/// with private registers (zmm16 and above, see `translate::Options`) they are looked at first: reading is twice as fast as writing. Both ends
+/// are painted unasked, and what lies between in whole lines of the cache: V of a multiple of 64 lies at one.
 #[unsafe(naked)]
 pub extern "C" fn release() {
     naked_asm!(
@@ -77,29 +80,33 @@ pub extern "C" fn release() {
         "         mov rax, fs:[{s1}]
          mov rcx, fs:[{s0}]
          jmp fs:[{s3}]
-         30: lea rax, [rcx+256]
+         30: vmovdqu64 gs:[rcx], zmm31
+         vmovdqu64 gs:[rdx-64], zmm31
+         add rcx, 64
+         and rcx, -64
+         and rdx, -64
+         lea rax, [rcx+256]
          cmp rax, rdx
          ja 33f
-         31: vmovdqu64 zmm16, gs:[rcx]
+         31: vmovdqa64 zmm16, gs:[rcx]
          vpandq zmm16, zmm16, gs:[rcx+64]
          vpandq zmm16, zmm16, gs:[rcx+128]
          vpandq zmm16, zmm16, gs:[rcx+192]
          vpcmpud k7, zmm16, zmm31, 4
          kortestw k7, k7
          jz 32f
-         vmovdqu64 gs:[rcx], zmm31
-         vmovdqu64 gs:[rcx+64], zmm31
-         vmovdqu64 gs:[rcx+128], zmm31
-         vmovdqu64 gs:[rcx+192], zmm31
+         vmovdqa64 gs:[rcx], zmm31
+         vmovdqa64 gs:[rcx+64], zmm31
+         vmovdqa64 gs:[rcx+128], zmm31
+         vmovdqa64 gs:[rcx+192], zmm31
          32: mov rcx, rax
          add rax, 256
          cmp rax, rdx
          jbe 31b
-         33: lea rax, [rcx+64]
-         cmp rax, rdx
-         ja 2b
-         vmovdqu64 gs:[rcx], zmm31
-         mov rcx, rax
+         33: cmp rcx, rdx
+         jae 80b
+         vmovdqa64 gs:[rcx], zmm31
+         add rcx, 64
          jmp 33b
          90: mov rdx, fs:[{s9}]
          ",
