@@ -36,8 +36,13 @@ const FIRST_WORDS: u64 = 32;
 
 /// The addresses to print.
 pub fn printed(raw: &[u64]) -> Vec<u64> {
-    let callers = raw.iter().skip(1).map(|addr| addr.wrapping_sub(1));
-    raw.iter().take(1).copied().chain(callers).collect()
+    let mut addresses = raw.to_vec();
+    to_printed(&mut addresses);
+    addresses
+}
+
+fn to_printed(frames: &mut [u64]) {
+    frames.iter_mut().skip(1).for_each(|addr| *addr = addr.wrapping_sub(1));
 }
 
 /// A call that has not returned: where it returns to, and the address of the stack slot with that.
@@ -116,13 +121,21 @@ impl<'a> Depot<'a> {
             self.first = u64::from(id);
             self.words = self.process.memory().values(layout::DEPOT_START + 8 * self.first, WINDOW);
         }
-        self.frames(u64::from(id)).filter(|frames| !frames.is_empty()).map(printed)
+        let mut frames = self.frames(u64::from(id)).filter(|frames| !frames.is_empty())?;
+        to_printed(&mut frames);
+        Some(frames)
     }
 
-    fn frames(&self, at: u64) -> Option<&[u64]> {
+    fn frames(&self, at: u64) -> Option<Vec<u64>> {
         let entry = self.words.get(usize::try_from(at.checked_sub(self.first)?).ok()?..)?;
         let len = (*entry.get(LEN_WORD)? >> LEN_SHIFT) as u32;
-        entry.get(HEADER_WORDS..)?.get(..(len as usize).min(MAX_FRAMES))
+        let (count, words) = ((len & !DepotHeader::WIDE) as usize, entry.get(HEADER_WORDS..)?);
+        let count = count.min(MAX_FRAMES);
+        if len & DepotHeader::WIDE != 0 {
+            return words.get(..count).map(<[u64]>::to_vec);
+        }
+        let halves = words.get(..count.div_ceil(2))?.iter().flat_map(|word| [*word & u64::from(u32::MAX), *word >> 32]);
+        Some(halves.take(count).collect())
     }
 }
 

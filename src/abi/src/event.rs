@@ -283,7 +283,13 @@ pub mod needed {
 pub struct DepotHeader {
     /// Next id in the hash chain.
     pub next: u32,
-    /// Number of frames that follow, 8 bytes each; the first is an instruction, the others return addresses.
+    /// Number of frames that follow; the first is an instruction, the others return addresses. 4 bytes each, because code lies low, or
+    /// 8 bytes with [`DepotHeader::WIDE`].
     pub len: u32,
     pub hash: u64,
+}
+
+impl DepotHeader {
+    /// In `len`: some frame needs more than 32 bits.
+    pub const WIDE: u32 = 1 << 31;
 }

@@ -221,6 +221,6 @@ pub fn mismatched(ctx: &ThreadContext, p: u64, family: Family) {
 fn is_ambiguous(ctx: &ThreadContext, p: u64, family: Family) -> bool {
     let is_operator = |family: u32| family == Family::New as u32 || family == Family::NewArray as u32;
     let Some((_, block)) = crate::describe::find(p) else { return false };
-    let allocated_by = || depot::get(block.alloc_stack).first().copied().unwrap_or(0);
+    let allocated_by = || depot::get(block.alloc_stack).next().unwrap_or(0);
     is_operator(family as u32) && is_operator(block.family) && (entries::is_folded(ctx.regs.rip) || entries::is_folded(allocated_by()))
 }

@@ -3,6 +3,7 @@
 //! ```text
 //! DEPOT_START + 8 * id:  { next: u32, len: u32, hash: u64 }  frame frame frame ...
 //! ```
+//! Frames take 4 bytes: code lies below 2 GiB. A stack with code elsewhere is stored with 8 bytes a frame.
 //! A hash table of 2^17 chain heads lies at the start. Inserting is one compare-and-swap on a chain head; entries never move or
 //! go away, so readers (this side and the tracer) need no lock. Id 0 is "no stack". When the depot is full (64 GiB) id 0 is given.
 #![allow(unsafe_code, reason = "the depot is raw shared memory")]
@@ -59,7 +60,7 @@ fn find(mut id: u32, stop: u32, h: u64, frames: &[u64]) -> Option<u32> {
         // SAFETY: ids come from the table, so a complete entry lies there (released by the compare-and-swap).
         unsafe {
             let header = &*((DEPOT_START + 8 * u64::from(id)) as *const DepotHeader);
-            if header.hash == h && get(id) == frames {
+            if header.hash == h && get(id).eq(frames.iter().copied()) {
                 return Some(id);
             }
             id = header.next;
@@ -70,7 +71,8 @@ fn find(mut id: u32, stop: u32, h: u64, frames: &[u64]) -> Option<u32> {
 
 #[cold]
 fn insert(head: &AtomicU32, mut first: u32, h: u64, frames: &[u64]) -> u32 {
-    let words = HEADER_WORDS + frames.len() as u64;
+    let wide = frames.iter().any(|&frame| frame > u64::from(u32::MAX));
+    let words = HEADER_WORDS + if wide { frames.len() } else { frames.len().div_ceil(2) } as u64;
     let at = NEXT_WORD.fetch_add(words, Ordering::Relaxed);
     if at + words > (DEPOT_END - DEPOT_START) / 8 || at + words > u64::from(u32::MAX) {
         return 0;
@@ -80,8 +82,12 @@ fn insert(head: &AtomicU32, mut first: u32, h: u64, frames: &[u64]) -> u32 {
     loop {
         // SAFETY: [at, at + words) was just taken by this thread alone.
         unsafe {
-            *(base as *mut DepotHeader) = DepotHeader { next: first, len: frames.len() as u32, hash: h };
-            core::ptr::copy_nonoverlapping(frames.as_ptr(), (base + 8 * HEADER_WORDS) as *mut u64, frames.len());
+            let len = frames.len() as u32 | if wide { DepotHeader::WIDE } else { 0 };
+            *(base as *mut DepotHeader) = DepotHeader { next: first, len, hash: h };
+            for (i, &frame) in frames.iter().enumerate() {
+                let to = base + 8 * HEADER_WORDS;
+                if wide { *(to as *mut u64).add(i) = frame } else { *(to as *mut u32).add(i) = frame as u32 }
+            }
         }
         match head.compare_exchange(first, id, Ordering::AcqRel, Ordering::Acquire) {
             Ok(_) => return id,
@@ -96,14 +102,14 @@ fn insert(head: &AtomicU32, mut first: u32, h: u64, frames: &[u64]) -> u32 {
 }
 
 /// The frames of a stack.
-pub fn get(id: u32) -> &'static [u64] {
-    if id == 0 {
-        return &[];
-    }
+#[inline]
+pub fn get(id: u32) -> impl Iterator<Item = u64> {
     let base = DEPOT_START + 8 * u64::from(id);
-    // SAFETY: ids are only made by `insert`, after the entry was written.
-    unsafe {
-        let header = &*(base as *const DepotHeader);
-        core::slice::from_raw_parts((base + 8 * HEADER_WORDS) as *const u64, header.len as usize)
-    }
+    // SAFETY: ids are only made by `insert`, after the entry was written. 0 names none.
+    let len = if id == 0 { 0 } else { unsafe { (*(base as *const DepotHeader)).len } };
+    let frames = base + 8 * HEADER_WORDS;
+    (0..(len & !DepotHeader::WIDE) as usize).map(move |i| {
+        // SAFETY: so many frames of this width follow the header.
+        unsafe { if len & DepotHeader::WIDE != 0 { *(frames as *const u64).add(i) } else { u64::from(*(frames as *const u32).add(i)) } }
+    })
 }
