@@ -192,3 +192,16 @@ fn stack_addresses() {
     let e = one(Kind::InvalidFree);
     assert_eq!((e.place, e.place_distance), (Place::BelowStack as u32, 4096));
 }
+
+#[test]
+fn stacks_of_code_anywhere() {
+    let low: std::vec::Vec<u64> = (0..5).map(|i| 0x40_2000 + i).collect();
+    let high = [0x40_2000, 0x7f12_3456_7890, u64::from(u32::MAX) + 1];
+    let (_guard, _) = start();
+    for frames in [&low[..], &low[..4], &high, &high[..1]] {
+        let id = depot::intern(frames);
+        assert!(depot::get(id).eq(frames.iter().copied()));
+        assert_eq!(depot::intern(frames), id, "stored once");
+    }
+    assert!(depot::get(0).next().is_none());
+}

@@ -33,7 +33,8 @@ fn first_in_first_out_up_to_the_volume() {
     });
     context::current().regs.rip = 0x78_0000;
     // A slot that is used again waits again, but with other stacks.
-    let waits = |p: u64| is_waiting(p) && crate::find(p).is_some_and(|f| memcheck_rt::depot::get(f.1.alloc_stack).next() == Some(0x77_0000));
+    let waits =
+        |p: u64| is_waiting(p) && crate::find(p).is_some_and(|f| memcheck_rt::depot::get(f.1.alloc_stack).next() == Some(0x77_0000));
     let mut freed = 0;
     while freed < 19_800_000 {
         free(malloc(size));
