@@ -91,10 +91,9 @@ impl Report {
                 self.findings.extend(open.take());
             } else if let Some(finding) = open.as_mut() {
                 match parse_frame(line) {
-                    // A stack after a note tells of the block or of the origin, not of the error.
                     Some(frame) if finding.notes.is_empty() || finding.kind == "signal" => finding.frames.push(frame),
-                    Some(_) => {}
-                    None => finding.notes.push(line.trim().to_owned()),
+                    // A stack after a note tells of the block or of the origin, not of the error.
+                    _ => finding.notes.push(line.trim().to_owned()),
                 }
             }
             if let Some((errors, contexts)) = parse_summary(line) {

@@ -8,7 +8,7 @@ use crate::{central, client, entries, map, paint, quarantine, settings, stacks, 
 use memcheck_abi::context::ThreadContext;
 use memcheck_abi::event::{Family, Kind};
 use memcheck_abi::layout::{A_BASE, HEAP_START, v_of};
-use memcheck_rt::{depot, report};
+use memcheck_rt::{depot, origins, report};
 
 /// A request that passed its checks.
 #[derive(Clone, Copy)]
@@ -67,6 +67,7 @@ fn small(cache: &mut Cache, ask: Granted, align: u64, need: u64) -> u64 {
         paint::set_bytes(p, ask.size, 0);
         paint::define(p, ask.size);
     }
+    origins::forget(p, ask.size);
     record.describe(ask.size, ask.thread, ask.stack);
     record.set_head(Head::new(p, State::Live, ask.family, 0));
     p
@@ -100,6 +101,7 @@ fn large(ask: Granted, align: u64, need: u64) -> u64 {
         paint::undefine(p, ask.size);
     }
     let record = record::at(start - HEAP_START, 0);
+    origins::forget(p, ask.size);
     record.describe(ask.size, ask.thread, ask.stack);
     record.set_head(Head::new(p, State::Live, ask.family, if huge { record::HUGE } else { 0 }));
     p

@@ -1,8 +1,9 @@
 //! Seen before? The ledger of findings of one process.
 //!
-//! Two findings are the same if their kinds are equal (sizes, parameter names included) and their innermost 4 code addresses
-//! are; after 100 shown findings only the innermost 2 count, from then on also for what was recorded before. A repetition only
-//! moves a counter. After 1,000 shown or 10,000,000 counted findings nothing is recorded any more, unless `--error-limit=no`.
+//! Two findings are the same if their kinds are equal (sizes, parameter names included; reads and writes are one kind) and their
+//! innermost 4 code addresses are; after 100 shown findings only the innermost 2 count, from then on also for what was recorded before.
+//! A repetition only moves a counter. After 1,000 shown or 10,000,000 counted findings nothing is recorded any more, unless
+//! `--error-limit=no`.
 //!
 //! Repetitions are the hot path of a program with an error in a loop, so they are looked up by hash, and [`Ledger::repeat`]
 //! needs nothing but a kind and raw addresses: no symbol has to be looked up for them.
@@ -160,8 +161,13 @@ impl Ledger {
     }
 }
 
+/// An instruction that reads and writes the same invalid place has one fault, shown as the read that comes first.
 fn key(kind: &ErrorKind, addresses: &[u64], frames: usize) -> Key {
-    (kind.clone(), addresses[..addresses.len().min(frames)].to_vec())
+    let kind = match kind {
+        ErrorKind::Write { size } => ErrorKind::Read { size: *size },
+        other => other.clone(),
+    };
+    (kind, addresses[..addresses.len().min(frames)].to_vec())
 }
 
 #[cfg(test)]
@@ -197,7 +203,8 @@ mod tests {
         let mut ledger = Ledger::default();
         add(&mut ledger, &[1]);
         assert_eq!(ledger.repeat(&ErrorKind::Read { size: 8 }, &[1], true).0, Verdict::New);
-        assert_eq!(ledger.repeat(&ErrorKind::Write { size: 4 }, &[1], true).0, Verdict::New);
+        assert_eq!(ledger.repeat(&ErrorKind::Write { size: 4 }, &[1], true).0, Verdict::Repeated(0));
+        assert_eq!(ledger.repeat(&ErrorKind::Write { size: 4 }, &[2], true).0, Verdict::New);
         assert_eq!(ledger.repeat(&ErrorKind::Read { size: 4 }, &[1], true).0, Verdict::Repeated(0));
     }
 

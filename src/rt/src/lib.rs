@@ -7,6 +7,7 @@
 //! - [`sync`]      a futex lock
 //! - [`context`]   the current thread's context
 //! - [`shadow`]    V and A bytes: set, copy, search
+//! - [`origins`]   origin words: which memory has some, and their end
 //! - [`access`]    may the program touch this range, and if not, what is wrong with it
 //! - [`callstack`] the current stack, from the shadow call stack
 //! - [`depot`]     stacks stored once, known by a small number
@@ -22,6 +23,7 @@ pub mod callstack;
 pub mod context;
 pub mod depot;
 pub mod limit;
+pub mod origins;
 pub mod report;
 pub mod shadow;
 pub mod sync;

@@ -10,7 +10,7 @@
 
 use crate::sys;
 use core::sync::atomic::{AtomicBool, Ordering::Relaxed};
-use memcheck_abi::layout::{A_BASE, PROGRAM_END, V_DISTANCE};
+use memcheck_abi::layout::{A_BASE, ORIGIN_DISTANCE, ORIGIN_MAP, ORIGIN_PAGES, PROGRAM_END, V_DISTANCE};
 
 pub const DEFINED: u8 = 0;
 pub const UNDEFINED: u8 = 0xff;
@@ -261,5 +261,6 @@ pub fn reserve() -> bool {
     sys::map_fixed(page(V_DISTANCE), PROGRAM_END + 8192, rw)
         && sys::map_fixed(A_BASE, PROGRAM_END / 8, rw)
         // The last pages of the program's space hold nothing: origins may end before the A range begins.
-        && sys::map_fixed(page(memcheck_abi::layout::ORIGIN_DISTANCE), PROGRAM_END - (1 << 20), rw)
+        && sys::map_fixed(ORIGIN_MAP, ORIGIN_PAGES, rw)
+        && sys::map_fixed(page(ORIGIN_DISTANCE), PROGRAM_END - (1 << 20), rw)
 }

@@ -202,7 +202,9 @@ pub fn settle(ctx: &ThreadContext, regs: &mut ShadowRegs, registers: u64) {
     while left != 0 {
         let bit = left.trailing_zeros() as usize;
         left &= left - 1;
-        regs.settle(bit, origin::of_range(ctx, regs.place_of(bit), 1));
+        // The first bytes that were loaded may be defined ones.
+        let loaded = if bit < regs::VEC0 { 8 } else { 16 };
+        regs.settle(bit, origin::of_range(ctx, regs.place_of(bit), loaded));
     }
 }
 

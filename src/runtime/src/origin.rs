@@ -13,7 +13,7 @@ use crate::owner;
 use memcheck_abi::context::{RSP, ThreadContext};
 use memcheck_abi::event::{ErrorEvent, Place};
 use memcheck_abi::layout::{ORIGIN_DISTANCE, PROGRAM_END};
-use memcheck_rt::{callstack, context, depot};
+use memcheck_rt::{callstack, context, depot, origins};
 
 const HEAP: u32 = 1;
 const STACK: u32 = 2;
@@ -44,11 +44,13 @@ pub fn store(ctx: &ThreadContext, addr: u64, v: &[u8], tag: u32) {
         }
         at += 4;
     }
+    origins::note(addr, v.len() as u64);
     owner::note(ctx, addr, v.len() as u64);
 }
 
 /// The hook of the string functions: origin words were moved to a range.
 pub fn moved(addr: u64, len: u64) {
+    origins::note(addr, len);
     owner::note(context::current(), addr, len);
 }
 

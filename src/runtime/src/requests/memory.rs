@@ -65,6 +65,7 @@ pub fn set_origin(ctx: &ThreadContext, addr: u64, len: u64, kind: u32) {
         return;
     }
     let tag = stack(ctx) << 2 | kind;
+    memcheck_rt::origins::note(addr, len);
     for (at, n) in parts(addr, len).filter(|(at, n)| origin::covered(at + n)) {
         for word in (at & !3..at + n).step_by(4) {
             // SAFETY: inside the origin range, which is mapped; program addresses up to `covered` have words.

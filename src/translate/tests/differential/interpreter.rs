@@ -9,7 +9,7 @@ use crate::random::Random;
 use crate::vectors;
 use crate::world::{AREAS, PAGE, STACK, World};
 use iced_x86::Instruction;
-use memcheck_abi::layout::{A_BASE, ORIGIN_DISTANCE, RED_ZONE, RETURN_MARK, SIGNAL_MARK, THREADS_START};
+use memcheck_abi::layout::{A_BASE, ORIGIN_DISTANCE, ORIGIN_MAP, ORIGIN_PAGES, RED_ZONE, RETURN_MARK, SIGNAL_MARK, THREADS_START};
 use memcheck_semantics::regs::{FLAGS, VEC0};
 use memcheck_semantics::{Complaint, ComplaintKind, Machine, Plan, Planner, Segment, ShadowRegs, Wide, regs};
 use memcheck_translate::{Rule, SHADOW_REGS, Shadow};
@@ -54,8 +54,9 @@ impl Shadow for Real<'_> {
     }
 }
 
-/// Map what rules look at beside V bits: A bits and origin words.
+/// Map what rules look at beside V bits: A bits, origin words and their map.
 pub fn map_shadows() {
+    crate::world::map_private(ORIGIN_MAP, ORIGIN_PAGES, false);
     for area in AREAS {
         crate::world::map_private(A_BASE + (area.start - PAGE) / 8, (area.size + 2 * PAGE) / 8 + 16, false);
         crate::world::map_private(area.start - PAGE + ORIGIN_DISTANCE, area.size + 2 * PAGE, false);
