@@ -52,6 +52,8 @@ impl Emitter<'_> {
                 e.state_area(&mem, if access == Some(LOAD) { LOAD } else { STORE });
             } else if let Some(kind) = access {
                 e.check(&mem, size, kind);
+            } else if is_prefetch(&insn) {
+                e.prefetch_shadow(&mem);
             }
             if moves_stack {
                 e.place_step();
@@ -60,6 +62,12 @@ impl Emitter<'_> {
             e.mark_own();
             if rewritten { e.rewrite(&mem) } else { e.copy_raw_here() }
         });
+    }
+
+    /// What the program fetches ahead it will access, and the check of that access will wait for the V bytes.
+    fn prefetch_shadow(&mut self, mem: &Mem) {
+        const PREFETCHT0: u8 = 1;
+        self.asm.op_mem(None, false, &[0x0f, 0x18], PREFETCHT0, &mem.shadow(0));
     }
 
     /// xsave and xrstor: how much they touch is not in the instruction. Their rule knows; clean code asks only whether it is needed.
@@ -126,6 +134,11 @@ impl Emitter<'_> {
 fn is_state_area(insn: &Instruction) -> bool {
     use Mnemonic::{Xrstor, Xrstor64, Xsave, Xsave64, Xsavec, Xsavec64, Xsaveopt, Xsaveopt64};
     matches!(insn.mnemonic(), Xsave | Xsave64 | Xsavec | Xsavec64 | Xsaveopt | Xsaveopt64 | Xrstor | Xrstor64)
+}
+
+fn is_prefetch(insn: &Instruction) -> bool {
+    use Mnemonic::{Prefetchnta, Prefetcht0, Prefetcht1, Prefetcht2, Prefetchw};
+    matches!(insn.mnemonic(), Prefetchnta | Prefetcht0 | Prefetcht1 | Prefetcht2 | Prefetchw)
 }
 
 pub fn is_masked_move(insn: &Instruction) -> bool {
