@@ -18,7 +18,7 @@ use iced_x86::OpAccess;
 const MAX_KNOWN: usize = 12;
 
 impl Emitter<'_> {
-    fn is_known(&self, mem: &Mem, size: u32) -> bool {
+    pub fn is_known(&self, mem: &Mem, size: u32) -> bool {
         let inside =
             |known: &Mem, n: u32| mem.disp >= known.disp && i64::from(mem.disp) + i64::from(size) <= i64::from(known.disp) + i64::from(n);
         let same = |known: &Mem| known.base == mem.base && known.index == mem.index && known.addr32 == mem.addr32;
@@ -26,7 +26,7 @@ impl Emitter<'_> {
     }
 
     /// From here on the V bytes are zero: a check that finds something else leaves for dirty code, and does not come back to this.
-    fn learn(&mut self, mem: &Mem, size: u32) {
+    pub fn learn(&mut self, mem: &Mem, size: u32) {
         if self.shadow.is_some() || self.passing || size > 64 {
             return;
         }

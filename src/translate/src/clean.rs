@@ -147,7 +147,7 @@ pub fn is_masked_move(insn: &Instruction) -> bool {
 }
 
 /// Explicit memory operand: None if there is none; Some(None) if it is not accessed (lea, nop, prefetch) or needs no check.
-fn memory_access(factory: &mut InstructionInfoFactory, insn: &Instruction) -> Option<Option<u32>> {
+pub fn memory_access(factory: &mut InstructionInfoFactory, insn: &Instruction) -> Option<Option<u32>> {
     let at = (0..insn.op_count()).find(|&i| insn.op_kind(i) == OpKind::Memory)?;
     // A bit offset in a register reaches beyond the named operand.
     let bits = matches!(insn.mnemonic(), Mnemonic::Bt | Mnemonic::Bts | Mnemonic::Btr | Mnemonic::Btc);

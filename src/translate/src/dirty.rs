@@ -145,7 +145,7 @@ impl Emitter<'_> {
         }
     }
 
-    fn add_patch(&mut self, patch: usize, live: bool) {
+    pub fn add_patch(&mut self, patch: usize, live: bool) {
         if let Some(p) = &mut self.pending {
             if live { &mut p.live_patches } else { &mut p.patches }.push(patch);
         }

@@ -129,6 +129,7 @@ pub fn translate(t: &mut Translator, program: &dyn Program, entry: Entry, place:
         for ((item, rule), needs) in items.iter().zip(&rules).zip(&needs) {
             e.item = *item;
             e.in_loop(rule, *needs, &mut calls)?;
+            e.forget();
         }
         let left = e.loops.as_ref()?.undefined;
         if left & !entered == 0 {
@@ -145,7 +146,8 @@ pub fn translate(t: &mut Translator, program: &dyn Program, entry: Entry, place:
 fn collect(program: &dyn Program, entry: &Entry, items: &mut Vec<Item>) -> Option<Tail> {
     let mut at = entry.pc;
     let mut calls: Vec<u64> = entry.returns_to.into_iter().collect();
-    let (depth, mut leaf) = (calls.len(), false);
+    let depth = calls.len();
+    let mut begins: Vec<usize> = calls.iter().map(|_| 0).collect();
     while items.len() < MAX_INSTRUCTIONS {
         if at == entry.pc && !items.is_empty() {
             return (calls.len() == depth && entry.returns_to == calls.last().copied()).then_some(Tail::Next(at));
@@ -154,7 +156,6 @@ fn collect(program: &dyn Program, entry: &Entry, items: &mut Vec<Item>) -> Optio
             return None;
         }
         let item = decode::one(program, at)?;
-        leaf |= plan::below_stack(&item.insn);
         items.push(item);
         let next = at + u64::from(item.len);
         let near = item.insn.op_count() == 1 && item.insn.op0_kind() == OpKind::NearBranch64;
@@ -169,11 +170,12 @@ fn collect(program: &dyn Program, entry: &Entry, items: &mut Vec<Item>) -> Optio
             FlowControl::UnconditionalBranch if near => item.insn.near_branch_target(),
             FlowControl::Call if near && calls.len() < MAX_CALLS => {
                 calls.push(next);
+                begins.push(items.len());
                 item.insn.near_branch_target()
             }
             FlowControl::Return if item.insn.mnemonic() == Mnemonic::Ret && item.insn.op_count() == 0 => {
-                let last = items.last_mut()?;
-                last.released = 8 + if leaf { RED_ZONE as u32 } else { 0 };
+                let leaf = items[begins.pop()?..].iter().any(|item| plan::below_stack(&item.insn));
+                items.last_mut()?.released = 8 + if leaf { RED_ZONE as u32 } else { 0 };
                 calls.pop()?
             }
             _ => return None,
@@ -252,6 +254,17 @@ impl Emitter<'_> {
 
     pub fn free_vectors(&self) -> u32 {
         self.loops.as_ref().map_or(0, |l| l.free_vectors)
+    }
+
+    /// In a loop: an access to these bytes has been found in order, or had nothing undefined, in this round.
+    pub fn is_reached(&self, mem: &Mem, size: u32) -> bool {
+        self.loops.is_some() && self.is_known(mem, size)
+    }
+
+    pub fn reach(&mut self, mem: &Mem, size: u32) {
+        if self.loops.is_some() {
+            self.learn(mem, size);
+        }
     }
 
     fn define_registers(&mut self, mask: u64) {
@@ -414,6 +427,7 @@ impl Emitter<'_> {
             FlowControl::UnconditionalBranch => Some(()),
             FlowControl::Call => {
                 calls.push(next);
+                self.known.clear();
                 self.asm.store_imm(&Mem::base(RSP, -8).shadow(0), 8, memcheck_abi::layout::RETURN_MARK as i32);
                 let own = self.asm.here();
                 self.asm.push_imm(i32::try_from(next).ok()?);
@@ -476,6 +490,10 @@ impl Emitter<'_> {
             return Some(());
         }
         self.with_operand(|e, mem, rewritten| {
+            if e.passing {
+                // A way out would have to bring the scratch register back.
+                return;
+            }
             let operand = accessed.then_some((mem, size));
             done = if stores { e.store_rule(rule, &mem, size) } else { e.apply_rule(rule, needs, form, dirty, operand) };
             let own = e.asm.here();
@@ -614,7 +632,12 @@ impl Emitter<'_> {
         for at in some {
             self.asm.patch_here(at);
         }
-        self.ordinary_address(mem, size, p, [a, c], &mut not);
+        if self.is_reached(mem, size) {
+            self.asm.lea(p, mem);
+        } else {
+            self.ordinary_address(mem, size, p, [a, c], true, &mut not);
+            self.reach(mem, size);
+        }
         let word = |at: i32| Mem { seg: crate::emit::Seg::Gs, ..Mem::base(p, at) };
         match from {
             None => words.iter().for_each(|&(at, n)| self.asm.store_imm(&word(at), n, 0)),

@@ -353,7 +353,7 @@ impl Emitter<'_> {
         asm.store(&spill(slot::RAX), RAX);
         asm.store(&spill(SLOT_RCX), RCX);
         asm.store(&spill(SLOT_RDX), RDX);
-        self.ordinary_address(mem, size, RDX, [RAX, RCX], not);
+        self.ordinary_address(mem, size, RDX, [RAX, RCX], true, not);
     }
 
     /// None of the slots around the bytes at rdx may hold a return address. Uses rcx.

@@ -8,9 +8,13 @@
 //! The scratch register is one that the instruction does not touch. It is spilled around it, and where that is so stands in the region's
 //! [`InsnInfo`](crate::InsnInfo), so that a fault shows the program's own value.
 
-use crate::emit::{Mem, RAX, Seg};
+use crate::check::pieces;
+use crate::clean::memory_access;
+use crate::emit::{CC_NE, Mem, RAX, RCX, Seg};
 use crate::emitter::{Emitter, spill};
-use crate::{gpr, relocate};
+use crate::rules::Probe;
+use crate::{LOAD, MODIFY, gpr, relocate, slot};
+use alloc::vec::Vec;
 use iced_x86::{Code, Mnemonic, Register};
 use memcheck_abi::context::offset;
 
@@ -135,13 +139,9 @@ impl Emitter<'_> {
     }
 
     /// Run `f` with a memory operand built on a scratch register, which is spilled around it.
-    fn with_scratch(
-        &mut self,
-        load: impl FnOnce(&mut Self, u8),
-        build: impl FnOnce(&Self, u8) -> Mem,
-        f: impl FnOnce(&mut Self, Mem, bool),
-    ) {
+    fn with_scratch(&mut self, load: impl Fn(&mut Self, u8), build: impl Fn(&Self, u8) -> Mem, f: impl FnOnce(&mut Self, Mem, bool)) {
         // A rule needs the program's registers as they are: it comes before the scratch register is taken.
+        self.test_through_scratch(&load, &build);
         self.place_step();
         let r = self.scratch_register();
         self.asm.store(&spill(SLOT_ADDRESS_REGISTER), r);
@@ -156,6 +156,49 @@ impl Emitter<'_> {
         if let Some(i) = self.info.last_mut() {
             (i.spilled, i.spill) = (r, (from, to));
         }
+    }
+
+    /// Dirty mode: test the V bytes of an operand that needs a scratch register, which has its own value again before a rule is applied.
+    fn test_through_scratch(&mut self, load: &impl Fn(&mut Self, u8), build: &impl Fn(&Self, u8) -> Mem) {
+        let insn = self.item.insn;
+        let open = self.pending.as_ref().is_some_and(|p| p.open);
+        if !open || !matches!(memory_access(&mut self.t.factory, &insn), Some(Some(LOAD | MODIFY))) {
+            return;
+        }
+        let words = pieces(insn.memory_size().size() as u32);
+        let r = self.scratch_register();
+        let live = self.item.flags_live;
+        if words.is_empty() || live && r == RCX {
+            return self.step_always();
+        }
+        self.asm.store(&spill(SLOT_ADDRESS_REGISTER), r);
+        load(self, r);
+        let mem = build(self, r);
+        let (mut patches, mut probes) = (Vec::new(), Vec::new());
+        for (at, n) in words {
+            if live {
+                self.asm.store(&spill(slot::RCX), RCX);
+                probes.push(self.asm.here());
+                self.asm.load_zx(RCX, &mem.shadow(at), n);
+                let clean = self.asm.jrcxz_forward();
+                self.asm.load(r, &spill(SLOT_ADDRESS_REGISTER));
+                patches.push(self.asm.jmp_forward());
+                self.asm.patch8_here(clean);
+                self.asm.load(RCX, &spill(slot::RCX));
+            } else {
+                probes.push(self.asm.here());
+                self.asm.cmp_zero(&mem.shadow(at), n);
+                // The flags stay.
+                self.asm.load(r, &spill(SLOT_ADDRESS_REGISTER));
+                patches.push(self.asm.jcc_forward(CC_NE));
+                load(self, r);
+            }
+        }
+        // Where there is no shadow the instruction itself faults.
+        let resume = self.asm.here();
+        self.t.probes.extend(probes.into_iter().map(|host| Probe { host, resume }));
+        self.asm.load(r, &spill(SLOT_ADDRESS_REGISTER));
+        patches.into_iter().for_each(|patch| self.add_patch(patch, live));
     }
 
     /// A low register that the current instruction does not touch at all. rcx last: checks spill it to their own slot.

@@ -17,8 +17,8 @@ const HEAP_BITS: u8 = (HEAP_END - HEAP_START).trailing_zeros() as u8;
 const _: () = assert!((HEAP_END - HEAP_START).is_power_of_two() && HEAP_START.is_multiple_of(8));
 
 impl Emitter<'_> {
-    /// `p` = address of the operand; to `not` unless all its bytes may be accessed. Uses `a` and `c`.
-    pub(crate) fn ordinary_address(&mut self, mem: &Mem, size: u32, p: u8, [a, c]: [u8; 2], not: &mut Vec<usize>) {
+    /// `p` = address of the operand; to `not` unless all its bytes may be accessed, and lie in no frame if those do not count (`frames`). Uses `a` and `c`.
+    pub(crate) fn ordinary_address(&mut self, mem: &Mem, size: u32, p: u8, [a, c]: [u8; 2], frames: bool, not: &mut Vec<usize>) {
         let asm = &mut self.asm;
         asm.lea(p, mem);
         // Below all stacks, and none of the bytes around is out of bounds.
@@ -63,7 +63,10 @@ impl Emitter<'_> {
         let back = asm.jmp_forward();
         asm.patch_to(back, bits);
         asm.patch_here(done);
-        asm.patch_here(plain);
+        if !frames {
+            self.not_on_stack(p, not);
+        }
+        self.asm.patch_here(plain);
     }
 
     /// None of the slots around the bytes at `p` may hold a return address, `v` being their V bits. Uses `c`.

@@ -174,7 +174,7 @@ impl Emitter<'_> {
         let bit = u32::from(to);
         let before = self.may_be_undefined(bit) == Some(true);
         let mut out = Vec::new();
-        if self.t.options.origins {
+        if self.t.options.origins && !self.only_from(bit, from) {
             self.asm.alu(Alu::Test, if size < 4 { size } else { 8 }, v, v);
             out.push(self.asm.jcc_forward(CC_E));
             if before && !fresh {
@@ -195,6 +195,11 @@ impl Emitter<'_> {
             self.asm.store(&gpr_shadow(to), v);
         }
         self.now_undefined(bit, true);
+    }
+
+    /// Can undefined bits of the register come from nowhere else? Then its origin stays what it is.
+    pub(super) fn only_from(&self, bit: u32, from: &[Origin]) -> bool {
+        from.iter().all(|&o| matches!(o, Origin::Register(n) if n == bit || self.may_be_undefined(n) == Some(false)))
     }
 
     /// To `not` if a register is not defined.
@@ -336,15 +341,15 @@ impl Emitter<'_> {
     }
 
     fn copy_origin(&mut self, from: u32, to: u32, t: u8) {
-        self.asm.load_zx(t, &origin_of(from), 4);
-        self.asm.store_sized(&origin_of(to), t, 4);
-        self.asm.load(t, &place_of(from));
-        self.asm.store(&place_of(to), t);
         self.test_bit(layout::LAZY, from);
         let known = self.asm.jcc_forward(CC_E);
+        self.asm.load(t, &place_of(from));
+        self.asm.store(&place_of(to), t);
         self.make_lazy(to);
         let out = self.asm.jmp_forward();
         self.asm.patch_here(known);
+        self.asm.load_zx(t, &origin_of(from), 4);
+        self.asm.store_sized(&origin_of(to), t, 4);
         self.clear_bit(layout::LAZY, to);
         self.asm.patch_here(out);
     }
@@ -370,10 +375,16 @@ impl Emitter<'_> {
         self.asm.load_zx(v, &mem.shadow(0), size);
         self.asm.alu(Alu::Test, size, v, v);
         let defined = self.asm.jcc_forward(CC_E);
-        self.ordinary_address(&mem, size, address, [a, c], &mut job.not);
-        self.no_mark_in(v, size, address, c, &mut job.not);
-        if self.t.options.origins && !stack {
-            self.not_on_stack(address, &mut job.not);
+        let frames = stack || !self.t.options.origins;
+        if self.is_reached(&mem, size) {
+            self.asm.lea(address, &mem);
+            if !frames {
+                self.not_on_stack(address, &mut job.not);
+            }
+        } else {
+            self.ordinary_address(&mem, size, address, [a, c], frames, &mut job.not);
+            self.no_mark_in(v, size, address, c, &mut job.not);
+            self.reach(&mem, size);
         }
         self.asm.patch_here(defined);
         if let Some(x) = x {

@@ -81,6 +81,8 @@ impl Emitter<'_> {
             }
         };
         match op.how {
+            // Four bytes have been loaded so.
+            Extension::Zero if op.from_size >= 4 => {}
             Extension::Zero => self.asm.zero_extend(v, v, op.from_size),
             Extension::Signed => self.asm.sign_extend(v, v, op.from_size),
             Extension::Sign => {
@@ -89,7 +91,7 @@ impl Emitter<'_> {
             }
             Extension::Swap => self.asm.bswap(op.size, v),
         }
-        if op.size == 4 {
+        if op.size == 4 && matches!(op.how, Extension::Signed | Extension::Sign) {
             self.asm.zero_extend(v, v, 4);
         }
         self.set_register(op.to, op.size, v, t, &from, op.size >= 4);

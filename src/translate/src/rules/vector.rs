@@ -238,12 +238,18 @@ impl Emitter<'_> {
         job.probes.push(self.asm.here());
         self.asm.op_mem(None, true, &[0x0b], a, &mem.shadow(8));
         let defined = self.asm.jcc_forward(CC_E);
-        self.ordinary_address(&mem, size, p, [a, c], &mut job.not);
-        self.asm.load(a, &mem.shadow(0));
-        self.asm.op_mem(None, true, &[0x23], a, &mem.shadow(8));
-        self.no_mark_in(a, size, p, c, &mut job.not);
-        if self.t.options.origins {
-            self.not_on_stack(p, &mut job.not);
+        let frames = !self.t.options.origins;
+        if self.is_reached(&mem, size) {
+            self.asm.lea(p, &mem);
+            if !frames {
+                self.not_on_stack(p, &mut job.not);
+            }
+        } else {
+            self.ordinary_address(&mem, size, p, [a, c], frames, &mut job.not);
+            self.asm.load(a, &mem.shadow(0));
+            self.asm.op_mem(None, true, &[0x23], a, &mem.shadow(8));
+            self.no_mark_in(a, size, p, c, &mut job.not);
+            self.reach(&mem, size);
         }
         self.asm.patch_here(defined);
         if x {
@@ -389,7 +395,7 @@ impl Emitter<'_> {
         let bit = layout::VEC0 + u32::from(to);
         let mut out = Vec::new();
         if let Some(before) = self.may_be_undefined(bit) {
-            if self.t.options.origins {
+            if self.t.options.origins && !self.only_from(bit, from) {
                 self.asm.sse(0x66, &packed::TEST, v, v);
                 out.push(self.asm.jcc_forward(CC_E));
                 if before && !matches!(from, [Origin::Place(_)]) {

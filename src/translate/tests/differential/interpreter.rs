@@ -134,8 +134,9 @@ pub struct Left {
 }
 
 impl Left {
-    pub fn take(world: &World, complaints: &[(u64, ComplaintKind)]) -> Left {
+    pub fn take(world: &World, complaints: &[(u64, ComplaintKind)], forgotten: u64) -> Left {
         let shadow = shadow_regs();
+        shadow.dirty &= !forgotten;
         let mut registers: Vec<_> = (0..16).map(|n| (format!("V of register {n}"), vec![shadow.gpr(n)])).collect();
         registers.extend((0..16).map(|n| (format!("V of vector {n}"), shadow.vec(n).0.to_vec())));
         registers.push(("mask of dirty registers".into(), vec![shadow.dirty & !(1 << FLAGS)]));

@@ -107,18 +107,25 @@ fn every_form_does_the_same() {
 fn rules_in_place_are_those_of_the_interpreter() {
     let Some(mut session) = Session::begin() else { return };
     let end = Instant::now() + Duration::from_secs_f64(seconds());
+    let usable: std::collections::HashSet<_> = session.forms().all().collect();
+    let round = writer::Forms::new(|code| usable.contains(&code) && shapes::may_go_round(code));
     let mut seed = first_seed();
     let mut count = 0;
     while count < 20 || Instant::now() < end {
         let mut random = Random::new(seed ^ 0x5ead_0000_0000);
         let taste = Taste { faults: random.one_in(4), no_masks: true, no_segments: true, ..Taste::PLAIN };
         let size = random.pick(&[1, 2, 4, 12, 30, 80]);
-        let program = shapes::program(&mut random, session.forms(), taste, size);
+        let cycle = random.one_in(2);
+        let program = if cycle {
+            shapes::cycle(&mut random, &round, taste, size.min(12))
+        } else {
+            shapes::program(&mut random, session.forms(), taste, size)
+        };
         let way = Way {
             kind: Kind::Dirty,
             painted: random.pick(&[0, 20, 200]),
             dirty: random.word() & random.pick(&[0xffff, 0x3ff_ffff, u64::MAX]) & random.pick(&[u64::MAX, random.clone().word()]),
-            private: random.one_in(2) && is_x86_feature_detected!("avx512bw"),
+            private: (cycle || random.one_in(2)) && is_x86_feature_detected!("avx512bw"),
             seed: random.word(),
             rules: Rules::Interpreted,
             ..Way::CLEAN

@@ -197,12 +197,12 @@ fn rules_differ(machine: &mut Machine, case: &Case, way: &Way) -> Option<String>
     machine.install(&code);
     let mut run = |rules| {
         let outcome = machine.translated(&code, &case.start, &Way { rules, ..*way });
-        outcome.map(|outcome| (outcome.end, Left::take(&machine.world, &machine.complaints)))
+        outcome.map(|outcome| (outcome.end, Left::take(&machine.world, &machine.complaints, case.program.forgotten)))
     };
     match (run(Rules::Interpreted), run(Rules::Inline)) {
         (Ok((End::Finished, a)), Ok((End::Finished, b))) => a.difference(&b),
         (Ok((a, _)), Ok((b, _))) if a == b => None,
-        (Err(_), _) | (_, Ok((End::Outside, _))) => None,
+        (Err(_), _) | (_, Ok((End::Outside, _))) | (Ok((End::Hang, _)), _) => None,
         (Ok((a, _)), b) => Some(format!("end: interpreted {a:?}, in place {:?}", b.map(|b| b.0))),
     }
 }

@@ -10,6 +10,7 @@ use crate::random::Random;
 use crate::world::LOW;
 use crate::writer::{ARITHMETIC, Forms, Need, RCX, Taste, Writer, r32, r64};
 use iced_x86::{Code, Instruction, MemoryOperand, Register};
+use memcheck_translate::{DEAD_OVER_CALL, DEAD_OVER_RETURN};
 
 /// A program: operations, number of labels, label of its first instruction.
 #[derive(Clone)]
@@ -19,6 +20,8 @@ pub struct Program {
     pub entry: usize,
     /// Flags without a defined value at the end.
     pub undefined: u32,
+    /// Registers that a call or return need not keep count of: whether they count as defined behind it is up to the translation.
+    pub forgotten: u64,
 }
 
 /// Functions first, then the main part, which runs into the program's end.
@@ -34,7 +37,74 @@ pub fn program(random: &mut Random, forms: &Forms, taste: Taste, size: i32) -> P
     w.direction = None;
     w.room = 600;
     block(&mut w, size, 0);
-    Program { undefined: w.undefined, ops: w.ops, labels: w.labels, entry }
+    Program { undefined: w.undefined, ops: w.ops, labels: w.labels, entry, forgotten: 0 }
+}
+
+/// Whether `translate::loops` may take it into a loop: most of what it has rules for.
+pub fn may_go_round(code: Code) -> bool {
+    use iced_x86::Mnemonic as M;
+    #[rustfmt::skip]
+    const INTEGER: &[M] = &[
+        M::Mov, M::Movzx, M::Movsx, M::Movsxd, M::Add, M::Sub, M::And, M::Or, M::Xor, M::Cmp, M::Test, M::Lea, M::Shl, M::Shr, M::Sar, M::Rol,
+        M::Ror, M::Inc, M::Dec, M::Neg, M::Not, M::Imul, M::Bswap, M::Cdqe, M::Cdq, M::Cqo, M::Cwde, M::Cmove, M::Cmovne, M::Cmovb, M::Cmovs,
+        M::Cmovl, M::Cmovle, M::Sete, M::Setb, M::Setg, M::Setne, M::Xchg, M::Shlx, M::Shrx, M::Sarx,
+    ];
+    #[rustfmt::skip]
+    const VECTORS: &[M] = &[
+        M::Pxor, M::Pand, M::Por, M::Pandn, M::Paddb, M::Paddw, M::Paddd, M::Paddq, M::Psubb, M::Psubd, M::Pcmpeqb, M::Pcmpeqd, M::Addps, M::Mulpd,
+        M::Addss, M::Addsd, M::Pshufd, M::Shufps, M::Palignr, M::Punpcklbw, M::Punpckhdq, M::Unpcklps, M::Pmovzxbw, M::Pmovsxwd, M::Pmovmskb,
+        M::Movaps, M::Movups, M::Movdqa, M::Movdqu, M::Movd, M::Movq, M::Movss, M::Movsd, M::Movhps, M::Movlps, M::Pslld, M::Psrlq, M::Psraw,
+    ];
+    match crate::forms::family(code) {
+        crate::forms::Family::Integer => INTEGER.contains(&code.mnemonic()),
+        crate::forms::Family::Sse => VECTORS.contains(&code.mnemonic()),
+        _ => matches!(code.mnemonic(), M::Shlx | M::Shrx | M::Sarx),
+    }
+}
+
+/// A loop over straight code, perhaps with a call of a function without a frame and branches out of it.
+pub fn cycle(random: &mut Random, forms: &Forms, taste: Taste, size: i32) -> Program {
+    const COUNTER: usize = 3;
+    let mut w = Writer::new(random, forms, taste);
+    let (entry, head, end) = (w.new_label(), w.new_label(), w.new_label());
+    w.keep |= 1 << COUNTER;
+    let leaf = w.random.one_in(3).then(|| w.new_label());
+    if let Some(leaf) = leaf {
+        w.undefined = ARITHMETIC;
+        w.room = 0;
+        w.place(leaf);
+        (0..=size / 2).for_each(|_| w.generic());
+        w.put(Instruction::with(Code::Retnq));
+    }
+    let behind = w.undefined;
+    w.undefined = 0;
+    w.room = 600;
+    w.place(entry);
+    (0..3).for_each(|_| w.generic());
+    let rounds = w.random.pick(&[2, 3, 5, 9, 70]);
+    w.set(COUNTER, rounds);
+    w.need_flags(ARITHMETIC);
+    w.place(head);
+    for _ in 0..size {
+        match (w.random.below(12), leaf) {
+            (0, Some(leaf)) => {
+                w.ops.push(Op::Branch { code: Code::Call_rel32_64, label: leaf, short: false });
+                (w.known, w.direction, w.undefined) = ([None; 16], None, behind);
+            }
+            (1, _) => {
+                compare(&mut w);
+                let code = w.random.pick(&CONDITIONS);
+                w.branch(code, end);
+            }
+            _ => w.generic(),
+        }
+    }
+    w.need_flags(ARITHMETIC);
+    w.put2(Instruction::with1(Code::Dec_rm32, r32(COUNTER)));
+    w.ops.push(Op::Branch { code: Code::Jne_rel32_64, label: head, short: false });
+    w.place(end);
+    let forgotten = if leaf.is_some() { DEAD_OVER_CALL | DEAD_OVER_RETURN } else { 0 };
+    Program { undefined: w.undefined, ops: w.ops, labels: w.labels, entry, forgotten }
 }
 
 /// One instruction of a form, framed by others that need all its flags, or none.
@@ -51,7 +121,7 @@ pub fn single(random: &mut Random, forms: &Forms, taste: Taste, code: Code, memo
         1 => w.put2(Instruction::with2(Code::Cmp_rm32_r32, Register::EDX, Register::ESI)),
         _ => w.put2(Instruction::with1(Code::Seto_rm8, Register::R9L)),
     }
-    Some(Program { undefined: w.undefined, ops: w.ops, labels: w.labels, entry })
+    Some(Program { undefined: w.undefined, ops: w.ops, labels: w.labels, entry, forgotten: 0 })
 }
 
 /// Some instructions, `size` at most or a little more.
