@@ -21,6 +21,7 @@ const NEAR_STACK: u64 = 1 << 20;
 const FETCHABLE: std::ops::Range<u64> = 0x400_0000..0x20_0000_0000;
 const SEGV_MAPERR: i32 = 1;
 const SEGV_ACCERR: i32 = 2;
+const SI_KERNEL: i32 = 0x80;
 const ILL_ILLOPC: i32 = 1;
 const ILL_ILLOPN: i32 = 2;
 
@@ -74,7 +75,7 @@ impl Session {
         let fatal = render::FatalSignal {
             signo: signal.signo,
             code: told_code(signal),
-            address: signal.addr,
+            address: if is_impossible(signal.regs.rip) { signal.regs.rip } else { signal.addr },
             thread: thread.number.max(1),
             thread_name: watched.thread_name(process, thread.tid),
             stack,
@@ -102,12 +103,18 @@ impl Session {
     }
 }
 
+/// Can no code be there, as the address is not canonical? The kernel then says nothing of where the program jumped to.
+fn is_impossible(rip: u64) -> bool {
+    (1 << 47..u64::MAX << 47).contains(&rip)
+}
+
 /// The code that a report names. The kernel knows better in two cases, but Valgrind, which finds both faults while it translates, says
 /// otherwise, and people look for its words: a null function pointer is "Bad permissions", `ud2` an "Illegal opcode".
 fn told_code(signal: &FatalSignal) -> i32 {
     match (signal.signo, signal.code) {
         (libc::SIGILL, ILL_ILLOPN) => ILL_ILLOPC,
         (libc::SIGSEGV, SEGV_MAPERR) if signal.regs.rip == signal.addr && !FETCHABLE.contains(&signal.addr) => SEGV_ACCERR,
+        (libc::SIGSEGV, SI_KERNEL) if is_impossible(signal.regs.rip) => SEGV_ACCERR,
         (_, code) => code,
     }
 }

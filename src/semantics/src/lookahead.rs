@@ -15,8 +15,9 @@
 //! (passing undefined ones of which one way is that same place), the first branch made no difference. Merely falling into the
 //! other successor is no excuse: `x = b ? 1 : 2` looks like that. Costs nothing until a report is due.
 //!
-//! Deliberately absent: anything that stores, calls, or is not integer arithmetic on general registers; it ends the walk, in doubt
-//! for the report.
+//! Deliberately absent: anything that loads, stores, calls, or is not integer arithmetic on general registers; it ends the walk, in
+//! doubt for the report. A second test that fetches its operand is mostly one that nobody reordered: unoptimised code loads each
+//! operand where the source has it, and `if (unset && flag)` is then an error, whatever `flag` is.
 
 use iced_x86::{FlowControl, Instruction};
 
@@ -109,7 +110,7 @@ impl<'a, M: Machine> Ahead<'a, M> {
     }
 }
 
-/// Integer work on general registers that stores nothing.
+/// Integer work on general registers, no memory.
 fn is_pure(plan: &Plan) -> bool {
     let understood = match plan.rule {
         Rule::Nop => plan.mem.is_none(),
@@ -124,7 +125,8 @@ fn is_pure(plan: &Plan) -> bool {
         _ => false,
     };
     let plain = |op: &Operand| matches!(op, Operand::Gpr { .. } | Operand::Imm(_) | Operand::Mem | Operand::None);
-    understood && plan.ops.iter().all(plain) && !plan.mem.is_some_and(|mem| mem.write || mem.size > 8)
+    let address = matches!(plan.rule, Rule::Move(Move::Lea));
+    understood && plan.ops.iter().all(plain) && (address || plan.mem.is_none())
 }
 
 /// The concrete effect of a pure instruction.
