@@ -402,14 +402,6 @@ impl Machine for Thread<'_> {
         true
     }
 
-    fn peek(&mut self, addr: u64, out: &mut [u8], v: &mut [u8]) -> bool {
-        if !self.load(addr, out) {
-            return false;
-        }
-        shadow::read_v(addr, v);
-        true
-    }
-
     fn load_v(&mut self, addr: u64, out: &mut [u8]) {
         shadow::read_v(addr, out);
         if out.iter().all(|&v| v == 0) {

@@ -52,7 +52,7 @@ pub fn same_way<M: Machine>(code: &impl Code, planner: &mut Planner, branch: &In
     })
 }
 
-/// A thread that runs ahead of the real one: its registers are copies, memory is only looked at.
+/// A thread that runs ahead of the real one: its registers are copies.
 struct Ahead<'a, M> {
     m: &'a mut M,
     gpr: [u64; 16],
@@ -124,8 +124,8 @@ fn is_pure(plan: &Plan) -> bool {
         Rule::Shift(op) => matches!(op, Shift::Shl | Shift::Shr | Shift::Sar),
         _ => false,
     };
-    let plain = |op: &Operand| matches!(op, Operand::Gpr { .. } | Operand::Imm(_) | Operand::Mem | Operand::None);
     let address = matches!(plan.rule, Rule::Move(Move::Lea));
+    let plain = |op: &Operand| address || matches!(op, Operand::Gpr { .. } | Operand::Imm(_) | Operand::None);
     understood && plan.ops.iter().all(plain) && (address || plan.mem.is_none())
 }
 
@@ -146,28 +146,28 @@ impl<M: Machine> Ahead<'_, M> {
         let rax = |size| Operand::Gpr { n: 0, size, high: false };
         match op {
             Move::Plain => {
-                let x = self.read(plan, source);
+                let x = self.read(source);
                 self.write(target, x);
             }
             Move::Signed => {
-                let x = sign_extend(self.read(plan, source), plan.size(source) as u32 * 8);
+                let x = sign_extend(self.read(source), plan.size(source) as u32 * 8);
                 self.write(target, x as u64);
             }
             Move::Widen(size) => {
-                let x = sign_extend(self.read(plan, rax(size / 2)), u32::from(size) * 4);
+                let x = sign_extend(self.read(rax(size / 2)), u32::from(size) * 4);
                 self.write(rax(size), x as u64);
             }
             Move::Sign(size) => {
-                let x = sign_extend(self.read(plan, rax(size)), u32::from(size) * 8) >> 63;
+                let x = sign_extend(self.read(rax(size)), u32::from(size) * 8) >> 63;
                 self.write(Operand::Gpr { n: 2, size, high: false }, x as u64);
             }
             Move::Lea => {
-                let x = plan.mem.map_or(0, |mem| self.address(&Mem { segment: None, ..mem }));
+                let x = plan.mem.map_or(0, |mem| self.address(&mem));
                 self.write(target, x);
             }
             Move::Conditional => {
                 let chosen = if holds(plan.condition, self.rflags) { source } else { target };
-                let x = self.read(plan, chosen);
+                let x = self.read(chosen);
                 self.write(target, x);
             }
             _ => self.write(target, u64::from(holds(plan.condition, self.rflags))),
@@ -175,8 +175,8 @@ impl<M: Machine> Ahead<'_, M> {
     }
 
     fn execute_int(&mut self, plan: &Plan, op: Int, width: u32) {
-        let a = self.read(plan, plan.ops[0]) & mask(width);
-        let b = self.read(plan, plan.ops[1]) & mask(width);
+        let a = self.read(plan.ops[0]) & mask(width);
+        let b = self.read(plan.ops[1]) & mask(width);
         let (r, flags) = match op {
             Int::Add => sum(a, b, 0, width),
             Int::Inc => sum(a, 1, 0, width),
@@ -197,8 +197,8 @@ impl<M: Machine> Ahead<'_, M> {
     }
 
     fn execute_shift(&mut self, plan: &Plan, op: Shift, width: u32) {
-        let a = self.read(plan, plan.ops[0]) & mask(width);
-        let count = self.read(plan, plan.ops[1]) as u32 & if width == 64 { 63 } else { 31 };
+        let a = self.read(plan.ops[0]) & mask(width);
+        let count = self.read(plan.ops[1]) as u32 & if width == 64 { 63 } else { 31 };
         if count == 0 || count >= width {
             // Zero keeps everything; counts beyond an 8 or 16 bit operand are not worth the walk.
             self.stuck |= count != 0;
@@ -214,24 +214,17 @@ impl<M: Machine> Ahead<'_, M> {
         self.write(plan.ops[0], r);
     }
 
+    /// What `lea` computes: segments do not count.
     fn address(&self, mem: &Mem) -> u64 {
         let part = |n: u8| if n == NONE { 0 } else { self.gpr[usize::from(n & 15)] };
         let addr = part(mem.base).wrapping_add(part(mem.index).wrapping_mul(u64::from(mem.scale.max(1)))).wrapping_add(mem.displacement);
-        let addr = if mem.width == 32 { addr & 0xFFFF_FFFF } else { addr };
-        mem.segment.map_or(addr, |segment| addr.wrapping_add(self.m.segment_base(segment)))
+        if mem.width == 32 { addr & 0xFFFF_FFFF } else { addr }
     }
 
-    fn read(&mut self, plan: &Plan, operand: Operand) -> u64 {
+    fn read(&self, operand: Operand) -> u64 {
         match operand {
             Operand::Gpr { n, size, high } => self.gpr[usize::from(n & 15)] >> (u32::from(high) * 8) & lane_mask(usize::from(size)),
             Operand::Imm(x) => x,
-            Operand::Mem => {
-                let addr = plan.mem.map_or(0, |mem| self.address(&mem));
-                let mut x = [0; 8];
-                let size = plan.size(operand).min(8);
-                self.load(addr, &mut x[..size]);
-                u64::from_le_bytes(x)
-            }
             _ => 0,
         }
     }
@@ -272,7 +265,7 @@ fn difference(a: u64, b: u64, width: u32) -> (u64, u64) {
     (r, flags ^ (CF | AF))
 }
 
-/// The rules run on the walker's own registers; memory is peeked at, complaints end the walk.
+/// The rules run on the walker's own registers; what asks for memory or complains ends the walk.
 impl<M: Machine> Machine for Ahead<'_, M> {
     fn gpr(&self, index: usize) -> u64 {
         self.gpr[index & 15]
@@ -301,25 +294,18 @@ impl<M: Machine> Machine for Ahead<'_, M> {
     fn xcr0(&self) -> u64 {
         self.m.xcr0()
     }
-    fn load(&mut self, addr: u64, out: &mut [u8]) -> bool {
-        let mut v = [0; 8];
-        let fine = out.len() <= 8 && self.m.peek(addr, out, &mut v[..out.len().min(8)]);
-        self.stuck |= !fine;
-        fine
+    fn load(&mut self, _: u64, _: &mut [u8]) -> bool {
+        self.stuck = true;
+        false
     }
-    fn load_v(&mut self, addr: u64, out: &mut [u8]) {
-        let mut x = [0; 8];
-        let fine = out.len() <= 8 && self.m.peek(addr, &mut x[..out.len().min(8)], out);
-        self.stuck |= !fine;
+    fn load_v(&mut self, _: u64, _: &mut [u8]) {
+        self.stuck = true;
     }
     fn store_v(&mut self, _: u64, _: &[u8], _: u32) {
         self.stuck = true;
     }
     fn load_origin(&mut self, _: u64, _: usize) -> u32 {
         0
-    }
-    fn peek(&mut self, addr: u64, x: &mut [u8], v: &mut [u8]) -> bool {
-        self.m.peek(addr, x, v)
     }
     fn complain(&mut self, _: Complaint, _: &ShadowRegs) {
         self.stuck = true;

@@ -73,10 +73,6 @@ pub trait Machine {
     /// Origin tag of the undefined bits in a range; asked only if there are any.
     fn load_origin(&mut self, addr: u64, len: usize) -> u32;
 
-    /// Both kinds of bytes without any report or effect, for looking ahead along a way that may not be taken; `false` if any byte is
-    /// unreadable or unaddressable. `x` and `v` have the same length, at most 8.
-    fn peek(&mut self, addr: u64, x: &mut [u8], v: &mut [u8]) -> bool;
-
     /// `regs` is the shadow as it was when the guilty value was found.
     fn complain(&mut self, complaint: Complaint, regs: &ShadowRegs);
 }

@@ -108,9 +108,6 @@ impl Machine for Before {
     fn load_origin(&mut self, _: u64, _: usize) -> u32 {
         1
     }
-    fn peek(&mut self, _: u64, _: &mut [u8], _: &mut [u8]) -> bool {
-        false
-    }
     fn complain(&mut self, complaint: Complaint, _: &ShadowRegs) {
         self.complaints.push(complaint);
     }

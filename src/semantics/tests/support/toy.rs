@@ -86,10 +86,6 @@ impl Machine for Toy {
     fn load_origin(&mut self, addr: u64, _: usize) -> u32 {
         self.origins.get(&addr).copied().unwrap_or(0)
     }
-    fn peek(&mut self, addr: u64, x: &mut [u8], v: &mut [u8]) -> bool {
-        self.load_v(addr, v);
-        self.memory.contains_key(&addr) && self.load(addr, x)
-    }
     fn complain(&mut self, complaint: Complaint, _: &ShadowRegs) {
         self.complaints.push(complaint);
     }

@@ -265,11 +265,6 @@ impl Machine for Concrete<'_> {
         7
     }
 
-    fn peek(&mut self, addr: u64, x: &mut [u8], v: &mut [u8]) -> bool {
-        self.load_v(addr, v);
-        self.load(addr, x)
-    }
-
     fn complain(&mut self, complaint: Complaint, _: &ShadowRegs) {
         self.complaints.push(complaint.kind);
     }
