@@ -10,9 +10,8 @@
 
 use crate::emit::{CC_NE, Mem, RAX, RBP, RCX, RSP};
 use crate::emitter::{Cold, Emitter, spill};
-use crate::{LOAD, STORE, gpr, slot};
+use crate::{LOAD, STORE, merge, slot};
 use alloc::vec::Vec;
-use iced_x86::OpAccess;
 
 /// Checked operands remembered at a time.
 const MAX_KNOWN: usize = 12;
@@ -45,14 +44,7 @@ impl Emitter<'_> {
         if self.known.is_empty() {
             return;
         }
-        let mut written = 0u32;
-        for used in self.t.factory.info(&insn).used_registers() {
-            if !matches!(used.access(), OpAccess::Read | OpAccess::CondRead | OpAccess::NoMemAccess | OpAccess::None)
-                && let Some(r) = gpr(used.register())
-            {
-                written |= 1 << r;
-            }
-        }
+        let written = merge::written(&mut self.t.factory, &insn);
         let touched = |r: Option<u8>| r.is_some_and(|r| written >> r & 1 != 0);
         self.known.retain(|(m, _)| !touched(m.base) && !touched(m.index.map(|(r, _)| r)));
     }
@@ -84,12 +76,17 @@ impl Emitter<'_> {
         if self.is_known(mem, size) {
             return;
         }
-        self.learn(mem, size);
         let on_stack = self.is_on_stack(mem);
+        let unasked = on_stack && kind == LOAD && !self.t.options.undef;
+        let (mem, size) = match self.item.covers {
+            Some((disp, size)) if kind == LOAD && !unasked && !self.passing => (&Mem { disp, ..*mem }, size),
+            _ => (mem, size),
+        };
+        self.learn(mem, size);
         if on_stack && kind == STORE && size <= 64 {
             return self.define(mem, size);
         }
-        if on_stack && kind == LOAD && !self.t.options.undef {
+        if unasked {
             return;
         }
         let pieces = pieces(size);
@@ -99,17 +96,25 @@ impl Emitter<'_> {
             self.cold.push(Cold::Check { patches: alloc::vec![p], restore_rcx: false, mem: *mem, size, kind, back });
         } else if self.item.flags_live {
             self.check_keeping_flags(mem, size, kind, &pieces);
-        } else if pieces.len() >= 3 || size == 16 && self.t.options.private_vectors {
+        } else if self.t.options.private_vectors && (size == 16 || size > 16 && self.item.covers.is_some()) {
+            self.check_private(mem, size, kind);
+        } else if (9..16).contains(&size) && self.item.covers.is_some() {
+            self.check_pieces(mem, size, kind, &[(0, 8), (size as i32 - 8, 8)]);
+        } else if pieces.len() >= 3 {
             self.check_wide(mem, size, kind, &pieces);
         } else {
-            let mut patches = Vec::with_capacity(2);
-            for &(at, n) in &pieces {
-                self.asm.cmp_zero(&mem.shadow(at), n);
-                patches.push(self.asm.jcc_forward(CC_NE));
-            }
-            let back = self.asm.offset();
-            self.cold.push(Cold::Check { patches, restore_rcx: false, mem: *mem, size, kind, back });
+            self.check_pieces(mem, size, kind, &pieces);
         }
+    }
+
+    fn check_pieces(&mut self, mem: &Mem, size: u32, kind: u32, pieces: &[(i32, u32)]) {
+        let mut patches = Vec::with_capacity(2);
+        for &(at, n) in pieces {
+            self.asm.cmp_zero(&mem.shadow(at), n);
+            patches.push(self.asm.jcc_forward(CC_NE));
+        }
+        let back = self.asm.offset();
+        self.cold.push(Cold::Check { patches, restore_rcx: false, mem: *mem, size, kind, back });
     }
 
     /// Several words: or them together in a register.
@@ -132,13 +137,13 @@ impl Emitter<'_> {
         self.cold.push(Cold::Check { patches, restore_rcx: false, mem: *mem, size, kind, back });
     }
 
-    /// The same with one vector test or two.
+    /// The same with one vector test or two, which may overlap.
     fn check_private(&mut self, mem: &Mem, size: u32, kind: u32) {
-        let (first, second) = if size == 48 { (32, Some(16)) } else { (size, None) };
-        self.asm.test_wide(&mem.shadow(0), first);
+        let n = [64, 32, 16].into_iter().find(|&n| n <= size).unwrap_or(16);
+        self.asm.test_wide(&mem.shadow(0), n);
         let mut patches = alloc::vec![self.asm.jcc_forward(CC_NE)];
-        if let Some(n) = second {
-            self.asm.test_wide(&mem.shadow(first as i32), n);
+        if n < size {
+            self.asm.test_wide(&mem.shadow((size - n) as i32), n);
             patches.push(self.asm.jcc_forward(CC_NE));
         }
         let back = self.asm.offset();

@@ -28,6 +28,8 @@ pub struct Item {
     pub noise: bool,
     /// For `pop` and `push`: how many of them from here on are checked (made defined) by this one; 0 = done by an earlier one.
     pub batch: u8,
+    /// Where its check shall cover more than it loads itself: displacement and size; see `merge`.
+    pub covers: Option<(i32, u32)>,
     /// A client request preamble (19 bytes) starts here.
     pub client_request: bool,
     /// A conditional branch that is followed; others go on behind it.
@@ -69,6 +71,7 @@ impl Item {
             released: 0,
             noise: false,
             batch: 1,
+            covers: None,
             client_request,
             followed: false,
         }

@@ -129,6 +129,7 @@ pub fn emit_region<'a>(
         released: 0,
         noise: false,
         batch: 1,
+        covers: None,
         client_request: false,
         followed: false,
     };

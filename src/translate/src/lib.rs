@@ -4,7 +4,7 @@
 //! decode   a region: straight-line code from one entry, past not-taken branches           decode.rs
 //! plan     which flags live at each instruction, what the stack pointer does               plan.rs
 //! emit     the region and its cold stubs (emitter.rs); each instruction                    clean.rs stack.rs control.rs
-//!          its memory operand, its checks                                              operand.rs check.rs
+//!          its memory operand, its checks, one for a run of them                       operand.rs check.rs merge.rs
 //!          what precedes it in dirty mode                                              dirty.rs moves.rs
 //! loops    dirty mode's second translation, of loops that are dirty round after round      loops.rs
 //! ```
@@ -32,6 +32,7 @@ pub mod dirty;
 pub mod emit;
 pub mod emitter;
 pub mod loops;
+pub mod merge;
 pub mod moves;
 pub mod needs;
 pub mod operand;
@@ -339,6 +340,7 @@ impl Translator {
         self.conflict = self.options.private_vectors && items.iter().any(|i| uses_private_registers(&i.insn));
         let region = tail.map(|tail| {
             plan::plan(program, &mut items, tail);
+            merge::find(&mut self.factory, &mut items, self.options.private_vectors);
             emitter::emit_region(self, program, &items, tail, at, None)
         });
         self.items = items;
