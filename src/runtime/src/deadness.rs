@@ -78,6 +78,10 @@ fn uses(factory: &mut InstructionInfoFactory, insn: &Instruction) -> (u64, u64) 
             _ => reads |= bit,
         }
     }
+    if memcheck_translate::clean::is_state_area(insn) {
+        // Lazy binding keeps the arguments of the call that it is for.
+        reads |= VECTORS;
+    }
     if insn.op_count() == 2 && insn.op1_kind() == OpKind::Register && insn.op0_register() == insn.op1_register() && is_zero_idiom(insn) {
         let bit = 1u64 << insn.op0_register().full_register().number();
         (reads, writes) = (reads & !bit, writes | bit);

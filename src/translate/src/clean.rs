@@ -131,7 +131,8 @@ impl Emitter<'_> {
     }
 }
 
-fn is_state_area(insn: &Instruction) -> bool {
+/// Does it carry the vector registers to memory or back?
+pub fn is_state_area(insn: &Instruction) -> bool {
     use Mnemonic::{Xrstor, Xrstor64, Xsave, Xsave64, Xsavec, Xsavec64, Xsaveopt, Xsaveopt64};
     matches!(insn.mnemonic(), Xsave | Xsave64 | Xsavec | Xsavec64 | Xsaveopt | Xsaveopt64 | Xrstor | Xrstor64)
 }
