@@ -57,7 +57,7 @@ pub enum End {
         pc: u64,
     },
     Hang,
-    /// Looked for A bits where the test has none: no result.
+    /// The test does not have what the runtime would need (A bits, a report): no result.
     Outside,
 }
 

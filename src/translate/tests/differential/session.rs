@@ -180,6 +180,8 @@ pub fn try_case(machine: &mut Machine, case: &Case, way: &Way, ends: Option<&mut
     let text = match native.end {
         // A loop without end, a seldom slip of the generator: counted, and left out.
         End::Hang => None,
+        // Another one: a stack in the code, which every push writes over.
+        _ if [CODE, HIGH_CODE].iter().any(|code| code.contains(native.gpr[4])) => None,
         _ => match machine.translated(&code, &case.start, way) {
             Ok(translated) if translated.end == End::Outside => None,
             Ok(translated) => compare::difference(&native, &translated, case.program.undefined, machine.gate.components()),

@@ -11,7 +11,7 @@ use crate::interpreter::{self, Real, Rules};
 use crate::positions;
 use crate::random::Random;
 use crate::world::{CODE, STACK};
-use iced_x86::{Instruction, Mnemonic, Register};
+use iced_x86::{FlowControl, Instruction, Mnemonic, Register};
 use memcheck_abi::layout::{A_BASE, PROGRAM_END, RED_ZONE};
 use memcheck_translate::loops::Entry;
 use memcheck_translate::{
@@ -100,6 +100,8 @@ impl Run<'_> {
         }
         Ok(match self.body(pc, dirty)? {
             Some(host) => Next::At(host),
+            // The processor would have stayed at the branch, the runtime reports the jump and is at its target.
+            None if (NOT_CANONICAL..NOT_CANONICAL.wrapping_neg()).contains(&pc) => Next::Stop(End::Outside),
             None => Next::Stop(End::Fault { signal: libc::SIGSEGV, pc }),
         })
     }
@@ -389,11 +391,17 @@ impl Run<'_> {
                 p.pc, p.offset, p.info.own
             ));
         }
+        let protection = fault.signal == libc::SIGSEGV && fault.code == GENERAL_PROTECTION;
+        // A return to an address that cannot be: as in `continue_at`.
+        if protection && insn.flow_control() == FlowControl::Return && self.m.gate.state().gpr[4] < NOT_CANONICAL {
+            return Ok(Next::Stop(End::Outside));
+        }
+        // An operand that is neither aligned nor possible has two faults, and instructions differ in which comes first.
+        if protection && self.m.operand_address(&insn).is_some_and(|at| at % 16 != 0) && insn.memory_size().size() >= 16 {
+            return Ok(Next::Stop(End::Outside));
+        }
         // The check went through gs, the instruction itself would not have.
-        let wrong_segment = fault.signal == libc::SIGSEGV
-            && fault.code == GENERAL_PROTECTION
-            && p.offset != p.info.own
-            && self.reaches(&insn, NOT_CANONICAL);
+        let wrong_segment = protection && p.offset != p.info.own && self.reaches(&insn, NOT_CANONICAL);
         let signal = if wrong_segment && memcheck_translate::uses_stack_segment(&insn) { libc::SIGBUS } else { fault.signal };
         Ok(Next::Stop(End::Fault { signal, pc }))
     }
