@@ -45,11 +45,11 @@ pub fn config(volume: u64) -> std::boxed::Box<Config> {
     config
 }
 
-/// V and A, all that the heap uses of the shadow.
+/// V, A and the map of origin words, all that the heap uses of the shadow.
 fn shadow_there() -> bool {
-    use memcheck_abi::layout::{A_BASE, PROGRAM_END, V_DISTANCE};
-    let rw = sys::PROT_READ | sys::PROT_WRITE;
-    sys::map_fixed(V_DISTANCE & !4095, PROGRAM_END + 8192, rw) && sys::map_fixed(A_BASE, PROGRAM_END / 8, rw)
+    use memcheck_abi::layout::{A_BASE, ORIGIN_MAP, ORIGIN_PAGES, PROGRAM_END, V_DISTANCE};
+    let parts = [(V_DISTANCE & !4095, PROGRAM_END + 8192), (A_BASE, PROGRAM_END / 8), (ORIGIN_MAP, ORIGIN_PAGES)];
+    parts.into_iter().all(|(start, len)| sys::map_fixed(start, len, sys::PROT_READ | sys::PROT_WRITE))
 }
 
 /// A small generator with a printed seed would be luxury: runs are the same every time.
