@@ -23,9 +23,7 @@ use memcheck_kernel::space;
 use memcheck_rt::{access, callstack, context, report, shadow};
 use memcheck_semantics::{Complaint, ComplaintKind, Machine, Plan, Planner, Segment, ShadowRegs, Wide, lookahead, regs};
 use memcheck_translate::loops::Entry;
-use memcheck_translate::{
-    KEPT_IN_LOOP, LEAVE_BACK, LEAVE_JUMP, LOOP_COUNTERS, LOOP_SLOTS_SIZE, Rule, SHADOW_REGS, VECTOR_SLOTS, VECTOR_SLOTS_SIZE, slot,
-};
+use memcheck_translate::{KEPT_IN_LOOP, LEAVE_BACK, LEAVE_JUMP, LOOP_SLOTS_SIZE, Rule, SHADOW_REGS, VECTOR_SLOTS, slot};
 
 /// Registers that may carry a value over a call, by the ABI: everything but r11 and the flags.
 const CALL_KEEPS: u64 = !(1 << 11 | 1 << regs::FLAGS);
