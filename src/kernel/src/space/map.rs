@@ -18,6 +18,8 @@ pub mod kind {
     pub const BRK: u32 = 8;
     /// System V shared memory.
     pub const SHM: u32 = 16;
+    /// Its owner took all access away by mprotect: to touch it is his business, and may be his way to be told.
+    pub const CLOSED: u32 = 32;
 }
 
 /// `[start, end)` with its PROT_* bits and [`kind`] flags; `origin` = serial number of the call that made it.
@@ -126,11 +128,16 @@ impl Map {
         true
     }
 
-    /// Change protections; pieces keep their origin and kind. Returns what was, cut to the range.
+    /// Change protections; pieces keep their origin and, but for [`kind::CLOSED`], their kind. Returns what was, cut to the range.
     pub fn protect(&mut self, start: u64, end: u64, prot: u32) -> Vec<Piece> {
         let old = self.cut(start, end);
         for &piece in &old {
-            self.insert_merged(Piece { prot, ..piece });
+            let kind = match (prot, piece.prot) {
+                (0, 0) => piece.kind,
+                (0, _) => piece.kind | kind::CLOSED,
+                _ => piece.kind & !kind::CLOSED,
+            };
+            self.insert_merged(Piece { prot, kind, ..piece });
         }
         old
     }

@@ -103,19 +103,19 @@ pub fn for_each(mut f: impl FnMut(Piece)) {
 /// End of the readable memory that begins at `addr`; `addr` or less if it is not readable. `sp`: the main stack is extended by
 /// the kernel when touched, so from just below the stack pointer on it is there.
 pub(crate) fn readable_end(addr: u64, sp: u64) -> u64 {
-    end_with(addr, sp, READ)
+    end_with(addr, sp, |p| p.prot & READ != 0)
 }
 
-/// End of what is mapped from `addr` on, whatever its protection; `addr` or less if nothing is.
+/// End of the memory from `addr` on that can be used in some way, or could before its owner closed it; `addr` or less if there is none.
 pub fn present_end(addr: u64, sp: u64) -> u64 {
-    end_with(addr, sp, READ | WRITE | EXEC)
+    end_with(addr, sp, |p| p.prot & (READ | WRITE | EXEC) != 0 || p.kind & kind::CLOSED != 0)
 }
 
 pub(crate) fn writable(addr: u64, len: u64, sp: u64) -> bool {
-    end_with(addr, sp, WRITE) >= addr.saturating_add(len)
+    end_with(addr, sp, |p| p.prot & WRITE != 0) >= addr.saturating_add(len)
 }
 
-fn end_with(addr: u64, sp: u64, prot: u32) -> u64 {
+fn end_with(addr: u64, sp: u64, fits: impl Fn(&Piece) -> bool) -> u64 {
     if (HEAP_START..HEAP_END).contains(&addr) {
         return heap_end(addr);
     }
@@ -124,7 +124,7 @@ fn end_with(addr: u64, sp: u64, prot: u32) -> u64 {
         return top;
     }
     match MAP.lock().at(addr) {
-        Some(p) if p.prot & prot != 0 => p.end,
+        Some(p) if fits(&p) => p.end,
         _ => 0,
     }
 }
