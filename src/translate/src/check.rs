@@ -61,7 +61,7 @@ impl Emitter<'_> {
 
     /// Check an access of `size` bytes at `mem`.
     pub fn check(&mut self, mem: &Mem, size: u32, kind: u32) {
-        if size == 0 {
+        if size == 0 || self.tested {
             return;
         }
         if let Some(p) = self.pending.as_mut().filter(|p| p.open) {

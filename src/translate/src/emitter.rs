@@ -104,6 +104,8 @@ pub struct Emitter<'a> {
     pub frame: Option<i32>,
     /// The operand is built on a scratch register: it means nothing later.
     pub passing: bool,
+    /// ... and its V bytes were looked at before the rule.
+    pub tested: bool,
 }
 
 pub fn emit_region<'a>(
@@ -185,6 +187,7 @@ impl<'a> Emitter<'a> {
             known: Vec::new(),
             frame: None,
             passing: false,
+            tested: false,
         }
     }
 }

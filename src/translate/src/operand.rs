@@ -13,7 +13,7 @@ use crate::clean::memory_access;
 use crate::emit::{CC_NE, Mem, RAX, RCX, Seg};
 use crate::emitter::{Emitter, spill};
 use crate::rules::Probe;
-use crate::{LOAD, MODIFY, gpr, relocate, slot};
+use crate::{gpr, relocate, slot};
 use alloc::vec::Vec;
 use iced_x86::{Code, Mnemonic, Register};
 use memcheck_abi::context::offset;
@@ -141,7 +141,7 @@ impl Emitter<'_> {
     /// Run `f` with a memory operand built on a scratch register, which is spilled around it.
     fn with_scratch(&mut self, load: impl Fn(&mut Self, u8), build: impl Fn(&Self, u8) -> Mem, f: impl FnOnce(&mut Self, Mem, bool)) {
         // A rule needs the program's registers as they are: it comes before the scratch register is taken.
-        self.test_through_scratch(&load, &build);
+        self.tested = self.test_through_scratch(&load, &build);
         self.place_step();
         let r = self.scratch_register();
         self.asm.store(&spill(SLOT_ADDRESS_REGISTER), r);
@@ -150,7 +150,7 @@ impl Emitter<'_> {
         let mem = build(self, r);
         self.passing = true;
         f(self, mem, true);
-        self.passing = false;
+        (self.passing, self.tested) = (false, false);
         let to = self.asm.offset() as u32;
         self.asm.load(r, &spill(SLOT_ADDRESS_REGISTER));
         if let Some(i) = self.info.last_mut() {
@@ -159,17 +159,19 @@ impl Emitter<'_> {
     }
 
     /// Dirty mode: test the V bytes of an operand that needs a scratch register, which has its own value again before a rule is applied.
-    fn test_through_scratch(&mut self, load: &impl Fn(&mut Self, u8), build: &impl Fn(&Self, u8) -> Mem) {
+    /// Also those that will be stored to: a check behind the rule would take what the rule has written there for an error. False: not done.
+    fn test_through_scratch(&mut self, load: &impl Fn(&mut Self, u8), build: &impl Fn(&Self, u8) -> Mem) -> bool {
         let insn = self.item.insn;
         let open = self.pending.as_ref().is_some_and(|p| p.open);
-        if !open || !matches!(memory_access(&mut self.t.factory, &insn), Some(Some(LOAD | MODIFY))) {
-            return;
+        if !open || !matches!(memory_access(&mut self.t.factory, &insn), Some(Some(_))) {
+            return false;
         }
         let words = pieces(insn.memory_size().size() as u32);
         let r = self.scratch_register();
         let live = self.item.flags_live;
         if words.is_empty() || live && r == RCX {
-            return self.step_always();
+            self.step_always();
+            return true;
         }
         self.asm.store(&spill(SLOT_ADDRESS_REGISTER), r);
         load(self, r);
@@ -199,6 +201,7 @@ impl Emitter<'_> {
         self.t.probes.extend(probes.into_iter().map(|host| Probe { host, resume }));
         self.asm.load(r, &spill(SLOT_ADDRESS_REGISTER));
         patches.into_iter().for_each(|patch| self.add_patch(patch, live));
+        true
     }
 
     /// A low register that the current instruction does not touch at all. rcx last: checks spill it to their own slot.
