@@ -331,11 +331,12 @@ impl Run<'_> {
             return Ok(());
         }
         let stack = matches!(insn.mnemonic(), Mnemonic::Pop | Mnemonic::Popfq);
-        let at = if stack { Some(self.m.gate.state().gpr[4]) } else { self.m.operand_address(insn) };
-        let size = if stack { insn.stack_pointer_increment() as u64 } else { insn.memory_size().size() as u64 };
-        match at {
-            Some(at) if size > 64 || self.m.world.any_v(at, size) => Ok(()),
-            _ => Err(format!("step for {insn} at {pc:#x} without anything undefined")),
+        let popped = stack.then(|| (self.m.gate.state().gpr[4], insn.stack_pointer_increment() as u64));
+        // Loaded; or stored to, where a scratch register is needed.
+        let operand = self.m.operand_address(insn).map(|at| (at, insn.memory_size().size() as u64));
+        match [popped, operand].into_iter().flatten().any(|(at, size)| size > 64 || self.m.world.any_v(at, size)) {
+            true => Ok(()),
+            false => Err(format!("step for {insn} at {pc:#x} without anything undefined")),
         }
     }
 
