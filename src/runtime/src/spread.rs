@@ -1,4 +1,5 @@
-//! Gathers and scatters in clean code: is there a lane whose memory is not plainly defined? Then the instruction's rule is applied.
+//! Gathers, scatters and bit tests that reach beyond their operand, in clean code: is there memory among what they touch that is not plainly
+//! defined? Then the instruction's rule is applied.
 
 use crate::{helpers, startup, vectors};
 use core::sync::atomic::Ordering;
@@ -8,23 +9,36 @@ use memcheck_abi::layout::in_program;
 use memcheck_rt::sync::Lock;
 use memcheck_rt::{access, shadow};
 
-/// What an instruction says about its lanes.
+/// What an instruction says about where it goes.
 #[derive(Clone, Copy)]
 struct Site {
     pc: u64,
     displacement: u64,
     base: Register,
     segment: Register,
-    index: u8,
+    /// A vector of indexes, or one.
+    index: Register,
     scale: u8,
     /// Bytes of an index and of an element, and how many there are.
     width: u8,
     size: u8,
     lanes: u8,
+    /// The bit that is tested, counted from the operand; `None`: lanes.
+    bit: Register,
 }
 
-const NONE: Site =
-    Site { pc: 0, displacement: 0, base: Register::None, segment: Register::None, index: 0, scale: 0, width: 4, size: 0, lanes: 0 };
+const NONE: Site = Site {
+    pc: 0,
+    displacement: 0,
+    base: Register::None,
+    segment: Register::None,
+    index: Register::None,
+    scale: 0,
+    width: 4,
+    size: 0,
+    lanes: 0,
+    bit: Register::None,
+};
 const SITES: usize = 64;
 /// Those seen last, by their place: reading and decoding one costs 5 µs.
 static SEEN: Lock<[Site; SITES]> = Lock::new([NONE; SITES]);
@@ -32,8 +46,11 @@ static SEEN: Lock<[Site; SITES]> = Lock::new([NONE; SITES]);
 /// Asked in front of the instruction at ctx.regs.rip. Lanes that its guard leaves out are looked at, too: the rule sorts them out.
 pub fn needs_its_rule(ctx: &ThreadContext) -> bool {
     let site = site(ctx.regs.rip);
-    let indexes = vectors::register(ctx, usize::from(site.index));
     let start = start(ctx, &site);
+    if site.bit != Register::None {
+        return is_doubtful(ctx, far_bit(ctx, &site, start), u64::from(site.size));
+    }
+    let indexes = vectors::register(ctx, site.index.number());
     (0..usize::from(site.lanes)).any(|i| {
         let lane = indexes.lane(usize::from(site.width), i);
         let lane = if site.width == 4 { lane as i32 as u64 } else { lane };
@@ -67,12 +84,26 @@ fn described(insn: &Instruction) -> Site {
         displacement: insn.memory_displacement64(),
         base: insn.memory_base(),
         segment: insn.segment_prefix(),
-        index: index.number() as u8,
+        index,
         scale: insn.memory_index_scale() as u8,
         width: width as u8,
         size: size as u8,
         lanes: (index.size() / width).min(data.size() / size.max(1)) as u8,
+        bit: if index.is_vector_register() { Register::None } else { insn.op1_register() },
     }
+}
+
+/// Address of the element that holds the bit.
+fn far_bit(ctx: &ThreadContext, site: &Site, start: u64) -> u64 {
+    let index = if site.index.is_gpr() { ctx.regs.gpr[site.index.number()].wrapping_mul(u64::from(site.scale)) } else { 0 };
+    let offset = ctx.regs.gpr[site.bit.number()] as i64;
+    let (offset, element) = match site.size {
+        2 => (i64::from(offset as i16), 16),
+        4 => (i64::from(offset as i32), 32),
+        _ => (offset, 64),
+    };
+    let element = offset.div_euclid(element).wrapping_mul(i64::from(site.size));
+    start.wrapping_add(index).wrapping_add(element as u64)
 }
 
 fn is_doubtful(ctx: &ThreadContext, addr: u64, size: u64) -> bool {

@@ -1,6 +1,7 @@
 //! Clean mode: every register is fully defined, so an instruction needs only the checks of its memory operands.
 
 use crate::decode::{Flow, flow};
+use crate::dirty::is_far_bit;
 use crate::emit::{Mem, RSI, RSP};
 use crate::emitter::{Cold, Emitter, rip_slot, spill};
 use crate::{LOAD, MODIFY, SPREAD, STATE_AREA, STORE, control, helper, slot, stack};
@@ -47,6 +48,9 @@ impl Emitter<'_> {
             return self.copy_raw();
         };
         let size = insn.memory_size().size() as u32;
+        if is_far_bit(&insn) && self.shadow.is_none() {
+            self.ask_for_rule();
+        }
         self.with_operand(|e, mem, rewritten| {
             if is_state_area(&insn) {
                 e.state_area(&mem, if access == Some(LOAD) { LOAD } else { STORE });
@@ -89,6 +93,11 @@ impl Emitter<'_> {
         if self.shadow.is_some() {
             return self.step_always();
         }
+        self.ask_for_rule();
+    }
+
+    /// Does the instruction touch anything that is not plainly defined? The runtime finds out (`runtime::spread`).
+    fn ask_for_rule(&mut self) {
         self.asm.store_const(&rip_slot(), self.item.pc);
         let patches = alloc::vec![self.asm.jmp_forward()];
         let back = self.asm.offset();
@@ -150,9 +159,7 @@ pub fn is_masked_move(insn: &Instruction) -> bool {
 /// Explicit memory operand: None if there is none; Some(None) if it is not accessed (lea, nop, prefetch) or needs no check.
 pub fn memory_access(factory: &mut InstructionInfoFactory, insn: &Instruction) -> Option<Option<u32>> {
     let at = (0..insn.op_count()).find(|&i| insn.op_kind(i) == OpKind::Memory)?;
-    // A bit offset in a register reaches beyond the named operand.
-    let bits = matches!(insn.mnemonic(), Mnemonic::Bt | Mnemonic::Bts | Mnemonic::Btr | Mnemonic::Btc);
-    if bits && insn.op1_kind() == OpKind::Register {
+    if is_far_bit(insn) {
         return Some(None);
     }
     // Which registers and memory it uses is not asked, and is most of the work.

@@ -283,7 +283,7 @@ impl Emitter<'_> {
 }
 
 /// A bit of memory by an offset in a register: it may lie beyond the named operand, which is why that is not looked at.
-fn is_far_bit(insn: &Instruction) -> bool {
+pub fn is_far_bit(insn: &Instruction) -> bool {
     matches!(insn.mnemonic(), Mnemonic::Bt | Mnemonic::Bts | Mnemonic::Btr | Mnemonic::Btc)
         && insn.op0_kind() == OpKind::Memory
         && insn.op1_kind() == OpKind::Register

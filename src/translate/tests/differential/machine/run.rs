@@ -27,6 +27,11 @@ pub struct Run<'a> {
     pub rounds: u32,
 }
 
+/// In memory it may reach beyond its operand.
+fn is_bit_test(insn: &Instruction) -> bool {
+    matches!(insn.mnemonic(), Mnemonic::Bt | Mnemonic::Bts | Mnemonic::Btr | Mnemonic::Btc)
+}
+
 /// What to do next: run at a host address, or stop.
 enum Next {
     At(u64),
@@ -212,8 +217,8 @@ impl Run<'_> {
             // Their rule is for the runtime; what it would check cannot be told from the operand.
             let pc = self.m.gate.context().regs.rip;
             let insn = self.m.decode(self.code, pc);
-            if size == SPREAD && !insn.is_vsib() {
-                return Err(format!("lanes of an instruction without any: {insn}"));
+            if size == SPREAD && !insn.is_vsib() && !is_bit_test(&insn) {
+                return Err(format!("an instruction that stays with its operand: {insn}"));
             }
             self.m.gate.state().gpr = saved;
             return Ok(Next::At(host));
@@ -326,8 +331,7 @@ impl Run<'_> {
         // Lanes with addresses of their own always go through their rule. Where flags live the filter looks at whole bytes of the mask.
         let wide = |mask: u64| u64::from_le_bytes(mask.to_le_bytes().map(|b| if b == 0 { 0 } else { 0xff }));
         let marked = wide(plan_mask(self.way.seed, pc)) & wide(self.way.dirty) != 0;
-        let far_bit = matches!(insn.mnemonic(), Mnemonic::Bt | Mnemonic::Bts | Mnemonic::Btr | Mnemonic::Btc);
-        if marked || insn.is_string_instruction() || insn.is_vsib() || far_bit {
+        if marked || insn.is_string_instruction() || insn.is_vsib() || is_bit_test(insn) {
             return Ok(());
         }
         let stack = matches!(insn.mnemonic(), Mnemonic::Pop | Mnemonic::Popfq);
