@@ -26,6 +26,8 @@ pub struct Finding {
     pub frames: Vec<Frame>,
     /// Lines after the first stack, without their own stacks.
     pub notes: Vec<String>,
+    /// The stacks after the notes.
+    pub note_frames: Vec<String>,
 }
 
 impl Finding {
@@ -35,9 +37,9 @@ impl Finding {
         places.into_iter().find(|(name, _)| name == file).map(|&(_, line)| line)
     }
 
-    /// Whether a headline or note contains `text`.
+    /// Whether a headline, a note or a frame below a note contains `text`.
     pub fn mentions(&self, text: &str) -> bool {
-        self.headline.contains(text) || self.notes.iter().any(|note| note.contains(text))
+        self.headline.contains(text) || self.notes.iter().chain(&self.note_frames).any(|note| note.contains(text))
     }
 
     /// Leaks that count as errors by default.
@@ -86,14 +88,15 @@ impl Report {
             if let Some((kind, detail)) = classify(line) {
                 self.findings.extend(open.take());
                 let headline = (*line).to_owned();
-                open = Some(Finding { pid, kind, detail, headline, frames: vec![], notes: vec![] });
+                open = Some(Finding { pid, kind, detail, headline, frames: vec![], notes: vec![], note_frames: vec![] });
             } else if line.trim().is_empty() {
                 self.findings.extend(open.take());
             } else if let Some(finding) = open.as_mut() {
                 match parse_frame(line) {
                     Some(frame) if finding.notes.is_empty() || finding.kind == "signal" => finding.frames.push(frame),
                     // A stack after a note tells of the block or of the origin, not of the error.
-                    _ => finding.notes.push(line.trim().to_owned()),
+                    Some(_) => finding.note_frames.push(line.trim().to_owned()),
+                    None => finding.notes.push(line.trim().to_owned()),
                 }
             }
             if let Some((errors, contexts)) = parse_summary(line) {
