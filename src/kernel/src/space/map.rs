@@ -220,8 +220,20 @@ mod tests {
         assert_eq!(list(&map), [(0x1000, 0x2000, 0, 1), (0x2000, 0x4000, 3, 1), (0x4000, 0x9000, 0, 1)]);
         map.protect(0x4000, 0x6000, 3);
         assert_eq!(list(&map)[1], (0x2000, 0x6000, 3, 1));
-        map.protect(0x2000, 0x6000, 0);
-        assert_eq!(list(&map), [(0x1000, 0x9000, 0, 1)]);
+        map.protect(0x1000, 0x9000, 1);
+        assert_eq!(list(&map), [(0x1000, 0x9000, 1, 1)]);
+    }
+
+    #[test]
+    fn what_was_open_once_is_closed_and_not_nothing() {
+        let mut map = Map::new();
+        map.set(piece(0x1000, 0x4000, 0, 1));
+        map.protect(0x2000, 0x3000, 3);
+        map.protect(0x1000, 0x3000, 0);
+        let closed = |at| map.at(at).is_some_and(|p| p.kind & kind::CLOSED != 0);
+        assert_eq!([0x1000, 0x2000, 0x3000].map(closed), [false, true, false]);
+        map.protect(0x2000, 0x3000, 1);
+        assert_eq!(map.at(0x2000).map(|p| p.kind), Some(0));
     }
 
     #[test]
