@@ -73,7 +73,8 @@ pub const DEPOT_END: u64 = 0x6910_0000_0000;
 /// The runtime's own allocations.
 pub const ARENA_START: u64 = 0x6a00_0000_0000;
 pub const ARENA_END: u64 = 0x6a80_0000_0000;
-/// A byte for every 4 KiB of the program's space, taken modulo [`ORIGIN_PAGES`]: not 0 where origin words were ever written. See `rt::origins`.
+/// A byte for every 4 KiB of the program's space, taken modulo [`ORIGIN_PAGES`]: not 0 where origin words were ever written. See
+/// `rt::origins`.
 pub const ORIGIN_MAP: u64 = 0x6a80_0000_0000;
 pub const ORIGIN_PAGES: u64 = 1 << 16;
 /// Thread slots: `THREADS_START + n * THREAD_SLOT`, each a context and a runtime stack.

@@ -77,6 +77,13 @@ impl Item {
         }
     }
 
+    /// No instruction, at `pc`.
+    pub fn none(pc: u64) -> Item {
+        let mut insn = Instruction::default();
+        insn.set_ip(pc);
+        Item::new(insn, &[], false)
+    }
+
     /// Where a conditional branch leads if the code emitted for it does not go on straight.
     pub fn aside(&self) -> u64 {
         if self.followed { self.pc + u64::from(self.len) } else { self.insn.near_branch_target() }

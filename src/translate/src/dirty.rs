@@ -17,7 +17,7 @@
 //! checked as in clean mode. Regions end through `Stubs::dirty_branch`, which goes back to clean code when no register is dirty.
 
 use crate::check::pieces;
-use crate::emit::{Asm, CC_NE, Mem, RAX, RCX};
+use crate::emit::{Asm, CC_NE, CC_S, Mem, RAX, RCX};
 use crate::emitter::{Cold, Emitter, Pending, rip_slot, spill};
 use crate::moves::{Move, halves};
 use crate::needs::Needs;
@@ -32,8 +32,6 @@ pub const MAX_INSTRUCTIONS: usize = 24;
 
 /// How often a loop may come round in dirty mode without meeting anything undefined.
 const PATIENCE: i32 = 3;
-
-const CC_S: u8 = 8;
 
 /// The mask of dirty registers.
 pub const fn mask_at(byte: i32) -> Mem {
@@ -282,7 +280,7 @@ impl Emitter<'_> {
     }
 }
 
-/// A bit of memory by an offset in a register: it may lie beyond the named operand, which is why that is not looked at.
+/// A bit of memory by an offset in a register: it may lie beyond the named operand, and only the rule knows where.
 pub fn is_far_bit(insn: &Instruction) -> bool {
     matches!(insn.mnemonic(), Mnemonic::Bt | Mnemonic::Bts | Mnemonic::Btr | Mnemonic::Btc)
         && insn.op0_kind() == OpKind::Memory

@@ -52,8 +52,15 @@ pub const RBP: u8 = 5;
 pub const RSI: u8 = 6;
 
 /// Condition codes as in the opcode's low four bits.
+pub const CC_B: u8 = 2;
+pub const CC_AE: u8 = 3;
 pub const CC_E: u8 = 4;
 pub const CC_NE: u8 = 5;
+pub const CC_BE: u8 = 6;
+pub const CC_S: u8 = 8;
+pub const CC_GE: u8 = 13;
+pub const CC_LE: u8 = 14;
+pub const CC_G: u8 = 15;
 
 pub struct Asm {
     pub buf: Vec<u8>,

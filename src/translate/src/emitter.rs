@@ -15,7 +15,7 @@ use crate::{
     Exit, InsnInfo, LEAVE_CALL, LEAVE_JUMP, Place, Program, Region, Rule, Shadow, Translator, changing, check_descriptor, slot, stack,
 };
 use alloc::vec::Vec;
-use iced_x86::{Instruction, Mnemonic};
+use iced_x86::Mnemonic;
 use memcheck_abi::context::offset;
 
 pub const fn spill(k: i32) -> Mem {
@@ -121,21 +121,7 @@ pub fn emit_region<'a>(
         Tail::Invalid(pc) if items.is_empty() => pc,
         _ => first,
     };
-    let placeholder = Item {
-        insn: Instruction::default(),
-        raw: [0; 15],
-        pc: start,
-        len: 0,
-        flags_live: true,
-        deferred: false,
-        released: 0,
-        noise: false,
-        batch: 1,
-        covers: None,
-        client_request: false,
-        followed: false,
-    };
-    let mut e = Emitter::alone(t, program, shadow, at.hot, placeholder);
+    let mut e = Emitter::alone(t, program, shadow, at.hot, Item::none(start));
     e.info.reserve(items.len() + 1);
     e.asm.load(RCX, &spill(slot::RCX));
     let body = e.asm.offset();

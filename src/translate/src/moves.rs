@@ -19,7 +19,7 @@
 
 use crate::check::pieces;
 use crate::dirty::mask_at;
-use crate::emit::{CC_E, CC_NE, Mem, RAX, RCX, RDX, RSP, Seg};
+use crate::emit::{CC_B, CC_E, CC_NE, Mem, RAX, RCX, RDX, RSP, Seg};
 use crate::emitter::{Emitter, spill};
 use crate::needs::Needs;
 use crate::rules::encode::{Alu, Turn};
@@ -33,8 +33,6 @@ use memcheck_abi::layout::{ORIGIN_DISTANCE, ORIGIN_MAP, ORIGIN_PAGES, RETURN_MAR
 /// Slots for the scratch registers.
 const SLOT_RCX: i32 = 8;
 const SLOT_RDX: i32 = 9;
-
-const CC_B: u8 = 2;
 
 /// A register of a move: its number among the general or the vector registers.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]

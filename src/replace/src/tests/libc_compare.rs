@@ -312,6 +312,7 @@ fn wide_functions() {
         same!(s::wcpncpy(d, a, k));
         same!(s::wmemset(d, c, k));
         same!(s::wmemmove(d, a, k));
+        // SAFETY: k characters from a and to d lie inside the test's areas.
         same("wmemcpy", || unsafe { wmemmove(d, a, k) }, || s::wmemcpy(d, a, k));
         let (d, half) = (TWO + AREA - 4 * (2 * n + 1), &t);
         write(d, half);

@@ -5,8 +5,8 @@
 //! elsewhere the A bits, not below the stack pointer, and not at the very end of the program's space (which has no origin words)
 //! ```
 
-use super::encode::{Alu, CC_AE, CC_GE, Turn};
-use crate::emit::{CC_E, CC_NE, Mem, RSP, Seg};
+use super::encode::{Alu, Turn};
+use crate::emit::{CC_AE, CC_E, CC_GE, CC_NE, Mem, RSP, Seg};
 use crate::emitter::Emitter;
 use alloc::vec::Vec;
 use memcheck_abi::context::offset;
@@ -17,7 +17,21 @@ const HEAP_BITS: u8 = (HEAP_END - HEAP_START).trailing_zeros() as u8;
 const _: () = assert!((HEAP_END - HEAP_START).is_power_of_two() && HEAP_START.is_multiple_of(8));
 
 impl Emitter<'_> {
-    /// `p` = address of the operand; to `not` unless all its bytes may be accessed, and lie in no frame if those do not count (`frames`). Uses `a` and `c`.
+    /// In a loop that has found these bytes in order already: `p` = address of the operand; to `not` if it lies in a frame and those do not
+    /// count. False: somewhere else.
+    pub(super) fn reached_address(&mut self, mem: &Mem, size: u32, p: u8, frames: bool, not: &mut Vec<usize>) -> bool {
+        let reached = self.is_reached(mem, size);
+        if reached {
+            self.asm.lea(p, mem);
+            if !frames {
+                self.not_on_stack(p, not);
+            }
+        }
+        reached
+    }
+
+    /// `p` = address of the operand; to `not` unless all its bytes may be accessed, and lie in no frame if those do not count (`frames`).
+    /// Uses `a` and `c`.
     pub(crate) fn ordinary_address(&mut self, mem: &Mem, size: u32, p: u8, [a, c]: [u8; 2], frames: bool, not: &mut Vec<usize>) {
         let asm = &mut self.asm;
         asm.lea(p, mem);

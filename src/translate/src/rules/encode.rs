@@ -30,13 +30,6 @@ pub enum Turn {
     Sar = 7,
 }
 
-pub const CC_B: u8 = 2;
-pub const CC_AE: u8 = 3;
-pub const CC_BE: u8 = 6;
-pub const CC_S: u8 = 8;
-pub const CC_GE: u8 = 13;
-pub const CC_LE: u8 = 14;
-
 impl Asm {
     fn rex(&mut self, size: u32, reg: u8, rm: u8) {
         if size == 2 {

@@ -9,10 +9,10 @@
 //! ```
 
 use super::Job;
-use super::encode::{Alu, CC_AE, CC_B, CC_BE, CC_LE, Turn};
+use super::encode::{Alu, Turn};
 use super::form::{Binary, Lea, Multiply, Operand, Operation};
 use super::operand::{Origin, Scratch};
-use crate::emit::{CC_E, CC_NE, Mem, Seg};
+use crate::emit::{CC_AE, CC_B, CC_BE, CC_E, CC_LE, CC_NE, Mem, Seg};
 use crate::emitter::Emitter;
 use crate::needs::Needs;
 use alloc::vec::Vec;

@@ -1,9 +1,9 @@
 //! Operands of a rule: scratch registers, V bits, values, and what becomes of a result.
 
 use super::Job;
-use super::encode::{Alu, CC_S};
+use super::encode::Alu;
 use crate::dirty::mask_at;
-use crate::emit::{CC_E, CC_NE, Mem};
+use crate::emit::{CC_E, CC_NE, CC_S, Mem};
 use crate::emitter::{Emitter, spill};
 use crate::{SHADOW_REGS, shadow_layout as layout, slot};
 use alloc::vec::Vec;
@@ -376,12 +376,7 @@ impl Emitter<'_> {
         self.asm.alu(Alu::Test, size, v, v);
         let defined = self.asm.jcc_forward(CC_E);
         let frames = stack || !self.t.options.origins;
-        if self.is_reached(&mem, size) {
-            self.asm.lea(address, &mem);
-            if !frames {
-                self.not_on_stack(address, &mut job.not);
-            }
-        } else {
+        if !self.reached_address(&mem, size, address, frames, &mut job.not) {
             self.ordinary_address(&mem, size, address, [a, c], frames, &mut job.not);
             self.no_mark_in(v, size, address, c, &mut job.not);
             self.reach(&mem, size);

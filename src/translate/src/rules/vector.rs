@@ -239,12 +239,7 @@ impl Emitter<'_> {
         self.asm.op_mem(None, true, &[0x0b], a, &mem.shadow(8));
         let defined = self.asm.jcc_forward(CC_E);
         let frames = !self.t.options.origins;
-        if self.is_reached(&mem, size) {
-            self.asm.lea(p, &mem);
-            if !frames {
-                self.not_on_stack(p, &mut job.not);
-            }
-        } else {
+        if !self.reached_address(&mem, size, p, frames, &mut job.not) {
             self.ordinary_address(&mem, size, p, [a, c], frames, &mut job.not);
             self.asm.load(a, &mem.shadow(0));
             self.asm.op_mem(None, true, &[0x23], a, &mem.shadow(8));
