@@ -6,14 +6,14 @@
 //! |---|---|---|---|
 //! | Check: before the call | addressable and defined? | addressable? | like input, to the NUL |
 //! | Mark: it succeeded | | defined now | |
-//! | Fault: it returned EFAULT | mapped? | mapped? | mapped? |
-//! | Failed: another error | | | |
+//! | Failed: it did not succeed | | | |
+//! | Fault: after that, in search of wild pointers | mapped? | mapped? | mapped? |
 //!
 //! Program memory that steers a check (lengths, pointers, strings) is read only after the address-space map said that it is
 //! there: a wild pointer is the program's error and must end as its report, not as our fault.
 #![allow(unsafe_code, reason = "reads the program's memory at addresses it passed to the kernel")]
 
-use crate::{check, hooks, space};
+use crate::{EFAULT, check, hooks, space};
 use core::cell::Cell;
 use core::sync::atomic::{AtomicBool, Ordering};
 use memcheck_abi::context::{R8, R9, R10, RDI, RDX, RSI, RSP, ThreadContext, local};
@@ -24,9 +24,12 @@ use memcheck_rt::{report, sys};
 /// The six argument registers in the kernel's order.
 pub const ARGUMENTS: [usize; 6] = [RDI, RSI, RDX, R10, R8, R9];
 
-/// `locals[SYSCALL]`: the number, and above it whether something unaddressable was already reported.
+/// `locals[SYSCALL]`: the number, and above it a bit for every rule of the row that reported something unaddressable before the call, and one
+/// for any such report, before or after.
 pub const NUMBER: u64 = 0xffff_ffff;
 const REPORTED: u64 = 1 << 32;
+const RULES: u32 = 31;
+const ANY_REPORTED: u64 = REPORTED << RULES;
 
 static UNDEF: AtomicBool = AtomicBool::new(true);
 
@@ -38,8 +41,8 @@ pub fn set_undef(on: bool) {
 pub enum Phase {
     Check,
     Mark,
-    Fault,
     Failed,
+    Fault,
 }
 
 /// A parameter's name in two parts; every `#` in the second stands for the next index.
@@ -118,6 +121,8 @@ pub struct Call<'a> {
     pub phase: Phase,
     /// The kernel's answer; 0 before.
     pub result: i64,
+    /// Which rule of the row is being applied.
+    pub rule: u32,
     /// The call failed for a bad address, and no other argument explains it.
     pub null_is_bad: bool,
     /// A range that was found readable during this call: arrays are looked up once.
@@ -129,7 +134,7 @@ impl<'a> Call<'a> {
     pub fn new(ctx: &'a mut ThreadContext, phase: Phase, result: i64) -> Self {
         let g = &ctx.regs.gpr;
         let args = [g[RDI], g[RSI], g[RDX], g[R10], g[R8], g[R9]];
-        Call { ctx, args, phase, result, null_is_bad: false, readable: Cell::new((0, 0)) }
+        Call { ctx, args, phase, result, rule: 0, null_is_bad: false, readable: Cell::new((0, 0)) }
     }
 
     #[inline(always)]
@@ -219,7 +224,7 @@ impl<'a> Call<'a> {
                     self.unreadable(addr + len, name);
                 }
             }
-            Phase::Fault => {
+            Phase::Fault if addr != 0 || self.result == EFAULT => {
                 let (len, ended) = self.string_len(addr, limit);
                 if !ended && len < limit {
                     self.mapped(addr + len, 1, name);
@@ -232,11 +237,10 @@ impl<'a> Call<'a> {
     /// A string went on to where nothing can be read.
     #[cold]
     fn unreadable(&mut self, at: u64, name: Name) {
-        let reported = |c: &Self| c.ctx.locals[local::SYSCALL] & REPORTED != 0;
-        if !reported(self) {
+        if !self.rule_has_reported() {
             self.addressable(at, 1, name);
         }
-        if !reported(self) && !sys::is_mapped(at, 1) {
+        if !self.rule_has_reported() && !sys::is_mapped(at, 1) {
             self.bad(Bad::Unaddressable(at), name);
         }
     }
@@ -313,15 +317,29 @@ impl<'a> Call<'a> {
 
     /// Was something unaddressable reported?
     pub fn has_reported(&self) -> bool {
-        self.ctx.locals[local::SYSCALL] & REPORTED != 0
+        self.ctx.locals[local::SYSCALL] & ANY_REPORTED != 0
     }
 
-    /// EFAULT: is this the argument that is not mapped?
+    /// Did the rule that is being applied report something unaddressable before the call?
+    fn rule_has_reported(&self) -> bool {
+        self.ctx.locals[local::SYSCALL] & (REPORTED << self.rule.min(RULES - 1)) != 0
+    }
+
+    /// The call failed. Is this one of the arguments that are not mapped?
     fn mapped(&mut self, addr: u64, len: u64, name: Name) {
-        if self.ctx.locals[local::SYSCALL] & REPORTED == 0
+        if space::present_end(addr, self.sp()) < addr.saturating_add(len)
+            && !self.rule_has_reported()
             && let Some(at) = first_unmapped(addr, len)
         {
             self.bad(Bad::Unaddressable(at), name);
+        }
+    }
+
+    /// A null pointer where the kernel or everybody else wants none.
+    #[cold]
+    pub fn missing(&mut self, name: impl Into<Name>) {
+        if self.phase == Phase::Check {
+            self.bad(Bad::Unaddressable(0), name.into());
         }
     }
 
@@ -332,7 +350,8 @@ impl<'a> Call<'a> {
             Bad::Unaddressable(at) => (1, at),
         };
         if flag == 1 {
-            self.ctx.locals[local::SYSCALL] |= REPORTED;
+            let by_rule = if self.phase == Phase::Check { REPORTED << self.rule.min(RULES - 1) } else { 0 };
+            self.ctx.locals[local::SYSCALL] |= by_rule | ANY_REPORTED;
         }
         self.raise(Kind::ParamMemory, |e| {
             e.flag = flag;
@@ -361,9 +380,9 @@ impl<'a> Call<'a> {
     }
 }
 
-/// First byte of the range without a mapping, page by page; looks at most at 2^20 pages.
+/// First byte of the range without a mapping, page by page; looks at most at 2^20 pages. Nothing is mapped near the end of the numbers.
 fn first_unmapped(addr: u64, len: u64) -> Option<u64> {
-    let end = addr.saturating_add(len.min(1 << 32));
+    let Some(end) = addr.checked_add(len.min(1 << 32)) else { return Some(addr) };
     if sys::is_mapped(addr, end - addr) {
         return None;
     }

@@ -102,29 +102,44 @@ pub fn before(ctx: &mut ThreadContext) -> Action {
 pub fn after(ctx: &mut ThreadContext, result: i64) {
     let number = ctx.locals[local::SYSCALL] & call::NUMBER;
     let Some(row) = table::find(number) else { return };
-    let phase = match result {
-        r if !sys::is_error(r) => Phase::Mark,
-        EFAULT => Phase::Fault,
-        _ => Phase::Failed,
-    };
+    let phase = if sys::is_error(result) { Phase::Failed } else { Phase::Mark };
     let mut call = Call::new(ctx, phase, result);
     row::run(&mut call, row.rules);
     descriptors::note(&call, number);
-    if phase == Phase::Fault && NEEDS_POINTERS.contains(&number) && !call.has_reported() {
-        // Nothing else explains it.
-        call.null_is_bad = true;
-        row::run(&mut call, row.rules);
+    if phase == Phase::Failed && !PASSING.contains(&result) && (number != IOCTL || result == EFAULT) {
+        look_for_wild_pointers(&mut call, number, row);
     }
 }
 
+/// Memory that is not mapped at all has no shadow that tells: it is only looked for when the call failed.
+#[cold]
+fn look_for_wild_pointers(call: &mut Call, number: u64, row: &row::Row) {
+    call.phase = Phase::Fault;
+    row::run(call, row.rules);
+    if call.result == EFAULT && NEEDS_POINTERS.contains(&number) && !call.has_reported() {
+        // Nothing else explains it.
+        call.null_is_bad = true;
+        row::run(call, row.rules);
+    }
+}
+
+/// Errors that come and go, whatever the arguments are.
+const PASSING: [i64; 3] = [EINTR, EAGAIN, ENOSYS];
+
+/// Drivers may take a number where the request says that there is a pointer.
+const IOCTL: u64 = 16;
+
 /// Calls whose pointers are not optional: when one fails with EFAULT, it may be for a null pointer. (Others are probed with null on
 /// purpose: statx by Rust's library.) read, write, open, stat, fstat, lstat, pread64, pwrite64, access, pipe, nanosleep, connect, sendto,
-/// recvfrom, bind, getsockname, getpeername, getcwd, chdir, mkdir, unlink, clock_nanosleep, openat, newfstatat, pipe2.
-const NEEDS_POINTERS: [u64; 25] = [0, 1, 2, 4, 5, 6, 17, 18, 21, 22, 35, 42, 44, 45, 49, 51, 52, 79, 80, 83, 87, 230, 257, 262, 293];
+/// recvfrom, bind, getsockname, getpeername, getcwd, chdir, mkdir, unlink, clock_nanosleep, openat, newfstatat, pipe2, readv and writev with
+/// their relatives.
+const NEEDS_POINTERS: [u64; 31] =
+    [0, 1, 2, 4, 5, 6, 17, 18, 19, 20, 21, 22, 35, 42, 44, 45, 49, 51, 52, 79, 80, 83, 87, 230, 257, 262, 293, 295, 296, 327, 328];
 
 /// Errors as the kernel returns them.
 pub(crate) const EPERM: i64 = -1;
 pub(crate) const EINTR: i64 = -4;
+pub(crate) const EAGAIN: i64 = -11;
 pub(crate) const ENOMEM: i64 = -12;
 pub(crate) const EFAULT: i64 = -14;
 pub(crate) const EEXIST: i64 = -17;

@@ -49,11 +49,11 @@ pub enum Rule {
     IovOut(u8, u8, &'static str, &'static str),
     /// Code that is right in every phase, because it only uses the verbs of `Call`.
     Do(fn(&mut Call)),
-    /// Before the call only (and after EFAULT, to find the culprit).
+    /// Before the call only (and after an error, to find the culprit).
     Pre(fn(&mut Call)),
     /// After success only.
     Post(fn(&mut Call)),
-    /// After an error other than EFAULT.
+    /// After an error.
     Fail(fn(&mut Call)),
 }
 
@@ -104,7 +104,8 @@ fn bytes(c: &Call, size: Size) -> u64 {
 /// Apply the rules in the call's phase.
 #[inline]
 pub fn run(c: &mut Call, rules: &'static [Rule]) {
-    for rule in rules {
+    for (rule, number) in rules.iter().zip(0..) {
+        c.rule = number;
         apply(c, rule);
     }
 }
@@ -140,28 +141,33 @@ fn apply(c: &mut Call, rule: &'static Rule) {
     }
 }
 
-/// The kernel takes at most this many entries.
-pub const IOV_MAX: u64 = 1024;
+/// The kernel takes at most this many entries, and does not look at a longer vector.
+const IOV_MAX: u64 = 1024;
 const IOVEC: u64 = 16;
 
 /// The entries of a vector of {address, length}, as far as readable.
 pub fn for_iov(c: &mut Call, vector: u64, count: u64, mut f: impl FnMut(&mut Call, u32, u64, u64)) {
-    let count = count.min(IOV_MAX);
+    let count = if count > IOV_MAX { 0 } else { count };
     for i in 0..count {
         let Some([base, len]) = c.peek::<[u64; 2]>(vector.wrapping_add(i * IOVEC)) else { return };
         f(c, i as u32, base, len);
     }
 }
 
+/// Bytes of a vector with so many entries.
+pub fn iov_bytes(count: u64) -> u64 {
+    if count > IOV_MAX { 0 } else { count * IOVEC }
+}
+
 fn iov_in(c: &mut Call, a: u8, n: u8, vector: &'static str, entry: &'static str) {
     let (at, count) = (c.args[a as usize], c.args[n as usize]);
-    c.input(at, count.min(IOV_MAX) * IOVEC, vector);
+    c.input(at, iov_bytes(count), vector);
     for_iov(c, at, count, |c, i, base, len| c.input(base, len, crate::call::Name::at(entry, i)));
 }
 
 fn iov_out(c: &mut Call, a: u8, n: u8, vector: &'static str, entry: &'static str) {
     let (at, count) = (c.args[a as usize], c.args[n as usize]);
-    c.input(at, count.min(IOV_MAX) * IOVEC, vector);
+    c.input(at, iov_bytes(count), vector);
     fill_iov(c, at, count, entry.into());
 }
 

@@ -107,7 +107,7 @@ pub const ROWS: &[Row] = &[
     plain(306, "syncfs", "fd:4"),
     row(316, "renameat2", "olddfd:4 oldpath newdfd:4 newpath flags:4", &[Str(1, "renameat2(oldpath)"), Str(3, "renameat2(newpath)")]),
     row(319, "memfd_create", "uname flags:4", &[Str(0, "memfd_create(uname)")]),
-    row(326, "copy_file_range", "fd_in:4 off_in fd_out:4 off_out len flags:4", &[
+    row(326, "copy_file_range", "\"fd_in\":4 \"off_in\" \"fd_out\":4 \"off_out\" \"len\" \"flags\":4", &[
         Rule::InOut(1, Fix(8), "copy_file_range(off_in)"), Rule::InOut(3, Fix(8), "copy_file_range(off_out)")]),
     row(327, "preadv2", "fd vector count offset offset_high flags:4", &[IovOut(1, 2, "preadv2(vector)", "preadv2(vector[#])")]),
     row(328, "pwritev2", "fd vector count offset offset_high flags:4", &[IovIn(1, 2, "pwritev2(vector)", "pwritev2(vector[#])")]),
@@ -236,7 +236,7 @@ fn utimensat(c: &mut Call) {
 /// without their contents, marked as written.
 fn vmsplice(c: &mut Call) {
     let (iov, count) = (c.args[1], c.args[2]);
-    c.input(iov, count.min(crate::row::IOV_MAX) * 16, "vmsplice(iov)");
+    c.input(iov, crate::row::iov_bytes(count), "vmsplice(iov)");
     crate::row::fill_iov(c, iov, count, "vmsplice(iov[...])".into());
 }
 

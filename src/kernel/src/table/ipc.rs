@@ -214,11 +214,11 @@ fn io_submit(c: &mut Call) {
             PREAD => c.output(buffer, bytes, "io_submit(PREAD)"),
             PWRITE => c.input(buffer, bytes, "io_submit(PWRITE)"),
             PREADV => {
-                c.input(buffer, bytes.min(crate::row::IOV_MAX) * 16, "io_submit(PREADV)");
+                c.input(buffer, crate::row::iov_bytes(bytes), "io_submit(PREADV)");
                 fill_iov(c, buffer, bytes, Name::from("io_submit(PREADV(iov[i]))"));
             }
             PWRITEV => {
-                c.input(buffer, bytes.min(crate::row::IOV_MAX) * 16, "io_submit(PWRITEV)");
+                c.input(buffer, crate::row::iov_bytes(bytes), "io_submit(PWRITEV)");
                 for_iov(c, buffer, bytes, |c, _, base, len| c.input(base, len, "io_submit(PWRITEV(iov[i]))"));
             }
             _ => {}

@@ -221,7 +221,7 @@ fn send_header(c: &mut Call, at: u64, names: &Names, index: u32) {
     }
     let Some(h) = header(c, at, names, index) else { return };
     c.input(h.name, h.name_len.min(SOCKADDR_MAX), Name::at(names.name, index));
-    c.input(h.iov, h.iov_len.min(crate::row::IOV_MAX) * 16, Name::at(names.iov, index));
+    c.input(h.iov, crate::row::iov_bytes(h.iov_len), Name::at(names.iov, index));
     for_iov(c, h.iov, h.iov_len, |c, i, base, len| c.input(base, len, Name::at(names.entry, index).index(i)));
     control(c, h.control, h.control_len, |c, at, n| c.input(at, n, Name::at(names.control, index)));
 }
@@ -258,7 +258,7 @@ fn receive_header(c: &mut Call, at: u64, names: &Names, index: u32, keep: bool) 
         c.output(at.wrapping_add(8), 4, names.header);
         c.output(at.wrapping_add(40), 12, names.header);
     } else {
-        c.input(h.iov, h.iov_len.min(crate::row::IOV_MAX) * 16, Name::at(names.iov, index));
+        c.input(h.iov, crate::row::iov_bytes(h.iov_len), Name::at(names.iov, index));
         c.output(at.wrapping_add(FLAGS_AT), 4, Name::at(names.header, index));
     }
     c.output(h.name, h.name_len, Name::at(names.name, index));

@@ -19,7 +19,7 @@ pub const ROWS: &[Row] = &[
     row(56, "clone", "flags child_stack parent_tidptr child_tidptr tlsinfo", &[Do(clone_tids)]).uses(clone_uses).act(action::clone_),
     plain(57, "fork", "").act(action::fork),
     plain(58, "vfork", "").act(action::vfork),
-    row(59, "execve", "filename argv envp", &[Str(0, "execve(filename)"), Pre(execve_vectors)]).act(action::execve),
+    row(59, "execve", "filename argv envp", &[Pre(execve_filename), Pre(execve_argv), Pre(|c| vector(c, c.args[2], "execve(envp)", "execve(envp[i])"))]).act(action::execve),
     plain(60, "exit", "status:4").act(action::exit),
     row(61, "wait4", "pid:4 status options:4 rusage", &[Do(wait4)]),
     plain(62, "kill", "pid:4 signal:4").act(action::kill),
@@ -94,7 +94,8 @@ pub const ROWS: &[Row] = &[
     plain(312, "kcmp", "pid1:4 pid2:4 type:4 idx1 idx2"),
     row(314, "sched_setattr", "pid:4 p flags:4", &[Do(sched_setattr)]),
     row(315, "sched_getattr", "pid:4 p size:4 flags:4", &[Out(1, Int(2, 1), Int(2, 1), "sched_getattr(attr)")]),
-    row(322, "execveat", "fd:4 filename argv envp flags:4", &[Str(1, "execveat(filename)"), Pre(execveat_vectors)]).act(action::execveat),
+    row(322, "execveat", "fd:4 filename argv envp flags:4", &[
+        Str(1, "execveat(filename)"), Pre(execveat_argv), Pre(|c| vector(c, c.args[3], "execveat(envp)", "execveat(envp[i])"))]).act(action::execveat),
     plain(334, "rseq", "rseq rseq_len:4 flags:4 sig:4").act(action::not_implemented),
     row(424, "pidfd_send_signal", "pidfd:4 sig:4 info flags:4", &[In(2, Fix(SIGINFO), "pidfd_send_signal(info)")]),
     plain(434, "pidfd_open", "pid:4 flags:4"),
@@ -153,14 +154,28 @@ fn waitid(c: &mut Call) {
     }
 }
 
-fn execve_vectors(c: &mut Call) {
-    vector(c, c.args[1], "execve(argv)", "execve(argv[#])");
-    vector(c, c.args[2], "execve(envp)", "execve(envp[i])");
+fn execve_filename(c: &mut Call) {
+    let name = "execve(filename)";
+    if c.args[0] == 0 { c.missing(name) } else { c.string(c.args[0], name) }
 }
 
-fn execveat_vectors(c: &mut Call) {
-    vector(c, c.args[2], "execveat(argv)", "execveat(argv[#])");
-    vector(c, c.args[3], "execveat(envp)", "execveat(envp[i])");
+fn execve_argv(c: &mut Call) {
+    arguments(c, c.args[1], "execve(argv)", "execve(argv[#])");
+}
+
+fn execveat_argv(c: &mut Call) {
+    arguments(c, c.args[2], "execveat(argv)", "execveat(argv[#])");
+}
+
+/// The arguments of a program. Linux takes none for one that is empty; programs rely on the first.
+fn arguments(c: &mut Call, at: u64, name: &'static str, entry: &'static str) {
+    if at == 0 {
+        return c.missing(name);
+    }
+    vector(c, at, name, entry);
+    if c.peek::<u64>(at) == Some(0) {
+        c.missing(Name::at(entry, 0));
+    }
 }
 
 /// A null-terminated vector of strings.

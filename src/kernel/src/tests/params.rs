@@ -237,6 +237,45 @@ fn execve_vectors() {
     assert_eq!(names, ["execve(argv[1])", "execve(envp[i])"]);
 }
 
+/// The names raised by an execve that fails, as the glue makes it.
+fn execve(p: &mut Program, args: [u64; 3]) -> Vec<String> {
+    p.reports();
+    let ctx = context::current();
+    ctx.regs.gpr[memcheck_abi::context::RAX] = 59;
+    for (r, x) in crate::call::ARGUMENTS.into_iter().zip(args) {
+        ctx.regs.gpr[r] = x;
+    }
+    assert!(matches!(crate::before(ctx), crate::Action::Special(crate::Special::Execve { .. })));
+    // SAFETY: there is no such program.
+    let result = unsafe { memcheck_rt::sys::syscall6(59, args[0], args[1], args[2], 0, 0, 0) };
+    crate::after(ctx, result);
+    p.reports().into_iter().map(|s| s.name).collect()
+}
+
+#[test]
+fn execve_without_and_with_wild_pointers() {
+    let p = &mut Program::new();
+    let path = p.string("/nonexistent-for-memcheck");
+    let (none, wild) = (p.words(&[0]), p.words(&[u64::MAX, 0]));
+    assert_eq!(execve(p, [0, 0, 0]), ["execve(filename)", "execve(argv)"]);
+    assert_eq!(execve(p, [path, none, none]), ["execve(argv[0])"]);
+    assert_eq!(execve(p, [path, wild, wild]), ["execve(argv[0])", "execve(envp[i])"]);
+    assert_eq!(execve(p, [path, u64::MAX, none]), ["execve(argv)"]);
+}
+
+#[test]
+fn wild_pointers_are_found_whatever_the_error_is() {
+    let p = &mut Program::new();
+    let ok = p.words(&[0]);
+    let iov = p.words(&[ok, 8, u64::MAX, 8]);
+    expect(p, 20, &[BAD_FD, iov, 2], &["writev(vector[...])"]);
+    expect(p, 20, &[BAD_FD, u64::MAX, 2], &["writev(vector)"]);
+    expect(p, 20, &[BAD_FD, iov, u64::MAX], &[]); // a vector that is too long is not looked at
+    expect(p, 326, &[BAD_FD, u64::MAX, BAD_FD, 0x10, 8, 0], &["copy_file_range(off_in)", "copy_file_range(off_out)"]);
+    expect(p, 16, &[BAD_FD, 0x4004_7a01, 0x10], &[]); // the driver may take it for a number
+    expect(p, 280, &[BAD_FD, 0, 0, 0], &[]);
+}
+
 #[test]
 fn the_first_bad_byte_is_named_and_decides() {
     let p = &mut Program::new();
@@ -286,7 +325,7 @@ fn unmapped_memory_is_found_after_efault() {
         p.reports();
         assert_eq!(p.call(*number, args), -14, "{name}");
         let seen = p.reports();
-        assert_eq!((seen[0].name.as_str(), seen[0].flag, seen[0].addr, seen.len()), (*name, 1, *addr, 1));
+        assert_eq!((seen[0].name.as_str(), seen[0].flag, seen[0].addr), (*name, 1, *addr));
     }
     p.call(3, &[from]);
     p.call(3, &[to]);
