@@ -118,7 +118,7 @@ pub fn translate(t: &mut Translator, program: &dyn Program, entry: Entry, place:
         }
         let left = e.loops.as_ref()?.undefined;
         if left & !entered == 0 {
-            e.go_round(pc, head);
+            e.go_round(pc, head, entered & !left);
             e.leave_loop(patches, region, caller.is_some());
             return Some((e.asm.buf, items.iter().map(|item| (item.pc, item.pc + u64::from(item.len))).collect()));
         }

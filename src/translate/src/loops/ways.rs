@@ -100,8 +100,13 @@ impl Emitter<'_> {
         }
     }
 
-    /// The end of a round: to the head, if nothing else wants to be looked at.
-    pub(super) fn go_round(&mut self, pc: u64, head: usize) {
+    /// The end of a round: to the head, if nothing else wants to be looked at. `defined`: what may be undefined at the head, and is not here.
+    pub(super) fn go_round(&mut self, pc: u64, head: usize, defined: u64) {
+        for bit in bits(defined) {
+            for at in (0..if bit >= layout::VEC0 { 16 } else { 8 }).step_by(8) {
+                self.asm.store_imm(&Mem { disp: slot_of(bit).disp + at, ..slot_of(bit) }, 8, 0);
+            }
+        }
         let mut rest = Vec::new();
         self.asm.cmp_zero(&Mem::ctx(offset::PENDING), 4);
         rest.push(self.asm.jcc_forward(CC_NE));

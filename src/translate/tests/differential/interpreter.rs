@@ -125,6 +125,11 @@ pub fn disturb(random: &mut Random, world: &mut World, dirty: u64) {
     }
 }
 
+/// What the A bits say.
+pub fn is_allocated(addr: u64) -> bool {
+    *a_bits(addr) >> (addr & 7) & 1 == 0
+}
+
 /// What a run leaves: V bits of registers, of memory, and the reports made.
 #[derive(Clone, PartialEq, Eq)]
 pub struct Left {
@@ -134,13 +139,16 @@ pub struct Left {
 }
 
 impl Left {
-    pub fn take(world: &World, complaints: &[(u64, ComplaintKind)], forgotten: u64) -> Left {
+    /// `sp` is the stack pointer: with calls, what lies below it does not count. (What a function without a frame leaves in its red zone is
+    /// painted where the whole function is seen.)
+    pub fn take(world: &World, complaints: &[(u64, ComplaintKind)], forgotten: u64, sp: u64) -> Left {
         let shadow = shadow_regs();
         shadow.dirty &= !forgotten;
         let mut registers: Vec<_> = (0..16).map(|n| (format!("V of register {n}"), vec![shadow.gpr(n)])).collect();
         registers.extend((0..16).map(|n| (format!("V of vector {n}"), shadow.vec(n).0.to_vec())));
         registers.push(("mask of dirty registers".into(), vec![shadow.dirty & !(1 << FLAGS)]));
-        let memory = AREAS.iter().flat_map(|a| a.start - PAGE / 2..a.end() + PAGE / 2).map(|at| world.v(at)).collect();
+        let gone = STACK.start..if forgotten == 0 { STACK.start } else { sp.clamp(STACK.start, STACK.end()) };
+        let memory = AREAS.iter().flat_map(|a| a.start - PAGE / 2..a.end() + PAGE / 2).map(|at| if gone.contains(&at) { 0 } else { world.v(at) }).collect();
         Left { registers, memory, complaints: complaints.to_vec() }
     }
 
@@ -184,7 +192,7 @@ impl Concrete<'_> {
     fn addressable(&self, addr: u64) -> bool {
         let sp = self.gate.state_ref().gpr[4];
         let below = STACK.contains(addr) && addr < sp.wrapping_sub(RED_ZONE) && STACK.contains(sp) && self.world.v(addr) == 0xff;
-        self.world.has_shadow(addr, 1) && *a_bits(addr) >> (addr & 7) & 1 == 0 && !below
+        self.world.has_shadow(addr, 1) && is_allocated(addr) && !below
     }
 
     fn is_mark(&self, addr: u64) -> bool {

@@ -199,7 +199,10 @@ fn rules_differ(machine: &mut Machine, case: &Case, way: &Way) -> Option<String>
     machine.install(&code);
     let mut run = |rules| {
         let outcome = machine.translated(&code, &case.start, &Way { rules, ..*way });
-        outcome.map(|outcome| (outcome.end, Left::take(&machine.world, &machine.complaints, case.program.forgotten)))
+        outcome.map(|outcome| {
+            let sp = machine.gate.state().gpr[4];
+            (outcome.end, Left::take(&machine.world, &machine.complaints, case.program.forgotten, sp))
+        })
     };
     match (run(Rules::Interpreted), run(Rules::Inline)) {
         (Ok((End::Finished, a)), Ok((End::Finished, b))) => a.difference(&b),

@@ -229,7 +229,11 @@ impl Run<'_> {
         }
         self.m.gate.state().gpr = saved;
         if kind == STORE && self.m.world.has_shadow(addr, u64::from(size)) {
-            self.m.world.paint(addr, u64::from(size), 0);
+            // As the runtime, which leaves the others as they are.
+            let rules = self.way.rules != Rules::Marks;
+            for at in (addr..addr + u64::from(size)).filter(|&at| !rules || interpreter::is_allocated(at)) {
+                self.m.world.paint(at, 1, 0);
+            }
         }
         Ok(Next::At(host))
     }
