@@ -40,6 +40,24 @@ pub mod place {
 #[repr(C, align(64))]
 pub struct VectorState(pub [u8; 4096]);
 
+/// What translated code asks the runtime's routines for frames, and their answer.
+#[repr(C)]
+pub struct FrameOrigin {
+    /// An address on the stack, and how many aligned words of 4 bytes there are concerned.
+    pub address: u64,
+    pub words: u64,
+    /// Address of the program's instruction; host address to go on at.
+    pub pc: u64,
+    pub back: u64,
+    /// 0, or there is an answer.
+    pub known: u64,
+    /// A tag; or another place that is to be asked for the origin, if that is not 0.
+    pub tag: u64,
+    pub place: u64,
+    /// The program's registers that the routines use.
+    pub kept: [u64; 6],
+}
+
 #[repr(C, align(64))]
 pub struct ThreadContext {
     /// Address of this structure; fs:[0].
@@ -75,6 +93,8 @@ pub struct ThreadContext {
     pub regs: Registers,
     /// Vector state saved on the slow ways (xsave area).
     pub xsave: VectorState,
+    /// For the origins of undefined values in frames.
+    pub frame_origin: FrameOrigin,
     /// Nesting of VALGRIND_DISABLE_ERROR_REPORTING.
     pub errors_disabled: u32,
     /// 1 while this thread lives in a vfork-like child that shares its parent's memory.
@@ -103,7 +123,7 @@ pub mod local {
 
 /// Byte offsets used by emitted code.
 pub mod offset {
-    use super::ThreadContext;
+    use super::{FrameOrigin, ThreadContext};
     use core::mem::offset_of;
     pub const SCRATCH: i32 = offset_of!(ThreadContext, scratch) as i32;
     pub const GUEST_FS: i32 = offset_of!(ThreadContext, guest_fs) as i32;
@@ -120,6 +140,15 @@ pub mod offset {
     pub const LOCALS: i32 = offset_of!(ThreadContext, locals) as i32;
     pub const REGS: i32 = offset_of!(ThreadContext, regs) as i32;
     pub const XSAVE: i32 = offset_of!(ThreadContext, xsave) as i32;
+    const FRAME: i32 = offset_of!(ThreadContext, frame_origin) as i32;
+    pub const FRAME_ADDRESS: i32 = FRAME + offset_of!(FrameOrigin, address) as i32;
+    pub const FRAME_WORDS: i32 = FRAME + offset_of!(FrameOrigin, words) as i32;
+    pub const FRAME_PC: i32 = FRAME + offset_of!(FrameOrigin, pc) as i32;
+    pub const FRAME_BACK: i32 = FRAME + offset_of!(FrameOrigin, back) as i32;
+    pub const FRAME_KNOWN: i32 = FRAME + offset_of!(FrameOrigin, known) as i32;
+    pub const FRAME_TAG: i32 = FRAME + offset_of!(FrameOrigin, tag) as i32;
+    pub const FRAME_PLACE: i32 = FRAME + offset_of!(FrameOrigin, place) as i32;
+    pub const FRAME_KEPT: i32 = FRAME + offset_of!(FrameOrigin, kept) as i32;
 }
 
 const _: () = assert!(offset::XSAVE % 64 == 0, "xsave needs 64-byte alignment");

@@ -114,7 +114,7 @@ fn climb(ctx: &ThreadContext, mut slot: Option<u64>, mut end: u64, mut visit: im
 }
 
 /// In the key of a frame size: measured from the stack pointer at an instruction, not from the slot of a return address.
-const INSIDE: u64 = 1 << 46;
+pub const INSIDE: u64 = 1 << 46;
 
 /// The stack pointer goes up to `new`: the lowest it can have been in the frame that it comes to lie in, when that frame made its innermost
 /// call (or was interrupted by a signal). `None`: no call in progress ends.
@@ -131,13 +131,15 @@ pub fn frame_begins(ctx: &ThreadContext, sp: u64, new: u64) -> Option<u64> {
     last
 }
 
-/// Frame sizes by call site: return address << 17 | size / 8. A direct-mapped table; losing an entry costs a search.
-static SIZES: [AtomicU64; 1 << 13] = [const { AtomicU64::new(0) }; 1 << 13];
-const SIZE_BITS: u32 = 17;
+/// Frame sizes by call site: return address << 17 | size / 8. A direct-mapped table; losing an entry costs a search. (Assembly of the
+/// runtime reads it, too.)
+pub static SIZES: [AtomicU64; 1 << 13] = [const { AtomicU64::new(0) }; 1 << 13];
+pub const SIZE_BITS: u32 = 17;
+pub const SIZE_SHIFT: u32 = 64 - SIZES.len().trailing_zeros();
 
 #[inline(always)]
 fn size_entry(return_address: u64) -> &'static AtomicU64 {
-    &SIZES[(return_address.wrapping_mul(0x9e37_79b9_7f4a_7c15) >> 51) as usize]
+    &SIZES[(return_address.wrapping_mul(0x9e37_79b9_7f4a_7c15) >> SIZE_SHIFT) as usize]
 }
 
 /// In the upper half of a mark: nobody called this.

@@ -10,6 +10,7 @@
 #![allow(unsafe_code, reason = "the origin shadow is reached by address arithmetic")]
 
 use crate::owner;
+use core::sync::atomic::{AtomicU64, Ordering};
 use memcheck_abi::context::{RSP, ThreadContext};
 use memcheck_abi::event::{ErrorEvent, Place};
 use memcheck_abi::layout::{ORIGIN_DISTANCE, PROGRAM_END};
@@ -91,9 +92,21 @@ fn native(ctx: &ThreadContext, addr: u64) -> u32 {
         return block.alloc_stack << 2 | HEAP;
     }
     if addr >= ctx.stack_low && addr < ctx.stack_high {
-        return depot::intern(&[frame_of(ctx, addr)]) << 2 | STACK;
+        return tag_of(frame_of(ctx, addr));
     }
     0
+}
+
+/// Tags of frames by an address in their function, for `asm::frame_origin`: address << 32 | tag.
+pub static FRAME_TAGS: [AtomicU64; TAGS] = [const { AtomicU64::new(0) }; TAGS];
+pub const TAGS: usize = 1 << 12;
+
+fn tag_of(pc: u64) -> u32 {
+    let tag = depot::intern(&[pc]) << 2 | STACK;
+    if let Ok(low) = u32::try_from(pc) {
+        FRAME_TAGS[(low ^ low >> 4) as usize % TAGS].store(pc << 32 | u64::from(tag), Ordering::Relaxed);
+    }
+    tag
 }
 
 /// An address in the function whose frame holds the stack address `addr`.

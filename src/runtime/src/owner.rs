@@ -11,10 +11,10 @@ use core::sync::atomic::{AtomicU64, Ordering};
 use memcheck_abi::context::{RSP, ThreadContext};
 use memcheck_rt::callstack;
 
-const ENTRIES: usize = 1 << 14;
-const DIGEST_BITS: u32 = 20;
+pub const ENTRIES: usize = 1 << 14;
+pub const DIGEST_BITS: u32 = 20;
 
-static NOTED: [AtomicU64; ENTRIES] = [const { AtomicU64::new(0) }; ENTRIES];
+pub static NOTED: [AtomicU64; ENTRIES] = [const { AtomicU64::new(0) }; ENTRIES];
 
 fn entry(addr: u64) -> &'static AtomicU64 {
     &NOTED[(addr >> 2) as usize % ENTRIES]

@@ -285,6 +285,8 @@ fn stubs() -> Stubs {
         stack_moved: address(asm::stack_moved),
         dirty_branch: address(asm::dirty_branch),
         dirty_link: address(asm::link_dirty),
+        frame_origin: address(asm::frame_origin),
+        frame_note: address(asm::frame_note),
     }
 }
 

@@ -186,7 +186,9 @@ impl Emitter<'_> {
                     self.asm.load(RCX, &spill(slot::RCX));
                 }
                 self.asm.store_imm(&mask_at(layout::PATIENCE), 4, PATIENCE);
+                let last = core::mem::replace(&mut self.item.pc, pc);
                 self.step_in_place(live, &rule, action, memory, back);
+                self.item.pc = last;
                 self.asm.store_const(&rip_slot(), pc);
                 self.asm.store_const(&spill(slot::ADDRESS), rule.plan);
                 self.asm.store_imm(&spill(slot::ARGUMENT), 8, helper::STEP as i32);

@@ -31,6 +31,7 @@ pub mod decode;
 pub mod dirty;
 pub mod emit;
 pub mod emitter;
+pub mod frames;
 pub mod loops;
 pub mod merge;
 pub mod moves;
@@ -68,6 +69,9 @@ pub struct Stubs {
     /// The same, and slot 2 is the address of a cell that may be given the host address of the target's dirty code: the next time the
     /// region's end jumps there.
     pub dirty_link: u64,
+    /// Undefined bytes of a frame are loaded, or stored: see `frames`. The registers and slots are left alone, but not the flags.
+    pub frame_origin: u64,
+    pub frame_note: u64,
 }
 
 /// Helper numbers (slot 4 low 8 bits; the rest is an argument).

@@ -14,12 +14,11 @@
 //! ```text
 //! origin word: 0 look at the place itself | kind != 0 a tag | kind 0: (source - target) & !3, a signed distance to another place
 //! ```
-//! The runtime does what concerns the stack: frames are gone soon, so origins in them are looked up at once, and for words there it is noted
-//! whose frame they lie in.
+//! Frames are gone soon; see `frames` for origins there.
 
 use crate::check::pieces;
 use crate::dirty::mask_at;
-use crate::emit::{CC_B, CC_E, CC_NE, Mem, RAX, RCX, RDX, RSP, Seg};
+use crate::emit::{CC_E, CC_NE, Mem, RAX, RCX, RDX, RSP, Seg};
 use crate::emitter::{Emitter, spill};
 use crate::needs::Needs;
 use crate::rules::encode::{Alu, Turn};
@@ -27,7 +26,6 @@ use crate::rules::{Form, Job, Probe};
 use crate::{Rule, SHADOW_REGS, gpr, shadow_layout as layout, slot};
 use alloc::vec::Vec;
 use iced_x86::{EncodingKind, Instruction, Mnemonic, OpKind, Register};
-use memcheck_abi::context::offset;
 use memcheck_abi::layout::{ORIGIN_DISTANCE, ORIGIN_MAP, ORIGIN_PAGES, RETURN_MARK, SIGNAL_MARK};
 
 /// Slots for the scratch registers.
@@ -381,7 +379,7 @@ impl Emitter<'_> {
         let bit = 1u64 << to.bit();
         let vector = matches!(to, Reg::Vector(_));
         if self.t.options.origins {
-            self.not_on_stack(RDX, not);
+            self.ask_frame(RDX, RAX, not);
         }
         if size <= 8 {
             self.asm.load_zx(RAX, &v_at(0), size);
@@ -420,8 +418,9 @@ impl Emitter<'_> {
             self.asm.store(&to.shadow(0), RAX);
         }
         self.set_bits(DIRTY, bit);
-        self.set_bits(layout::LAZY, bit);
-        self.asm.store(&to.place(), RDX);
+        if self.t.options.origins {
+            self.origin_from(to.bit(), RDX, RAX);
+        }
         let out = self.asm.jmp_forward();
         for at in zero {
             self.asm.patch_here(at);
@@ -485,17 +484,21 @@ impl Emitter<'_> {
     pub fn store_origin(&mut self, from: Reg, size: u32, [p, a, c]: [u8; 3], not: &mut Vec<usize>) {
         self.asm.alu_imm(Alu::Test, 4, p, 3);
         not.push(self.asm.jcc_forward(CC_NE));
-        self.not_on_stack(p, not);
         let mut lazy = Vec::new();
+        self.asm.zero(a);
         self.branch_if_any(layout::LAZY, 1 << from.bit(), &mut lazy);
         self.asm.load_zx(a, &from.origin(), 4);
         self.asm.alu(Alu::Test, 4, a, a);
         let none = self.asm.jcc_forward(CC_E);
-        self.origin_words(from, size, [p, a, c], |_, _| {});
-        let done = self.asm.jmp_forward();
         for at in lazy {
             self.asm.patch_here(at);
         }
+        self.note_frame(p, size, c, not);
+        self.asm.alu(Alu::Test, 4, a, a);
+        let lazy = self.asm.jcc_forward(CC_E);
+        self.origin_words(from, size, [p, a, c], |_, _| {});
+        let done = self.asm.jmp_forward();
+        self.asm.patch_here(lazy);
         self.origin_words(from, size, [p, a, c], |e, at| e.origin_of_place(from, at, [p, a, c], not));
         self.asm.patch_here(done);
         self.note_origin_page([p, a, c]);
@@ -541,14 +544,6 @@ impl Emitter<'_> {
         self.asm.alu_imm(Alu::And, 4, a, ORIGIN_PAGES as i32 - 1);
         self.asm.mov_const(c, ORIGIN_MAP);
         self.asm.store_imm(&Mem { index: Some((a, 0)), ..Mem::base(c, 0) }, 1, 1);
-    }
-
-    pub fn not_on_stack(&mut self, reg: u8, not: &mut Vec<usize>) {
-        self.asm.op_mem(None, true, &[0x3b], reg, &Mem::ctx(offset::STACK_LOW));
-        let lower = self.asm.jcc_forward(CC_B);
-        self.asm.op_mem(None, true, &[0x3b], reg, &Mem::ctx(offset::STACK_HIGH));
-        not.push(self.asm.jcc_forward(CC_B));
-        self.asm.patch_here(lower);
     }
 
     fn copy_registers(&mut self, to: u8, from: u8, size: u32, not: &mut Vec<usize>) {

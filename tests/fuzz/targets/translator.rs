@@ -61,7 +61,7 @@ fuzz_target!(|input: (bool, bool, bool, bool, &[u8])| {
     #[rustfmt::skip]
     let stubs = Stubs {
         dispatch: stub, link: stub, check: stub, helper: stub, syscall: stub, replace: stub, release: stub, stack_moved: stub, dirty_branch: stub,
-        dirty_link: stub,
+        dirty_link: stub, frame_origin: stub, frame_note: stub,
     };
     let mut translator = Translator::new(stubs, Options { undef: true, origins, pext, private_vectors });
     let place = Place { hot: CACHE_START + 0x10_0000, cold: CACHE_START + 0x800_0000 };

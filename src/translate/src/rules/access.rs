@@ -17,22 +17,22 @@ const HEAP_BITS: u8 = (HEAP_END - HEAP_START).trailing_zeros() as u8;
 const _: () = assert!((HEAP_END - HEAP_START).is_power_of_two() && HEAP_START.is_multiple_of(8));
 
 impl Emitter<'_> {
-    /// In a loop that has found these bytes in order already: `p` = address of the operand; to `not` if it lies in a frame and those do not
-    /// count. False: somewhere else.
-    pub(super) fn reached_address(&mut self, mem: &Mem, size: u32, p: u8, frames: bool, not: &mut Vec<usize>) -> bool {
+    /// In a loop that has found these bytes in order already: `p` = address of the operand, and as below. Uses `a`. False: somewhere else.
+    pub(super) fn reached_address(&mut self, mem: &Mem, size: u32, p: u8, a: u8, no_origin: bool, not: &mut Vec<usize>) -> bool {
         let reached = self.is_reached(mem, size);
         if reached {
             self.asm.lea(p, mem);
-            if !frames {
-                self.not_on_stack(p, not);
+            if !no_origin {
+                self.ask_frame(p, a, not);
             }
         }
         reached
     }
 
-    /// `p` = address of the operand; to `not` unless all its bytes may be accessed, and lie in no frame if those do not count (`frames`).
+    /// `p` = address of the operand; to `not` unless all its bytes may be accessed. If they lie in a frame, what is undefined there is asked
+    /// for its origin, unless that does not matter (`no_origin`).
     /// Uses `a` and `c`.
-    pub(crate) fn ordinary_address(&mut self, mem: &Mem, size: u32, p: u8, [a, c]: [u8; 2], frames: bool, not: &mut Vec<usize>) {
+    pub(crate) fn ordinary_address(&mut self, mem: &Mem, size: u32, p: u8, [a, c]: [u8; 2], no_origin: bool, not: &mut Vec<usize>) {
         let asm = &mut self.asm;
         asm.lea(p, mem);
         // Below all stacks, and none of the bytes around is out of bounds.
@@ -77,26 +77,31 @@ impl Emitter<'_> {
         let back = asm.jmp_forward();
         asm.patch_to(back, bits);
         asm.patch_here(done);
-        if !frames {
-            self.not_on_stack(p, not);
+        if !no_origin {
+            self.ask_frame(p, a, not);
         }
         self.asm.patch_here(plain);
     }
 
-    /// None of the slots around the bytes at `p` may hold a return address, `v` being their V bits. Uses `c`.
+    /// None of the slots around the bytes at `p`, at most 16, may hold a return address, `v` being their V bits (of two words those that both
+    /// have). Uses `c`.
     pub(crate) fn no_mark_in(&mut self, v: u8, size: u32, p: u8, c: u8, not: &mut Vec<usize>) {
         // Undefined through and through, as most are.
-        self.asm.alu_imm(Alu::Cmp, size, v, -1);
+        self.asm.alu_imm(Alu::Cmp, size.min(8), v, -1);
         let plain = self.asm.jcc_forward(CC_E);
         self.asm.mov(c, p);
         self.asm.alu_imm(Alu::And, 8, c, -8);
         self.no_mark_at(c, 0, not);
+        if size > 8 {
+            self.no_mark_at(c, 8, not);
+        }
         // Does it reach into the next slot?
+        let whole = if size > 8 { 8 } else { 0 };
         self.asm.alu(Alu::Sub, 8, c, p);
-        self.asm.alu_imm(Alu::Cmp, 8, c, size as i32 - 8);
+        self.asm.alu_imm(Alu::Cmp, 8, c, size as i32 - 8 - whole);
         let inside = self.asm.jcc_forward(CC_GE);
         self.asm.alu(Alu::Add, 8, c, p);
-        self.no_mark_at(c, 8, not);
+        self.no_mark_at(c, 8 + whole, not);
         self.asm.patch_here(inside);
         self.asm.patch_here(plain);
     }

@@ -110,7 +110,7 @@ impl Emitter<'_> {
         self.asm.alu_mem_imm(Alu::Or, &half_of(word, bit), 1 << (bit % 32));
     }
 
-    pub(super) fn clear_bit(&mut self, word: i32, bit: u32) {
+    pub(crate) fn clear_bit(&mut self, word: i32, bit: u32) {
         self.asm.alu_mem_imm(Alu::And, &half_of(word, bit), !(1 << (bit % 32)));
     }
 
@@ -329,8 +329,7 @@ impl Emitter<'_> {
                     }
                 }
                 Origin::Place(address) => {
-                    self.asm.store(&place_of(to), address);
-                    self.make_lazy(to);
+                    self.origin_from(to, address, t);
                     break;
                 }
             }
@@ -355,7 +354,7 @@ impl Emitter<'_> {
     }
 
     /// Test first: writes to the word would wait for each other.
-    fn make_lazy(&mut self, bit: u32) {
+    pub(crate) fn make_lazy(&mut self, bit: u32) {
         self.test_bit(layout::LAZY, bit);
         let already = self.asm.jcc_forward(CC_NE);
         self.set_bit(layout::LAZY, bit);
@@ -364,8 +363,8 @@ impl Emitter<'_> {
 
     /// Load the V bits of the memory operand to `v`: if there are any, its address to `address`, and see that it is an ordinary place.
     /// With `x`, its value, too. Uses `a` and `c`.
-    /// `stack`: there, too. (Frames are soon gone, so that an origin in them must be looked up at once.)
-    pub(super) fn load_memory(&mut self, v: u8, x: Option<u8>, address: u8, [a, c]: [u8; 2], stack: bool, job: &mut Job) -> bool {
+    /// `no_origin`: where it came from does not matter.
+    pub(super) fn load_memory(&mut self, v: u8, x: Option<u8>, address: u8, [a, c]: [u8; 2], no_origin: bool, job: &mut Job) -> bool {
         let Some((mem, size)) = job.memory else {
             job.not.push(self.asm.jmp_forward());
             return false;
@@ -375,9 +374,9 @@ impl Emitter<'_> {
         self.asm.load_zx(v, &mem.shadow(0), size);
         self.asm.alu(Alu::Test, size, v, v);
         let defined = self.asm.jcc_forward(CC_E);
-        let frames = stack || !self.t.options.origins;
-        if !self.reached_address(&mem, size, address, frames, &mut job.not) {
-            self.ordinary_address(&mem, size, address, [a, c], frames, &mut job.not);
+        let no_origin = no_origin || !self.t.options.origins;
+        if !self.reached_address(&mem, size, address, a, no_origin, &mut job.not) {
+            self.ordinary_address(&mem, size, address, [a, c], no_origin, &mut job.not);
             self.no_mark_in(v, size, address, c, &mut job.not);
             self.reach(&mem, size);
         }

@@ -53,6 +53,8 @@ pub struct Carry {
     pub memory: bool,
     /// A load of all that `to` gets, zeros above.
     pub load: bool,
+    /// Nothing of what `to` was before is left.
+    pub whole: bool,
     pub raw: [u8; 15],
     pub len: u8,
     /// Bytes of the memory operand.
@@ -121,6 +123,14 @@ const SHIFTS: &[Mnemonic] = &[M::Psllw, M::Pslld, M::Psllq, M::Psrlw, M::Psrld, 
 /// Of these with memory, those that do nothing else but load.
 const LOADS: &[Mnemonic] = &[M::Movaps, M::Movapd, M::Movups, M::Movupd, M::Movdqa, M::Movdqu, M::Movd, M::Movq, M::Movss, M::Movsd];
 
+/// Of all these, those of one operand: nothing of the target stays.
+#[rustfmt::skip]
+const WHOLE: &[Mnemonic] = &[
+    M::Pshufd, M::Pshuflw, M::Pshufhw, M::Movddup, M::Movshdup, M::Movsldup,
+    M::Pmovzxbw, M::Pmovzxbd, M::Pmovzxbq, M::Pmovzxwd, M::Pmovzxwq, M::Pmovzxdq,
+    M::Pmovsxbw, M::Pmovsxbd, M::Pmovsxbq, M::Pmovsxwd, M::Pmovsxwq, M::Pmovsxdq,
+];
+
 fn vector(r: Register) -> Option<u8> {
     (r.is_xmm() && r.number() < 16).then_some(r.number() as u8)
 }
@@ -176,7 +186,8 @@ impl Carry {
         // The target is always loaded, too: what the instruction leaves of it stays.
         fits.then_some(())?;
         let load = memory && LOADS.contains(&insn.mnemonic()) && matches!(size, 4 | 8 | 16);
-        vectors.then_some(Carry { load, to, from: [Some(to), second], memory, raw: *raw, len, size })
+        let whole = load || WHOLE.contains(&insn.mnemonic());
+        vectors.then_some(Carry { load, whole, to, from: [Some(to), second], memory, raw: *raw, len, size })
     }
 }
 
@@ -238,9 +249,9 @@ impl Emitter<'_> {
         job.probes.push(self.asm.here());
         self.asm.op_mem(None, true, &[0x0b], a, &mem.shadow(8));
         let defined = self.asm.jcc_forward(CC_E);
-        let frames = !self.t.options.origins;
-        if !self.reached_address(&mem, size, p, frames, &mut job.not) {
-            self.ordinary_address(&mem, size, p, [a, c], frames, &mut job.not);
+        let no_origin = !self.t.options.origins;
+        if !self.reached_address(&mem, size, p, a, no_origin, &mut job.not) {
+            self.ordinary_address(&mem, size, p, [a, c], no_origin, &mut job.not);
             self.asm.load(a, &mem.shadow(0));
             self.asm.op_mem(None, true, &[0x23], a, &mem.shadow(8));
             self.no_mark_in(a, size, p, c, &mut job.not);
@@ -509,7 +520,13 @@ impl Emitter<'_> {
             }
         }
         let mut from: Vec<Origin> = op.from[1..].iter().flatten().map(|place| Origin::Register(place.bit())).collect();
-        from.push(if op.memory { Origin::Place(p) } else { Origin::Register(op.to.bit()) });
+        // There is an address only if something is undefined there.
+        if !(op.memory && op.whole) {
+            from.push(Origin::Register(op.to.bit()));
+        }
+        if op.memory {
+            from.push(Origin::Place(p));
+        }
         match op.to {
             Place::Vector(n) => self.set_vector(n, taken[0], taken[1], c, &from),
             Place::General(n) => self.set_register(n, 8, a, c, &from, true),

@@ -135,9 +135,12 @@ fn field(at: usize) -> MemoryOperand {
     MemoryOperand::with_base_displ(Register::RIP, (CACHE_START + at as u64) as i64)
 }
 
+fn context(at: i32) -> MemoryOperand {
+    MemoryOperand::new(Register::None, Register::None, 1, i64::from(at), 8, false, Register::FS)
+}
+
 fn scratch(k: i32) -> MemoryOperand {
-    let displacement = i64::from(offset::SCRATCH + 8 * k);
-    MemoryOperand::new(Register::None, Register::None, 1, displacement, 8, false, Register::FS)
+    context(offset::SCRATCH + 8 * k)
 }
 
 impl Routines {
@@ -242,6 +245,18 @@ impl Routines {
     }
 }
 
+impl Routines {
+    /// Every question about a frame has an answer.
+    fn answer(&mut self) -> u64 {
+        let at = self.here();
+        for (field, value) in [(offset::FRAME_TAG, 6), (offset::FRAME_PLACE, 0), (offset::FRAME_KNOWN, 1)] {
+            self.put(Instruction::with2(Code::Mov_rm64_imm32, context(field), value));
+        }
+        self.one(Code::Jmp_rm64, context(offset::FRAME_BACK));
+        at
+    }
+}
+
 /// The one gate of this process.
 pub struct Gate {
     pub stubs: Stubs,
@@ -281,6 +296,8 @@ impl Gate {
             stack_moved: r.stub(Reason::StackMoved, rcx, exit),
             dirty_branch: r.stub(Reason::DirtyBranch, rcx, exit),
             dirty_link: r.stub(Reason::DirtyBranch, rcx, exit),
+            frame_origin: r.answer(),
+            frame_note: r.answer(),
         };
         assert!(size_of::<State>() as u64 <= ROUTINES - CACHE_START && r.here() < CACHE, "the gate's parts fit their places");
         // SAFETY: the mapping was made above and nothing runs in it yet.
