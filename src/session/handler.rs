@@ -6,13 +6,16 @@ use std::path::Path;
 use memcheck_abi::config::Config;
 use memcheck_abi::event::{ErrorEvent, ExitReport, Redirect, Repeat};
 use memcheck_report::number::commas;
+use memcheck_report::render::warning as warnings;
 use memcheck_report::reporter::Outcome;
 use memcheck_report::suppress::pattern;
-use memcheck_tracer::{Ending, FatalSignal, Handler, Process, ThreadInfo};
+use memcheck_tracer::{Ending, FatalSignal, Handler, Process, ThreadInfo, Warning};
 
 use super::exit::{INTERNAL_FAILURE, Verdict};
 use super::{Session, Watched, configure, descriptors, requests, stacks, texts};
 
+/// No program has more ranges that it wants ignored.
+const MAX_RANGES: u64 = 1 << 20;
 /// No run counts further: the reporter stops at ten million.
 const MAX_COUNT: u64 = 10_000_001;
 
@@ -105,6 +108,8 @@ impl Handler for Session {
         self.count_repeats(process, &memcheck_tracer::traps::repeats(process, report));
         if let Some(watched) = self.of(process) {
             descriptors::report(watched, process, report);
+            let lines = ignored_ranges(process, report, &watched.reporter.options().ignore_ranges);
+            watched.reporter.warn_at_end(lines);
         }
         self.report_heap(process, thread, report);
         if let Some(watched) = self.of(process) {
@@ -171,6 +176,18 @@ impl Handler for Session {
         self.end_with(process, &[&[&format!("memcheck cannot run this program: {text}")]]);
     }
 
+    fn warning(&mut self, process: &Process, warning: &Warning) {
+        let Some(watched) = self.of(process) else { return };
+        let reporter = &watched.reporter;
+        match warning {
+            Warning::Descriptor { number, call } => reporter.remark(&[warnings::invalid_descriptor(*number, call)]),
+            Warning::Uncatchable { signal } => reporter.remark(&warnings::uncatchable_signal(*signal)),
+            Warning::NoSignal { signal } => reporter.remark(&[warnings::no_signal(*signal)]),
+            Warning::Ioctl { request } => reporter.message(&warnings::unhandled_ioctl(*request)),
+            Warning::ReportingOff => reporter.message(&warnings::REPORTING_OFF),
+        }
+    }
+
     fn note(&mut self, process: &Process, text: &str) {
         if let Some(watched) = self.of(process) {
             text.lines().for_each(|line| watched.reporter.debug(line));
@@ -205,6 +222,14 @@ impl Handler for Session {
             self.watched.insert(process.pid(), Watched::new(reporter, &self.output.options));
         }
     }
+}
+
+/// Where the program wants to hear of no invalid access, if it ends without having taken that back. `by_user`: the same from the options.
+fn ignored_ranges(process: &Process, report: &ExitReport, by_user: &[(u64, u64)]) -> Vec<String> {
+    let by_program: Vec<u64> = process.memory().values(report.ignored, (report.ignored_count.min(MAX_RANGES) * 2) as usize);
+    let by_program: Vec<(u64, u64)> = by_program.chunks_exact(2).map(|pair| (pair[0], pair[1])).collect();
+    let by_user: Vec<(u64, u64)> = by_user.iter().map(|&(first, last)| (first, last.saturating_add(1))).collect();
+    warnings::ignored_ranges(&by_program, &by_user)
 }
 
 /// For `-v`: how much of the run had undefined data in registers.

@@ -140,7 +140,7 @@ impl Session {
         let options = self.options();
         let below = event.sp.wrapping_sub(event.addr);
         let gcc296 = options.workaround_gcc296_bugs.then_some((JUST_BELOW, 1));
-        options.ignore_ranges.iter().any(|(start, end)| (*start..*end).contains(&event.addr))
+        options.ignore_ranges.iter().any(|(first, last)| (*first..=*last).contains(&event.addr))
             || options.ignore_range_below_sp.into_iter().chain(gcc296).any(|(far, near)| (near..=far).contains(&below))
     }
 }

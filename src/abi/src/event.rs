@@ -55,6 +55,24 @@ pub enum Trap {
     /// Client request in words (0 a command of the debugger, 1 an option; address, length, r10 = address of [`ExitReport`]); rax = 1
     /// if it was understood.
     Command = 22,
+    /// Something that users should know and that is no error (one of [`Warning`], and its three words).
+    Warning = 23,
+}
+
+/// What a warning is about, and its words.
+#[repr(u32)]
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub enum Warning {
+    /// A descriptor that no process can have (descriptor; address and length of the call's name).
+    Descriptor = 1,
+    /// A handler for a signal that cannot be caught (signal).
+    Uncatchable = 2,
+    /// An action for a signal that does not exist (signal).
+    NoSignal = 3,
+    /// An unknown ioctl whose number does not say what is read and written (request).
+    Ioctl = 4,
+    /// A thread ends that has switched error reporting off.
+    ReportingOff = 5,
 }
 
 /// Kinds of errors.
@@ -229,6 +247,9 @@ pub struct ExitReport {
     /// [`OpenedFd`] array, with `--track-fds`.
     pub descriptors: u64,
     pub descriptor_count: u64,
+    /// Pairs of start and end: where the program wants no invalid access to be reported.
+    pub ignored: u64,
+    pub ignored_count: u64,
     /// For `-v`: regions of code translated, of them for dirty mode; times it was entered; rules that the runtime applied, of them to
     /// instructions without a row of their own.
     pub regions: u64,

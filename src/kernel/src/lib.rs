@@ -38,6 +38,7 @@ pub mod sigtrap;
 pub mod space;
 pub mod table;
 mod virtualise;
+mod warn;
 
 #[cfg(test)]
 mod tests;
@@ -107,13 +108,14 @@ pub fn after(ctx: &mut ThreadContext, result: i64) {
     row::run(&mut call, row.rules);
     descriptors::note(&call, number);
     if phase == Phase::Failed && !PASSING.contains(&result) && (number != IOCTL || result == EFAULT) {
-        look_for_wild_pointers(&mut call, number, row);
+        find_out_why(&mut call, number, row);
     }
 }
 
 /// Memory that is not mapped at all has no shadow that tells: it is only looked for when the call failed.
 #[cold]
-fn look_for_wild_pointers(call: &mut Call, number: u64, row: &row::Row) {
+fn find_out_why(call: &mut Call, number: u64, row: &row::Row) {
+    warn::descriptor(call, number);
     call.phase = Phase::Fault;
     row::run(call, row.rules);
     if call.result == EFAULT && NEEDS_POINTERS.contains(&number) && !call.has_reported() {
@@ -139,6 +141,7 @@ const NEEDS_POINTERS: [u64; 31] =
 /// Errors as the kernel returns them.
 pub(crate) const EPERM: i64 = -1;
 pub(crate) const EINTR: i64 = -4;
+pub(crate) const EBADF: i64 = -9;
 pub(crate) const EAGAIN: i64 = -11;
 pub(crate) const ENOMEM: i64 = -12;
 pub(crate) const EFAULT: i64 = -14;

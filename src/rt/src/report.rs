@@ -8,7 +8,7 @@ use crate::sync::{Guard, Lock};
 use crate::{callstack, context};
 use core::sync::atomic::{AtomicU32, AtomicU64, AtomicUsize, Ordering};
 use memcheck_abi::config::LEAST_CALLERS;
-use memcheck_abi::event::{ErrorEvent, Kind, Repeat, Trap};
+use memcheck_abi::event::{ErrorEvent, Kind, Repeat, Trap, Warning};
 
 const TABLE: usize = 2048;
 
@@ -188,6 +188,12 @@ fn end(text: &str, refused: bool) -> ! {
 /// A line for -v.
 pub fn note(text: &str) {
     trap(Trap::Note, text.as_ptr() as u64, text.len() as u64, 0, 0);
+}
+
+/// Something that users should know and that is no error.
+#[cold]
+pub fn warn(what: Warning, words: [u64; 3]) {
+    trap(Trap::Warning, what as u64, words[0], words[1], words[2]);
 }
 
 /// Stop and let the tracer act; its answer.

@@ -19,7 +19,7 @@ mod memory;
 mod print;
 pub mod stacks;
 
-pub use memory::is_ignored;
+pub use memory::{ignored, is_ignored};
 
 use crate::cache::CACHE;
 use crate::{dirty, inner, program};

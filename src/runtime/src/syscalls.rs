@@ -183,6 +183,7 @@ fn finish(ctx: &mut ThreadContext, status: i32, alone: bool) {
 
 /// Everything the tracer needs for the summaries.
 pub fn exit_report(status: i32) {
+    threads::warn_if_reporting_is_off(context::current());
     let mut out = ExitReport::default();
     memcheck_heap::report(&mut out);
     statistics::fill(&mut out);
@@ -191,5 +192,7 @@ pub fn exit_report(status: i32) {
     out.repeats = repeats.as_ptr() as u64;
     let descriptors = memcheck_kernel::descriptors::opened();
     (out.descriptors, out.descriptor_count) = (descriptors.as_ptr() as u64, descriptors.len() as u64);
+    let ignored = crate::requests::ignored();
+    (out.ignored, out.ignored_count) = (ignored.as_ptr() as u64, ignored.len() as u64);
     report::trap(Trap::Exit, status as u64, core::ptr::from_ref(&out) as u64, 0, 0);
 }

@@ -7,7 +7,7 @@ use alloc::vec::Vec;
 use core::arch::asm;
 use core::sync::atomic::{AtomicU64, Ordering};
 use memcheck_abi::context::{RAX, RSP, ThreadContext, local};
-use memcheck_abi::event::Trap;
+use memcheck_abi::event::{Trap, Warning};
 use memcheck_abi::layout::{SLOT_RUNTIME_STACK_TOP, THREAD_SLOT, THREADS_END, THREADS_START, V_DISTANCE};
 use memcheck_kernel::CloneArgs;
 use memcheck_kernel::action::clone;
@@ -196,11 +196,19 @@ pub extern "C" fn started(ctx: &mut ThreadContext) {
     report::trap(Trap::ThreadStart, ctx.self_ptr, 0, 0, 0);
 }
 
+/// A thread ends, and perhaps errors were kept back that nobody wanted to be kept back.
+pub fn warn_if_reporting_is_off(ctx: &ThreadContext) {
+    if ctx.errors_disabled != 0 {
+        report::warn(Warning::ReportingOff, [0; 3]);
+    }
+}
+
 /// The thread ends: exit(status), with everything given back.
 pub fn exit(status: u64) -> ! {
     let ctx = context::current();
     memcheck_heap::thread_exit(ctx);
     if ctx.vfork_child == 0 {
+        warn_if_reporting_is_off(ctx);
         give_number_back(ctx.number);
     }
     LEAVING.lock().push_back((ctx.self_ptr, ctx.tid));

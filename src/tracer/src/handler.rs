@@ -34,6 +34,21 @@ impl FatalSignal {
     }
 }
 
+/// Something that users should know and that is no error.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Warning {
+    /// No process can have a descriptor with this number.
+    Descriptor { number: i32, call: String },
+    /// Nobody can handle this signal.
+    Uncatchable { signal: i32 },
+    /// There is no signal with this number.
+    NoSignal { signal: i32 },
+    /// What the request reads and writes is not known.
+    Ioctl { request: u32 },
+    /// A thread ends that has switched error reporting off.
+    ReportingOff,
+}
+
 #[allow(unused_variables, reason = "empty defaults, with names that explain the arguments")]
 pub trait Handler {
     /// Before the runtime's first instruction: set the options. The rest is filled.
@@ -83,6 +98,7 @@ pub trait Handler {
     fn internal(&mut self, process: &Process, text: &str) {}
     /// The system does not let the runtime start in this process, which ends.
     fn refused(&mut self, process: &Process, text: &str) {}
+    fn warning(&mut self, process: &Process, warning: &Warning) {}
     /// Text for -v.
     fn note(&mut self, process: &Process, text: &str) {}
     fn thread_started(&mut self, process: &Process, thread: &ThreadInfo) {}

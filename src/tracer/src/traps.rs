@@ -12,7 +12,7 @@ use memcheck_abi::context::ThreadContext;
 use memcheck_abi::event::{ErrorEvent, ExitReport, Repeat, Trap};
 use memcheck_abi::layout;
 
-use crate::handler::Handler;
+use crate::handler::{Handler, Warning};
 use crate::memory::{Plain, config_from_bytes};
 use crate::process::{Code, Life, Phase, Process, ThreadInfo};
 use crate::resolve;
@@ -26,7 +26,7 @@ const MAX_REPEATS: u64 = 1 << 20;
 /// Bytes of the answer to `SourceLine`.
 const SOURCE_LINE: usize = 64;
 
-const ALL: [Trap; 22] = [
+const ALL: [Trap; 23] = [
     Trap::Ready,
     Trap::Mapped,
     Trap::Unmapped,
@@ -49,6 +49,7 @@ const ALL: [Trap; 22] = [
     Trap::Freeze,
     Trap::KillSelf,
     Trap::Command,
+    Trap::Warning,
 ];
 
 /// The trap with this code.
@@ -247,6 +248,11 @@ fn simple(process: &mut Process, tid: i32, trap: Trap, regs: &Regs, handler: &mu
         }
         Trap::Print => handler.print(process, &info(process, tid, regs), &process.memory.bytes(rdi, rsi, MAX_TEXT), rdx & 1 != 0),
         Trap::Note => handler.note(process, &String::from_utf8_lossy(&process.memory.bytes(rdi, rsi, MAX_TEXT))),
+        Trap::Warning => {
+            if let Some(warning) = warning(process, regs) {
+                handler.warning(process, &warning);
+            }
+        }
         Trap::CountErrors => return handler.error_count(process),
         Trap::LeakCounts => {
             let counts = handler.leak_counts(process, rdi != 0);
@@ -270,6 +276,24 @@ fn simple(process: &mut Process, tid: i32, trap: Trap, regs: &Regs, handler: &mu
         | Trap::Command => {}
     }
     0
+}
+
+/// What the runtime warns of.
+fn warning(process: &Process, regs: &Regs) -> Option<Warning> {
+    use memcheck_abi::event::Warning as Code;
+    let is = |code: Code| regs.rdi == code as u64;
+    let number = regs.rsi as i32;
+    Some(match () {
+        () if is(Code::Descriptor) => {
+            let name = process.memory.bytes(regs.rdx, regs.r10, MAX_TEXT);
+            Warning::Descriptor { number, call: String::from_utf8_lossy(&name).into_owned() }
+        }
+        () if is(Code::Uncatchable) => Warning::Uncatchable { signal: number },
+        () if is(Code::NoSignal) => Warning::NoSignal { signal: number },
+        () if is(Code::Ioctl) => Warning::Ioctl { request: regs.rsi as u32 },
+        () if is(Code::ReportingOff) => Warning::ReportingOff,
+        () => return None,
+    })
 }
 
 /// Would the single-threaded process get rights that only an untraced one gets, by executing the file with its name at `addr`?

@@ -1,10 +1,10 @@
 //! Signals: the calls run natively, only their memory is looked at; except for SIGTRAP, see [`sigtrap`].
 
-use crate::call::Call;
+use crate::call::{Call, Phase};
 use crate::row::Rule::{Do, In, Set};
 use crate::row::Size::{Arg, Fix};
 use crate::row::{Row, plain, row};
-use crate::{action, sigtrap};
+use crate::{action, sigtrap, warn};
 
 const SIGINFO: u64 = 128;
 
@@ -33,6 +33,9 @@ const SA_RESTORER: u64 = 0x0400_0000;
 /// The kernel's struct: handler 8, flags 8, restorer 8 (if the flag says so), mask 8.
 fn sigaction(c: &mut Call) {
     let act = c.args[1];
+    if c.phase == Phase::Check {
+        warn::action(c.args[0] as i32, c.peek::<u64>(act));
+    }
     if act == 0 {
         return;
     }

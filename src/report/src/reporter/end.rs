@@ -154,6 +154,11 @@ impl Reporter {
         self.write(&burst);
     }
 
+    /// Lines to be said before the sums.
+    pub fn warn_at_end(&mut self, lines: Vec<String>) {
+        self.warnings.extend(lines);
+    }
+
     /// The end of this process's report. Nothing is printed twice if it is called twice.
     pub fn finish(&mut self) {
         if std::mem::replace(&mut self.finished, true) {
@@ -204,6 +209,7 @@ impl Reporter {
         if !quiet && !self.options().track_origins && self.ledger.any_definedness() {
             burst.user(summary::TRACK_ORIGINS);
         }
+        burst.users(&self.warnings);
         if verbosity == 1 && !lists {
             burst.user(summary::RERUN_FOR_LISTS);
         }

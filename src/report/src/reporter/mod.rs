@@ -68,6 +68,8 @@ pub struct Reporter {
     changed: Option<Box<Options>>,
     /// A section of the end was printed: the next one follows without an empty line of its own.
     ending: bool,
+    /// What is said before the sums of the end.
+    warnings: Vec<String>,
     finished: bool,
 }
 
@@ -89,6 +91,7 @@ impl Reporter {
             leaks_before: None,
             changed: None,
             ending: false,
+            warnings: Vec::new(),
             finished: false,
         };
         reporter.message(&notes);
@@ -165,6 +168,7 @@ impl Reporter {
             leaks_before: self.leaks_before,
             changed: self.changed.clone(),
             ending: false,
+            warnings: Vec::new(),
             finished: false,
         };
         if own_log {
@@ -212,6 +216,13 @@ impl Reporter {
         let mut burst = self.burst();
         burst.users(lines);
         self.write(&burst);
+    }
+
+    /// Lines that are left out under `-q`.
+    pub fn remark<S: AsRef<str>>(&self, lines: &[S]) {
+        if !self.options().is_quiet() {
+            self.message(lines);
+        }
     }
 
     /// A line for `-v`.

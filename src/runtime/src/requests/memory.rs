@@ -222,7 +222,7 @@ pub fn read_string(addr: u64, most: usize, out: &mut Vec<u8>) {
     }
 }
 
-/// Ranges in which invalid accesses are not reported, disjoint and in order.
+/// Ranges in which invalid accesses are not reported, disjoint.
 static IGNORED: Lock<Vec<(u64, u64)>> = Lock::new(Vec::new());
 static ANY: AtomicBool = AtomicBool::new(false);
 
@@ -235,6 +235,18 @@ pub fn is_ignored(addr: u64) -> bool {
 fn without(ranges: &[(u64, u64)], start: u64, end: u64) -> Vec<(u64, u64)> {
     let parts = ranges.iter().flat_map(|&(low, high)| [(low, high.min(start)), (low.max(end), high)]);
     parts.filter(|(low, high)| low < high).collect()
+}
+
+/// All of them, sorted, without gaps between neighbours.
+pub fn ignored() -> Vec<(u64, u64)> {
+    let mut ranges = IGNORED.lock().clone();
+    ranges.sort_unstable();
+    ranges.dedup_by(|next, range| {
+        let adjacent = range.1 == next.0;
+        range.1 = if adjacent { next.1 } else { range.1 };
+        adjacent
+    });
+    ranges
 }
 
 pub fn ignore(addr: u64, len: u64) -> u64 {

@@ -1,0 +1,151 @@
+//! What is said beside the findings: warnings, answers to requests of the program, lists at the end.
+//!
+//! Each test is a program and the lines that must come, in this order and letter by letter; they are what Valgrind 3.19 prints
+//! (`MEMCHECK=valgrind` proves it). Numbers that depend on the run are written as `N`.
+
+mod common;
+
+use common::run::Run;
+use std::path::PathBuf;
+use std::process::Command;
+
+/// The lines that a run says, with process numbers and addresses made equal.
+fn lines(name: &str, source: &str, options: &[&str]) -> Option<Vec<String>> {
+    let dir = common::scratch(&format!("texts-{name}"));
+    let file = dir.join("program.c");
+    std::fs::write(&file, source).expect("a source file");
+    let header = source.lines().find_map(|line| line.strip_prefix("#include <valgrind/"));
+    if header.is_some() && !PathBuf::from("/usr/include/valgrind/memcheck.h").exists() {
+        common::skip(name, "the request headers are not installed");
+        return None;
+    }
+    let status = Command::new("gcc").args(["-g", "-O0", "-w", "-pthread", "-o"]).arg(dir.join("program")).arg(&file).status();
+    assert!(status.is_ok_and(|status| status.success()), "gcc failed on {name}");
+    let outcome = Run::new(common::memcheck(), &dir).args(options).arg("./program").finish("run");
+    Some(outcome.err().lines().map(plain).collect())
+}
+
+/// `==12345== ` as `== `; addresses as `0xN`.
+fn plain(line: &str) -> String {
+    let mut rest = line.to_owned();
+    for mark in ["==", "--", "**"] {
+        if let Some((number, text)) = rest.strip_prefix(mark).and_then(|text| text.split_once(mark))
+            && number.bytes().all(|b| b.is_ascii_digit())
+        {
+            rest = format!("{mark}{text}");
+            break;
+        }
+    }
+    let mut out = String::new();
+    let mut pieces = rest.split("0x");
+    out.push_str(pieces.next().unwrap_or(""));
+    for piece in pieces {
+        out.push_str("0xN");
+        out.push_str(piece.trim_start_matches(|c: char| c.is_ascii_hexdigit()));
+    }
+    out
+}
+
+/// All of `wanted` in this order; other lines may stand between.
+#[track_caller]
+fn says(name: &str, source: &str, options: &[&str], wanted: &[&str]) {
+    let Some(said) = lines(name, source, options) else { return };
+    let mut left = said.iter();
+    for line in wanted {
+        assert!(left.any(|other| other == line), "'{line}' is missing or too late in:\n{}", said.join("\n"));
+    }
+}
+
+/// Nothing but `wanted`.
+#[track_caller]
+fn says_only(name: &str, source: &str, options: &[&str], wanted: &[&str]) {
+    if let Some(said) = lines(name, source, options) {
+        assert_eq!(said, wanted);
+    }
+}
+
+const IMPOSSIBLE: &str = r#"
+#define _GNU_SOURCE
+#include <fcntl.h>
+#include <signal.h>
+#include <sys/syscall.h>
+#include <sys/ioctl.h>
+#include <unistd.h>
+int main(void) {
+    char c = 0, room[64];
+    long action[4] = {1};
+    read(-1, &c, 1);
+    openat(-1, "relative", O_RDONLY);
+    openat(-1, "/absolute/and/missing", O_RDONLY);
+    dup2(1, 2000000000);
+    fcntl(-1, F_GETFD);
+    syscall(SYS_rt_sigaction, SIGKILL, action, NULL, 8);
+    syscall(SYS_rt_sigaction, SIGSTOP, NULL, action, 8);
+    syscall(SYS_rt_sigaction, 65, action, NULL, 8);
+    for (int i = 0; i < 3; i++) ioctl(-1, 0x12345670, &c);
+    ioctl(-1, 0x5401, room);
+    return 0;
+}
+"#;
+
+#[test]
+fn impossible_arguments() {
+    let ioctl = [
+        "== Warning: noted but unhandled ioctl 0xN with no size/direction hints.",
+        "==    This could cause spurious value errors to appear.",
+        "==    See README_MISSING_SYSCALL_OR_IOCTL for guidance on writing a proper wrapper.",
+    ];
+    let wanted = [
+        "== Warning: invalid file descriptor -1 in syscall read()",
+        "== Warning: invalid file descriptor -1 in syscall openat()",
+        "== Warning: invalid file descriptor 2000000000 in syscall dup2()",
+        "== Warning: ignored attempt to set SIGKILL handler in sigaction();",
+        "==          the SIGKILL signal is uncatchable",
+        "== Warning: bad signal number 65 in sigaction()",
+        ioctl[0],
+        ioctl[1],
+        ioctl[2],
+        "== HEAP SUMMARY:",
+    ];
+    says("impossible", IMPOSSIBLE, &[], &wanted);
+    says_only("impossible-quiet", IMPOSSIBLE, &["-q"], &ioctl);
+}
+
+#[test]
+fn reporting_that_was_left_off() {
+    let source = r#"
+#include <pthread.h>
+#include <stdlib.h>
+#include <unistd.h>
+#include <valgrind/memcheck.h>
+static void *thread(void *p) { VALGRIND_DISABLE_ERROR_REPORTING; return p; }
+int main(void) {
+    static char a[100];
+    pthread_t t;
+    pthread_create(&t, NULL, thread, NULL);
+    pthread_join(t, NULL);
+    write(2, "joined\n", 7);
+    VALGRIND_DISABLE_ERROR_REPORTING;
+    VALGRIND_ENABLE_ERROR_REPORTING;
+    VALGRIND_DISABLE_ADDR_ERROR_REPORTING_IN_RANGE(a, 10);
+    VALGRIND_DISABLE_ADDR_ERROR_REPORTING_IN_RANGE(a + 10, 10);
+    VALGRIND_DISABLE_ADDR_ERROR_REPORTING_IN_RANGE(a + 50, 10);
+    VALGRIND_DISABLE_ADDR_ERROR_REPORTING_IN_RANGE(a + 80, 10);
+    VALGRIND_ENABLE_ADDR_ERROR_REPORTING_IN_RANGE(a + 80, 10);
+    return 0;
+}
+"#;
+    let wanted = [
+        "== WARNING: exiting thread has error reporting disabled.",
+        "== WARNING: possibly as a result of some mistake in the use",
+        "== WARNING: of the VALGRIND_DISABLE_ERROR_REPORTING macros.",
+        "joined",
+        "== WARNING: exiting program has the following client-requested",
+        "== WARNING: address error disablement range(s) still in force,",
+        "== WARNING: possibly as a result of some mistake in the use of the",
+        "== WARNING: VALGRIND_{DISABLE,ENABLE}_ERROR_REPORTING_IN_RANGE macros.",
+        "==    [3]  0xN-0xN  ClientReq",
+        "==    [5]  0xN-0xN  ClientReq",
+    ];
+    says_only("reporting-off", source, &["-q", "--ignore-ranges=0x10-0x1f"], &wanted);
+}
