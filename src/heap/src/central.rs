@@ -9,17 +9,22 @@ use crate::layout::{RECORD_SIZE, UNIT, address_of};
 use crate::map::{self, Kind};
 use crate::record::{self, Head, Record, State};
 use crate::spans::{Run, Spans};
-use crate::{paint, settings};
+use crate::{paint, quarantine, settings, spans, sweep};
 use memcheck_abi::event::Family;
 use memcheck_abi::layout::HEAP_START;
 use memcheck_rt::sync::{Guard, Lock};
 
 struct Shelf {
     trays: Trays,
+    /// Bytes of the slots on them, now and when it was last looked for free slabs among them.
+    idle: u64,
+    searched: u64,
     /// The slab whose slots are being given out for the first time: offset in the heap, next slot, end.
     slab: u64,
     next: u64,
     end: u64,
+    /// End of what is red zone already, an address.
+    closed: u64,
     slabs: u32,
 }
 
@@ -41,8 +46,13 @@ pub struct Central {
 
 /// After this many slabs of a class the next ones are long, and will soon be full.
 const POPULAR: u32 = 4;
+/// A slab becomes red zone as its slots are given out, in steps of this many bytes, and always as far ahead as overruns usually go.
+const STEP: u64 = 32 << 10;
+const AHEAD: u64 = 4 << 10;
+/// Fewer bytes of free slots are not searched for complete slabs.
+const SEARCH_FROM: u64 = 256 << 10;
 
-const SHELF: Shelf = Shelf { trays: Trays::new(), slab: 0, next: 0, end: 0, slabs: 0 };
+const SHELF: Shelf = Shelf { trays: Trays::new(), idle: 0, searched: 0, slab: 0, next: 0, end: 0, closed: 0, slabs: 0 };
 
 static CENTRAL: Lock<Central> = Lock::new(Central {
     spans: Spans::new(),
@@ -62,6 +72,7 @@ impl Central {
     pub fn fetch(&mut self, class: usize) -> Option<&'static mut Tray> {
         let shelf = &mut self.shelves[class];
         if let Some(tray) = shelf.trays.pop() {
+            shelf.count(shelf.idle - tray.len() as u64 * CLASSES[class].slot);
             return Some(tray);
         }
         if shelf.next == shelf.end && !self.new_slab(class) {
@@ -76,37 +87,52 @@ impl Central {
     pub fn store(&mut self, class: usize, tray: &'static mut Tray) {
         match tray.len() {
             0 => self.work.give_tray(tray),
-            _ => self.shelves[class].trays.push(tray),
+            len => {
+                let shelf = &mut self.shelves[class];
+                shelf.count(shelf.idle + len as u64 * CLASSES[class].slot);
+                shelf.trays.push(tray);
+            }
         }
     }
 
     fn new_slab(&mut self, class: usize) -> bool {
-        let shelf = &mut self.shelves[class];
         let facts = &CLASSES[class];
-        let units = facts.slab_len(shelf.slabs).div_ceil(UNIT);
-        let Some(run) = self.spans.take(units) else { return false };
+        let units = facts.slab_len(self.shelves[class].slabs).div_ceil(UNIT);
+        let Some(run) = self.take(units) else { return false };
+        let shelf = &mut self.shelves[class];
         let start = address_of(run.first);
-        if !run.painted {
-            if shelf.slabs >= POPULAR {
-                let slots = units * UNIT / facts.slot;
-                paint::populate(start, units * UNIT, record::at(start - HEAP_START, 0).link(), slots * RECORD_SIZE);
-            }
-            paint::close_run(start, units * UNIT);
-        }
         map::set(run.first, units, Kind::Slab(class));
-        *shelf = Shelf {
-            trays: core::mem::replace(&mut shelf.trays, Trays::new()),
-            slab: start - HEAP_START,
-            next: 0,
-            end: units * UNIT / facts.slot,
-            slabs: shelf.slabs + 1,
-        };
+        spans::set_tally(run.first, 0);
+        (shelf.slab, shelf.next, shelf.end) = (start - HEAP_START, 0, units * UNIT / facts.slot);
+        shelf.closed = if run.painted { start + units * UNIT } else { start };
+        shelf.slabs += 1;
+        true
+    }
+
+    /// Units for any purpose: from free runs, from slabs that nobody uses any more, at last from fresh memory.
+    fn take(&mut self, units: u64) -> Option<Run> {
+        while !self.spans.has(units) && self.find_free_slabs() {}
+        self.spans.take(units)
+    }
+
+    /// Give the units of slabs back all of whose slots are on the shelf of their class: of the class with the most bytes there, if they are
+    /// many more than last time. False if there is no such class.
+    fn find_free_slabs(&mut self) -> bool {
+        let worth = |shelf: &Shelf| shelf.idle >= SEARCH_FROM + shelf.searched + shelf.searched / 4;
+        let most = (0..COUNT).filter(|&class| worth(&self.shelves[class])).max_by_key(|&class| self.shelves[class].idle);
+        let Some(class) = most else { return false };
+        let shelf = &mut self.shelves[class];
+        let trays = core::mem::replace(&mut shelf.trays, Trays::new());
+        let (left, bytes) = sweep::complete_slabs(trays, CLASSES[class].slot, &mut self.spans, &mut self.work);
+        shelf.trays = left;
+        shelf.count(shelf.idle - bytes);
+        shelf.searched = shelf.idle;
         true
     }
 
     /// Units for a large block; its map entries and its record are ready.
     pub fn take_large(&mut self, units: u64) -> Option<Run> {
-        let run = self.spans.take(units)?;
+        let run = self.take(units)?;
         map::set(run.first, units, Kind::Large);
         Some(run)
     }
@@ -124,11 +150,18 @@ impl Central {
 }
 
 impl Shelf {
+    /// So many bytes lie on the trays now.
+    fn count(&mut self, idle: u64) {
+        quarantine::idle_changed(self.idle, idle);
+        self.idle = idle;
+    }
+
     /// Fill a tray with the next slots of the current slab, to be popped in order of address.
     fn carve(&mut self, class: usize, tray: &mut Tray) {
         let facts = &CLASSES[class];
         let count = (self.end - self.next).min(u64::from(facts.batch));
         let front = settings::get().front;
+        self.close(facts.slot, HEAP_START + self.slab + (self.next + count) * facts.slot);
         for index in (self.next..self.next + count).rev() {
             let record: &'static Record = record::at(self.slab, index);
             let block = HEAP_START + self.slab + index * facts.slot + front;
@@ -136,5 +169,21 @@ impl Shelf {
             tray.push(Slot { link: record.link(), block });
         }
         self.next += count;
+    }
+
+    /// Slots up to `end` will be given out: they and what follows become red zone now.
+    fn close(&mut self, slot: u64, end: u64) {
+        let limit = (HEAP_START + self.slab + self.end * slot).next_multiple_of(UNIT);
+        let to = (end + AHEAD).next_multiple_of(STEP).min(limit);
+        if to <= self.closed {
+            return;
+        }
+        let (at, len) = (self.closed, to - self.closed);
+        if self.slabs > POPULAR {
+            let first = (at - HEAP_START - self.slab) / slot;
+            paint::populate(at, len, record::at(self.slab, first).link(), (len / slot + 2) * RECORD_SIZE);
+        }
+        paint::close_run(at, len);
+        self.closed = to;
     }
 }

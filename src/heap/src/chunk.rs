@@ -145,6 +145,23 @@ impl Tray {
         self.slots.get(last).copied()
     }
 
+    pub fn slots(&self) -> impl Iterator<Item = Slot> {
+        self.slots[..self.len.min(TRAY)].iter().copied()
+    }
+
+    /// Keep those slots of which `stays` says so, in their order.
+    pub fn retain(&mut self, mut stays: impl FnMut(Slot) -> bool) {
+        let mut kept = 0;
+        for i in 0..self.len.min(TRAY) {
+            let slot = self.slots[i];
+            if stays(slot) {
+                self.slots[kept] = slot;
+                kept += 1;
+            }
+        }
+        self.len = kept;
+    }
+
     /// The slot that is popped after `ahead` others.
     #[inline(always)]
     pub fn peek(&self, ahead: usize) -> Option<Slot> {
@@ -165,6 +182,10 @@ impl Trays {
     pub fn push(&mut self, tray: &'static mut Tray) {
         tray.next = self.top.take();
         self.top = Some(tray);
+    }
+
+    pub fn iter(&self) -> impl Iterator<Item = &Tray> {
+        core::iter::successors(self.top.as_deref(), |tray| tray.next.as_deref())
     }
 
     pub fn pop(&mut self) -> Option<&'static mut Tray> {

@@ -14,7 +14,7 @@
 //!
 //! - [`entries`]  malloc, free, new … as the C library declares them
 //! - `block`      birth, death and move of a block
-//! - `cache`, `central`, `quarantine`, `superseded`, `chunk`   where slots wait
+//! - `cache`, `central`, `quarantine`, `superseded`, `chunk`   where slots wait;  `sweep`  slabs that nobody uses any more
 //! - `spans`, `map`, `classes`, `record`, `layout`   memory and what is known of it
 //! - `paint`      V, A and bytes of blocks;  `sheet`  V of very long ones
 //! - [`client`]   blocks that the program declares by client requests
@@ -45,6 +45,7 @@ mod sheet;
 mod spans;
 mod stacks;
 mod superseded;
+mod sweep;
 #[cfg(test)]
 mod tests;
 

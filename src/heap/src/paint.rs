@@ -121,6 +121,7 @@ unsafe fn fill_words(at: u64, words: u64, value: u64) {
                 store(last - 16);
                 store(last - 8);
             }
+            _ if value == 0 => shadow::set_a(8 * (at - A_BASE), 64 * words, false),
             _ => core::ptr::write_bytes(at as *mut u8, value as u8, 8 * words as usize),
         }
     }
@@ -155,8 +156,10 @@ pub fn close(p: u64, size: u64) {
             _mm_storeu_si128((v + 16) as *mut __m128i, value);
         } else if size < SHORT {
             long_fill(v, v + size, value);
+        } else if size >= sheet::FROM && sheet::lay([(v, size), (a, 8 * size.div_ceil(64))]) {
+            return;
         } else {
-            undefine_long(v, size);
+            core::ptr::write_bytes(v as *mut u8, shadow::UNDEFINED, size as usize);
         }
         fill_words(a, size.div_ceil(64), u64::MAX);
     }
@@ -164,7 +167,7 @@ pub fn close(p: u64, size: u64) {
 
 /// V bytes of a block := FF.
 fn undefine_long(v: u64, size: u64) {
-    if size < sheet::FROM || !sheet::lay(v, size) {
+    if size < sheet::FROM || !sheet::lay([(v, size)]) {
         // SAFETY: V bytes of a block that the callers own.
         unsafe { core::ptr::write_bytes(v as *mut u8, shadow::UNDEFINED, size as usize) }
     }

@@ -8,6 +8,9 @@
 //! otherwise keep a quarter of a gigabyte with all that belongs to them, and every allocation would find its memory in no cache. The next *allocation* trims it down to the limit: the big list first,
 //! so that a few huge frees do not flush all small ones; a block that alone exceeds the limit goes to the head of the big list.
 //! Order is first in, first out up to the grain of a chunk, 1/256 of the volume at most.
+//!
+//! Slots that left and that nobody wanted since count as well, up to a quarter of the volume: they still say what they were, and a program
+//! that asks for other sizes now than it did before would otherwise pay for both.
 
 use crate::cache::Cache;
 use crate::central::{self, Central};
@@ -20,8 +23,15 @@ use crate::spans::{self, Run};
 use crate::{paint, settings};
 use core::sync::atomic::{AtomicU64, Ordering::Relaxed};
 
-/// Bytes in the common queue and list. Written under the central lock.
+/// Free slots fill at most this part of the volume.
+const IDLE_SHARE: u64 = 4;
+
+/// Bytes in the common queue and list. Written under the central lock, as are the others.
 static VOLUME: AtomicU64 = AtomicU64::new(0);
+/// Bytes of free slots on the shelves.
+static IDLE: AtomicU64 = AtomicU64::new(0);
+/// What counts for the limit.
+static LEVEL: AtomicU64 = AtomicU64::new(0);
 
 /// A block was freed: its record is in state quarantined and belongs to the caller.
 #[inline(always)]
@@ -69,13 +79,26 @@ fn taken(size: u64) -> u64 {
     (settings.front + size + settings.back).max(MIN_SLOT)
 }
 
-/// Under the central lock.
+/// Under the central lock, here and below.
 fn grow(by: u64) {
     VOLUME.store(VOLUME.load(Relaxed) + by, Relaxed);
+    weigh();
 }
 
 fn shrink(by: u64) {
     VOLUME.store(VOLUME.load(Relaxed) - by, Relaxed);
+    weigh();
+}
+
+/// The free slots on a shelf take so many bytes now.
+pub fn idle_changed(before: u64, after: u64) {
+    IDLE.store(IDLE.load(Relaxed) + after - before, Relaxed);
+    weigh();
+}
+
+fn weigh() {
+    let idle = IDLE.load(Relaxed).min(settings::get().volume / IDLE_SHARE);
+    LEVEL.store(VOLUME.load(Relaxed) + idle, Relaxed);
 }
 
 /// Hand the thread's freed blocks to the common queue.
@@ -94,7 +117,7 @@ pub fn flush(cache: &mut Cache) {
 /// Is it time to [`trim`]?
 #[inline(always)]
 pub fn is_over() -> bool {
-    VOLUME.load(Relaxed) > settings::get().volume
+    LEVEL.load(Relaxed) > settings::get().volume
 }
 
 /// Release the oldest blocks until the volume is within its limit.

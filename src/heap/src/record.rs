@@ -96,6 +96,12 @@ pub fn at(offset: u64, index: u64) -> &'static Record {
     unsafe { &*((RECORDS + offset / 2 + index * RECORD_SIZE) as *const Record) }
 }
 
+/// The slots of `len` bytes of records that begin as in [`at`] were never used.
+pub fn erase(offset: u64, len: u64) {
+    // SAFETY: records of a slab that the caller owns, all of whose slots are free; see `at`.
+    unsafe { core::ptr::write_bytes((RECORDS + offset / 2) as *mut u8, 0, len as usize) }
+}
+
 /// A unit of the run that the record of a link belongs to (records of a run take half its length at most).
 #[inline(always)]
 pub const fn unit_of_link(link: u64) -> u64 {

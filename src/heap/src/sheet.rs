@@ -1,8 +1,8 @@
-//! V pages that are FF without being there.
+//! Shadow pages that are FF without being there.
 //!
 //! A fresh block of many megabytes is undefined from end to end, and so is a freed one inaccessible; painting them would make all their
-//! V pages resident, though the program may never touch most of them (`sort` asks for a gigabyte to sort twenty megabytes). Their V pages
-//! are instead private mappings of one file that holds nothing but FF: a page takes memory of its own only once it is written.
+//! shadow resident, though the program may never touch most of them (`sort` asks for a gigabyte to sort twenty megabytes). Their V pages,
+//! and the A pages of a freed one, are instead private mappings of one file that holds nothing but FF: a page takes memory of its own only once it is written.
 //!
 //! Whoever wants zeros there must map fresh pages, as `shadow::fill_v` does: a discarded page reads as FF again.
 #![allow(unsafe_code, reason = "maps shadow pages")]
@@ -22,22 +22,33 @@ const MFD_CLOEXEC: u64 = 1;
 
 static FILLING: Lock<()> = Lock::new(());
 
-/// `len` V bytes from `at` on := FF. False if that is impossible; their contents may have changed then.
-pub fn lay(at: u64, len: u64) -> bool {
-    let (first, end) = (at.next_multiple_of(PAGE), (at + len) & !(PAGE - 1));
-    let sheet = (len / 16).next_multiple_of(SHORTEST).clamp(SHORTEST, LONGEST);
-    let Some(file) = filled(sheet) else { return false };
+/// Fill ranges of shadow (start, length; the first is the longest) with FF. False if that is impossible; their contents may have changed then.
+pub fn lay<const N: usize>(ranges: [(u64, u64); N]) -> bool {
+    let longest = ranges.first().map_or(0, |range| range.1);
+    let length = (longest / 16).next_multiple_of(SHORTEST).clamp(SHORTEST, LONGEST);
+    let Some(file) = filled(length) else { return false };
     shadow::expect_sheets();
     let mut done = true;
-    for piece in (first..end).step_by(sheet as usize) {
+    for (at, len) in ranges {
+        done &= cover(at, len, file, length);
+    }
+    // SAFETY: our own descriptor; the mappings keep the file.
+    unsafe { sys::syscall3(sys::nr::CLOSE, file, 0, 0) };
+    done
+}
+
+/// Lay a file of this length over and over.
+fn cover(at: u64, len: u64, file: u64, length: u64) -> bool {
+    let (first, end) = (at.next_multiple_of(PAGE), (at + len) & !(PAGE - 1));
+    let mut done = true;
+    for piece in (first..end).step_by(length as usize) {
         let flags = sys::MAP_PRIVATE | sys::MAP_FIXED | sys::MAP_NORESERVE;
-        // SAFETY: whole pages of the V shadow of a block that the caller owns.
-        let r = unsafe { sys::syscall6(sys::nr::MMAP, piece, sheet.min(end - piece), sys::PROT_READ | sys::PROT_WRITE, flags, file, 0) };
+        // SAFETY: whole pages of the shadow of a block that the caller owns.
+        let r = unsafe { sys::syscall6(sys::nr::MMAP, piece, length.min(end - piece), sys::PROT_READ | sys::PROT_WRITE, flags, file, 0) };
         done &= !sys::is_error(r);
     }
-    // SAFETY: our own descriptor; the mappings keep the file. The edges are V bytes of the caller's block.
+    // SAFETY: the edges are shadow of the caller's block.
     unsafe {
-        sys::syscall3(sys::nr::CLOSE, file, 0, 0);
         core::ptr::write_bytes(at as *mut u8, shadow::UNDEFINED, (first - at) as usize);
         core::ptr::write_bytes(end as *mut u8, shadow::UNDEFINED, (at + len - end) as usize);
     }

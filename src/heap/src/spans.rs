@@ -26,7 +26,7 @@ const LOOK: usize = 8;
 struct Span {
     len: AtomicU32,
     flags: AtomicU32,
-    /// Neighbours in the list, unit + 1, 0 = none.
+    /// Neighbours in the list, unit + 1, 0 = none. Of a slab that is in use `next` is a tally, see `sweep`.
     next: AtomicU32,
     prev: AtomicU32,
 }
@@ -41,6 +41,15 @@ fn span(unit: u64) -> &'static Span {
 /// Units of the run that begins at `first` (0 = no run ever began there).
 pub fn run_len(first: u64) -> u64 {
     u64::from(span(first).len.load(Relaxed))
+}
+
+/// What was counted last of the slab that begins at `first`.
+pub fn tally(first: u64) -> u32 {
+    span(first).next.load(Relaxed)
+}
+
+pub fn set_tally(first: u64, count: u32) {
+    span(first).next.store(count, Relaxed);
 }
 
 /// End of the used part of the heap, a unit. Written under the central lock, read by anyone.
@@ -89,6 +98,11 @@ impl Spans {
             limit::heap_grew(units * UNIT);
         }
         run
+    }
+
+    /// Is there a free run this long?
+    pub fn has(&self, units: u64) -> bool {
+        self.find(units).is_some()
     }
 
     fn find(&self, units: u64) -> Option<u64> {

@@ -18,7 +18,7 @@ pub const UNDEFINED: u8 = 0xff;
 /// Ranges at least this long are cleared by giving the pages back.
 const DISCARD_FROM: u64 = 1 << 20;
 
-/// Some V pages read as FF when they are discarded (`heap::sheet`).
+/// Some shadow pages read as FF when they are discarded (`heap::sheet`).
 static SHEETS: AtomicBool = AtomicBool::new(false);
 
 /// From now on zeros need fresh pages.
@@ -57,19 +57,8 @@ pub fn set_v(addr: u64, value: u8) {
 pub fn fill_v(addr: u64, len: u64, value: u8) {
     let len = clip(addr, len);
     if value == 0 && len >= DISCARD_FROM {
-        let first = (addr + V_DISTANCE).next_multiple_of(4096);
-        let end = (addr + V_DISTANCE + len) & !4095;
-        // SAFETY: inside the V range, clipped; zero pages are what was asked for.
-        unsafe {
-            core::ptr::write_bytes(v_ptr(addr), 0, (first - addr - V_DISTANCE) as usize);
-            if SHEETS.load(Relaxed) {
-                sys::renew(first, end - first)
-            } else {
-                sys::discard(first, end - first)
-            }
-            core::ptr::write_bytes(end as *mut u8, 0, (addr + V_DISTANCE + len - end) as usize);
-        }
-        return;
+        // SAFETY: inside the V range, clipped.
+        return unsafe { zero_large(v_ptr(addr) as u64, len) };
     }
     // SAFETY: inside the V range, clipped.
     unsafe { core::ptr::write_bytes(v_ptr(addr), value, len as usize) }
@@ -233,7 +222,11 @@ unsafe fn zero_large(start: u64, len: u64) {
     // SAFETY: the caller's promise; `len` is far more than two pages.
     unsafe {
         core::ptr::write_bytes(start as *mut u8, 0, (first - start) as usize);
-        sys::discard(first, end - first);
+        if SHEETS.load(Relaxed) {
+            sys::renew(first, end - first);
+        } else {
+            sys::discard(first, end - first);
+        }
         core::ptr::write_bytes(end as *mut u8, 0, (start + len - end) as usize);
     }
 }
