@@ -55,9 +55,7 @@ impl Emitter<'_> {
         }
         let needs = self.t.needs.get(self.info.len() - 1).copied().unwrap_or(Needs::ALL);
         let form = Form::of(&insn, &self.item.raw, needs).filter(|_| self.t.options.pext).map(|form| Move::Rule { form, needs, busy });
-        // Loads of vectors are better done whole than word by word.
-        let whole = matches!(form, Some(Move::Rule { form: Form::Carry(_), .. }));
-        let action = if whole { form } else { Move::of(&insn).or(form) }.filter(|_| rule.inline);
+        let action = Move::of(&insn).or(form).filter(|_| rule.inline);
         self.pending = Some(Pending { rule, action, memory: None, patches: Vec::new(), live_patches: Vec::new(), open: true });
         if self.item.flags_live {
             self.test_mask_keeping_flags(mask);

@@ -106,6 +106,8 @@ pub struct Emitter<'a> {
     pub passing: bool,
     /// ... and its V bytes were looked at before the rule.
     pub tested: bool,
+    /// In a routine of `moves`: which instruction it is for is known when it runs.
+    pub shared: bool,
 }
 
 pub fn emit_region<'a>(
@@ -174,6 +176,7 @@ impl<'a> Emitter<'a> {
             frame: None,
             passing: false,
             tested: false,
+            shared: false,
         }
     }
 }

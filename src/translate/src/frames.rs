@@ -47,7 +47,9 @@ impl Emitter<'_> {
 
     fn call_for_frame(&mut self, routine: u64, p: u8, a: u8, not: &mut Vec<usize>) {
         self.asm.store(&Mem::ctx(offset::FRAME_ADDRESS), p);
-        self.asm.store_const(&Mem::ctx(offset::FRAME_PC), self.item.pc);
+        if !self.shared {
+            self.asm.store_const(&Mem::ctx(offset::FRAME_PC), self.item.pc);
+        }
         let back = self.asm.lea_forward(a);
         self.asm.store(&Mem::ctx(offset::FRAME_BACK), a);
         self.asm.jmp(routine);
@@ -66,12 +68,15 @@ impl Emitter<'_> {
         self.asm.store_sized(&Mem::ctx(SHADOW_REGS + layout::ORIGIN + 4 * bit as i32), a, 4);
         self.clear_bit(layout::LAZY, bit);
         let out = self.asm.jmp_forward();
+        let place = Mem::ctx(SHADOW_REGS + layout::PLACE + 8 * bit as i32);
+        self.asm.patch_here(moved);
+        self.asm.store(&place, a);
+        let lazy = self.asm.jmp_forward();
         for at in elsewhere {
             self.asm.patch_here(at);
         }
-        self.asm.mov(a, p);
-        self.asm.patch_here(moved);
-        self.asm.store(&Mem::ctx(SHADOW_REGS + layout::PLACE + 8 * bit as i32), a);
+        self.asm.store(&place, p);
+        self.asm.patch_here(lazy);
         self.make_lazy(bit);
         self.asm.patch_here(out);
     }

@@ -317,6 +317,8 @@ pub struct Translator {
     pub(crate) factory: InstructionInfoFactory,
     /// Memory accesses in the cold code of the last dirty region that may fault.
     pub probes: Vec<rules::Probe>,
+    /// Code that the cold parts of dirty regions share, and where it lies. It stays there as long as the translator.
+    pub routines: Vec<(moves::Access, u64)>,
     pub stubs: Stubs,
     pub options: Options,
 }
@@ -328,6 +330,7 @@ impl Translator {
             items: Vec::with_capacity(64),
             needs: Vec::new(),
             probes: Vec::new(),
+            routines: Vec::new(),
             factory: InstructionInfoFactory::new(),
             stubs,
             options,

@@ -7,7 +7,8 @@
 //! quick    nothing that the instruction reads is undefined: clear the mask bits of what it writes
 //! move     load, store or copy of a whole register: move its V bits, by the same address, and its origin
 //! ```
-//! An access to memory must be plainly addressable (A bits clear, not below the stack pointer, no slot of a return address); everything
+//! Loads and stores share a routine for each register and size, which lies where it was first wanted: the code of whole programs' copies would
+//! not fit the caches. An access to memory must be plainly addressable (A bits clear, not below the stack pointer, no slot of a return address); everything
 //! else is left to the rule. A loaded register does not look up its origin; it remembers the place (`shadow_layout::LAZY`, `PLACE`).
 //! A store writes to the origin words of its target what is known: the tag, or the distance to that place, or to where its bytes came from:
 //!
@@ -18,7 +19,7 @@
 
 use crate::check::pieces;
 use crate::dirty::mask_at;
-use crate::emit::{CC_E, CC_NE, Mem, RAX, RCX, RDX, RSP, Seg};
+use crate::emit::{CC_B, CC_E, CC_NE, Mem, RAX, RCX, RDX, RSP, Seg};
 use crate::emitter::{Emitter, spill};
 use crate::needs::Needs;
 use crate::rules::encode::{Alu, Turn};
@@ -26,11 +27,14 @@ use crate::rules::{Form, Job, Probe};
 use crate::{Rule, SHADOW_REGS, gpr, shadow_layout as layout, slot};
 use alloc::vec::Vec;
 use iced_x86::{EncodingKind, Instruction, Mnemonic, OpKind, Register};
+use memcheck_abi::context::offset;
 use memcheck_abi::layout::{ORIGIN_DISTANCE, ORIGIN_MAP, ORIGIN_PAGES, RETURN_MARK, SIGNAL_MARK};
 
-/// Slots for the scratch registers.
+/// Slots for the scratch registers, for the address, and for where a routine goes on.
 const SLOT_RCX: i32 = 8;
 const SLOT_RDX: i32 = 9;
+const SLOT_ADDRESS: i32 = 10;
+const SLOT_BEHIND: i32 = 11;
 
 /// A register of a move: its number among the general or the vector registers.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
@@ -71,6 +75,13 @@ pub enum Move {
     },
 }
 
+/// A move between a register and memory at an address that is no part of it: code that many instructions share.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub enum Access {
+    Load { to: Reg, size: u32, keeps: bool },
+    Store { from: Reg, size: u32 },
+}
+
 impl Move {
     pub fn of(insn: &Instruction) -> Option<Move> {
         let kinds = (insn.op_count() > 0).then(|| insn.op0_kind()).zip((insn.op_count() > 1).then(|| insn.op1_kind()));
@@ -89,17 +100,6 @@ impl Move {
             (_, Some((OpKind::Register, OpKind::Memory))) => load(insn, a),
             (_, Some((OpKind::Memory, OpKind::Register))) => store(insn, b),
             _ => None,
-        }
-    }
-}
-
-impl Move {
-    /// The register whose V bits go elsewhere.
-    fn source(self) -> Option<Reg> {
-        match self {
-            Move::Load { .. } | Move::Rule { .. } => None,
-            Move::Store { from, .. } | Move::Push { from } => Some(from),
-            Move::Copy { from, .. } => Some(Reg::General(from)),
         }
     }
 }
@@ -185,6 +185,8 @@ impl Reg {
 }
 
 const DIRTY: i32 = 0;
+const CLC: u8 = 0xf8;
+const STC: u8 = 0xf9;
 
 /// V bytes at the address in rdx.
 const fn v_at(at: u32) -> Mem {
@@ -300,56 +302,75 @@ impl Emitter<'_> {
     }
 
     fn carry(&mut self, live: bool, rule: &Rule, action: Move, memory: Option<(Mem, u32)>, back: u64, generic: &mut Vec<usize>) {
-        let mut early = Vec::new();
-        let mut late = Vec::new();
-        self.branch_if_any(DIRTY, rule.address, &mut early);
-        if let Some(from) = action.source() {
+        let (access, mem) = match (action, memory) {
+            (Move::Copy { to, from, size }, _) => return self.copy(live, to, from, size, back, generic),
+            (Move::Load { to, size, keeps }, Some((mem, n))) if n == size => (Access::Load { to, size, keeps }, mem),
+            (Move::Store { from, size }, Some((mem, n))) if n == size => (Access::Store { from, size }, mem),
+            (Move::Push { from }, _) => (Access::Store { from, size: 8 }, Mem::base(RSP, -8)),
+            _ => return,
+        };
+        self.branch_if_any(DIRTY, rule.address, generic);
+        self.asm.store(&spill(slot::RAX), RAX);
+        self.asm.lea(RAX, &mem);
+        self.asm.store(&spill(SLOT_ADDRESS), RAX);
+        let behind = self.asm.lea_forward(RAX);
+        self.asm.store(&spill(SLOT_BEHIND), RAX);
+        if self.t.options.origins {
+            self.asm.store_const(&Mem::ctx(offset::FRAME_PC), self.item.pc);
+        }
+        match self.t.routines.iter().find(|routine| routine.0 == access) {
+            Some(&(_, routine)) => self.asm.jmp(routine),
+            None => self.routine(access),
+        }
+        self.asm.patch_here(behind);
+        generic.push(self.asm.jcc_forward(CC_B));
+        self.done(live, back);
+    }
+
+    /// The code of a move, here and for all that want the same. With the carry flag it has failed, and nothing has changed.
+    fn routine(&mut self, access: Access) {
+        self.t.routines.push((access, self.asm.here()));
+        self.shared = true;
+        self.asm.store(&spill(SLOT_RCX), RCX);
+        self.asm.store(&spill(SLOT_RDX), RDX);
+        self.asm.load(RDX, &spill(SLOT_ADDRESS));
+        let mut not = Vec::new();
+        let (Access::Load { size, .. } | Access::Store { size, .. }) = access;
+        if let Access::Store { from, .. } = access {
             // Where flags live the filter looks at whole bytes of the mask: the source need not be dirty.
-            self.branch_if(DIRTY, 1 << from.bit(), CC_E, &mut early);
+            self.branch_if(DIRTY, 1 << from.bit(), CC_E, &mut not);
         }
-        match (action, memory) {
-            (Move::Copy { to, from, size }, _) => self.copy_registers(to, from, size, &mut late),
-            (Move::Load { to, size, keeps }, Some((mem, n))) if n == size => {
-                self.address(&mem, size, &mut late);
-                self.load_shadow(to, size, keeps, &mut late);
-            }
-            (Move::Store { from, size }, Some((mem, n))) if n == size => {
-                self.address(&mem, size, &mut late);
-                self.store_shadow(from, size, &mut late);
-            }
-            (Move::Push { from }, _) => {
-                self.address(&Mem::base(RSP, -8), 8, &mut late);
-                self.store_shadow(from, 8, &mut late);
-            }
-            _ => {
-                generic.extend(early);
-                return;
-            }
+        self.ordinary_address(&Mem::base(RDX, 0), size, RDX, [RAX, RCX], true, &mut not);
+        match access {
+            Access::Load { to, size, keeps } => self.load_shadow(to, size, keeps, &mut not),
+            Access::Store { from, size } => self.store_shadow(from, size, &mut not),
         }
-        self.scratch_back(action);
+        self.shared = false;
+        self.routine_ends(CLC);
+        for at in not {
+            self.asm.patch_here(at);
+        }
+        self.routine_ends(STC);
+    }
+
+    fn routine_ends(&mut self, carry: u8) {
+        self.asm.load(RAX, &spill(slot::RAX));
+        self.asm.load(RCX, &spill(SLOT_RCX));
+        self.asm.load(RDX, &spill(SLOT_RDX));
+        self.asm.buf.push(carry);
+        self.asm.op_mem(None, false, &[0xff], 4, &spill(SLOT_BEHIND));
+    }
+
+    fn copy(&mut self, live: bool, to: u8, from: u8, size: u32, back: u64, generic: &mut Vec<usize>) {
+        let mut late = Vec::new();
+        self.branch_if(DIRTY, 1 << from, CC_E, generic);
+        self.copy_registers(to, from, size, &mut late);
+        self.asm.load(RAX, &spill(slot::RAX));
         self.done(live, back);
         for at in late {
             self.asm.patch_here(at);
         }
-        self.scratch_back(action);
-        generic.extend(early);
-    }
-
-    fn scratch_back(&mut self, action: Move) {
         self.asm.load(RAX, &spill(slot::RAX));
-        if !matches!(action, Move::Copy { .. }) {
-            self.asm.load(RCX, &spill(SLOT_RCX));
-            self.asm.load(RDX, &spill(SLOT_RDX));
-        }
-    }
-
-    /// rdx = address of the operand, if all its bytes may be accessed; rax, rcx and rdx spilled.
-    fn address(&mut self, mem: &Mem, size: u32, not: &mut Vec<usize>) {
-        let asm = &mut self.asm;
-        asm.store(&spill(slot::RAX), RAX);
-        asm.store(&spill(SLOT_RCX), RCX);
-        asm.store(&spill(SLOT_RDX), RDX);
-        self.ordinary_address(mem, size, RDX, [RAX, RCX], true, not);
     }
 
     /// None of the slots around the bytes at rdx may hold a return address. Uses rcx.
@@ -426,12 +447,32 @@ impl Emitter<'_> {
             self.asm.patch_here(at);
         }
         if keeps && vector {
-            // What lies above may still be undefined.
-            not.push(self.asm.jmp_forward());
+            self.only_above(to);
         } else {
             self.clear_bits(DIRTY, bit);
         }
         self.asm.patch_here(out);
+    }
+
+    /// The low 16 bytes of a vector register become defined. Uses rax.
+    fn only_above(&mut self, to: Reg) {
+        let mut out = Vec::new();
+        self.branch_if(DIRTY, 1 << to.bit(), CC_E, &mut out);
+        self.asm.load(RAX, &to.shadow(16));
+        for at in (24..64).step_by(8) {
+            self.asm.op_mem(None, true, &[0x0b], RAX, &to.shadow(at));
+        }
+        self.asm.alu(Alu::Test, 8, RAX, RAX);
+        let some = self.asm.jcc_forward(CC_NE);
+        self.clear_bits(DIRTY, 1 << to.bit());
+        out.push(self.asm.jmp_forward());
+        self.asm.patch_here(some);
+        for at in [0, 8] {
+            self.asm.store_imm(&to.shadow(at), 8, 0);
+        }
+        for at in out {
+            self.asm.patch_here(at);
+        }
     }
 
     /// Low words in rax and rcx, the others behind rdx.
@@ -485,20 +526,17 @@ impl Emitter<'_> {
         self.asm.alu_imm(Alu::Test, 4, p, 3);
         not.push(self.asm.jcc_forward(CC_NE));
         let mut lazy = Vec::new();
-        self.asm.zero(a);
         self.branch_if_any(layout::LAZY, 1 << from.bit(), &mut lazy);
         self.asm.load_zx(a, &from.origin(), 4);
         self.asm.alu(Alu::Test, 4, a, a);
         let none = self.asm.jcc_forward(CC_E);
+        self.note_frame(p, size, c, not);
+        self.origin_words(from, size, [p, a, c], |_, _| {});
+        let done = self.asm.jmp_forward();
         for at in lazy {
             self.asm.patch_here(at);
         }
         self.note_frame(p, size, c, not);
-        self.asm.alu(Alu::Test, 4, a, a);
-        let lazy = self.asm.jcc_forward(CC_E);
-        self.origin_words(from, size, [p, a, c], |_, _| {});
-        let done = self.asm.jmp_forward();
-        self.asm.patch_here(lazy);
         self.origin_words(from, size, [p, a, c], |e, at| e.origin_of_place(from, at, [p, a, c], not));
         self.asm.patch_here(done);
         self.note_origin_page([p, a, c]);

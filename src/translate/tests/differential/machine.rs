@@ -298,6 +298,7 @@ impl Machine {
         self.probes.clear();
         self.complaints.clear();
         self.next = START;
+        self.translator.routines.clear();
         self.translator.options = Options { undef: way.undef, private_vectors: way.private, origins: true, pext: way.private };
         self.load(start);
         self.gate.reset_context(FS, GS);
