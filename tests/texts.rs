@@ -149,3 +149,90 @@ int main(void) {
     ];
     says_only("reporting-off", source, &["-q", "--ignore-ranges=0x10-0x1f"], &wanted);
 }
+
+#[test]
+fn lines_that_the_program_begins() {
+    let source = r#"
+#include <stdlib.h>
+#include <valgrind/memcheck.h>
+int main(void) {
+    char *volatile p = malloc(4);
+    VALGRIND_PRINTF("one ");
+    VALGRIND_PRINTF("two\n");
+    VALGRIND_PRINTF("open");
+    p[4] = 1;
+    VALGRIND_PRINTF("next ");
+    (void)VALGRIND_MONITOR_COMMAND("v.set merge-recursive-frames 3");
+    VALGRIND_PRINTF("last\n");
+    free(p);
+    return 0;
+}
+"#;
+    let wanted = [
+        "** one two",
+        "** openInvalid write of size 1",
+        "==    at 0xN: main (program.c:9)",
+        "==  Address 0xN is 0 bytes after a block of size 4 alloc'd",
+        "==    at 0xN: ???",
+        "== ",
+        "** next merge-recursive-frames value changed from 0 to 3",
+        "last",
+    ];
+    says_only("open-lines", source, &["-q", "--keep-stacktraces=free"], &wanted);
+}
+
+/// Searches in the middle of a run: none to look for, records that were there before, heuristics, commands in words.
+#[test]
+fn leak_searches_on_request() {
+    let source = r#"
+#include <stdlib.h>
+#include <unistd.h>
+#include <valgrind/memcheck.h>
+static char *a, *b, *inner;
+__attribute__((noinline)) static void begin(void) {
+    a = malloc(100);
+    b = malloc(10);
+    unsigned long *sized = malloc(40);
+    *sized = 32;
+    inner = (char *)(sized + 1);
+}
+int main(void) {
+    VALGRIND_DO_LEAK_CHECK;
+    begin();
+    VALGRIND_DO_LEAK_CHECK;
+    b = NULL;
+    VALGRIND_DO_ADDED_LEAK_CHECK;
+    write(2, "now in words\n", 13);
+    (void)VALGRIND_MONITOR_COMMAND("leak_check summary heuristics none");
+    (void)VALGRIND_MONITOR_COMMAND("leak_check full nonsense");
+    (void)VALGRIND_MONITOR_COMMAND("leak_check full definiteleak any heuristics none");
+    free(a);
+    a = NULL;
+    return 0;
+}
+"#;
+    let wanted = [
+        "== All heap blocks were freed -- no leaks are possible",
+        "== ",
+        "== LEAK SUMMARY:",
+        "==    still reachable: 150 bytes in 3 blocks",
+        "==                       of which reachable via heuristic:",
+        "==                         length64           : 40 bytes in 1 blocks",
+        "== Reachable blocks (those to which a pointer was found) are not shown.",
+        "== 10 (+10) bytes in 1 (+1) blocks are definitely lost in loss record 2 of 4",
+        "==    definitely lost: 10 (+10) bytes in 1 (+1) blocks",
+        "==                         length64           : 40 (+0) bytes in 1 (+0) blocks",
+        "now in words",
+        "==      possibly lost: 40 (+40) bytes in 1 (+1) blocks",
+        "==                       of which reachable via heuristic:",
+        "==                         length64           : 0 (-40) bytes in 0 (-1) blocks",
+        "== To see details of leaked memory, give 'full' arg to leak_check",
+        "nonsense does not match any of 'full summary xtleak kinds reachable possibleleak definiteleak heuristics increased changed any \
+         unlimited limited '",
+        "== 10 bytes in 1 blocks are definitely lost in loss record 1 of 3",
+        "== To see them, add 'reachable any' args to leak_check",
+        "== HEAP SUMMARY:",
+        "== ERROR SUMMARY: 2 errors from 2 contexts (suppressed: 0 from 0)",
+    ];
+    says("leak-requests", source, &["--leak-check=full", "--run-libc-freeres=no"], &wanted);
+}

@@ -12,7 +12,7 @@ use memcheck_report::suppress::pattern;
 use memcheck_tracer::{Ending, FatalSignal, Handler, Process, ThreadInfo, Warning};
 
 use super::exit::{INTERNAL_FAILURE, Verdict};
-use super::{Session, Watched, configure, descriptors, requests, stacks, texts};
+use super::{Session, Watched, configure, descriptors, monitor, requests, stacks, texts};
 
 /// No program has more ranges that it wants ignored.
 const MAX_RANGES: u64 = 1 << 20;
@@ -144,15 +144,12 @@ impl Handler for Session {
     }
 
     fn command(&mut self, process: &Process, is_option: bool, text: &str, report: &ExitReport) -> bool {
-        if !is_option {
-            let mode = requests::leak_command(text);
-            mode.inspect(|mode| self.report_leaks_now(process, *mode, report));
-            return mode.is_some();
-        }
-        if let Some(watched) = self.of(process) {
+        let Some(watched) = self.of(process) else { return false };
+        if is_option {
             watched.reporter.change_option(text.trim());
+            return true;
         }
-        true
+        monitor::execute(watched, process, report, text)
     }
 
     fn leak_counts(&mut self, process: &Process, blocks: bool) -> [u64; 4] {

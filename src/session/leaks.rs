@@ -40,22 +40,24 @@ const LARGE: u64 = 1 << 18;
 
 /// What kind of check is made.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
-struct Check {
-    full: bool,
-    delta: Option<DeltaMode>,
+pub struct Check {
+    pub full: bool,
+    pub delta: Option<DeltaMode>,
+    /// It was asked for in words.
+    pub by_command: bool,
 }
 
 impl Check {
     /// The two arguments of the client request, in the low bytes of `mode`: 0 full, 1 summary; 0 everything, 1 what increased,
     /// 2 what changed, 3 what is new.
-    fn requested(mode: u64) -> Check {
+    pub fn requested(mode: u64) -> Check {
         let delta = match mode >> 8 & 0xff {
             1 => Some(DeltaMode::Increased),
             2 => Some(DeltaMode::Changed),
             3 => Some(DeltaMode::New),
             _ => None,
         };
-        Check { full: mode & 0xff == 0, delta }
+        Check { full: mode & 0xff == 0, delta, by_command: false }
     }
 }
 
@@ -82,7 +84,7 @@ impl Session {
             allocated_bytes: report.bytes_allocated,
         });
         if wants_search {
-            let check = Check { full: options.leak_check == LeakCheck::Full, delta: None };
+            let check = Check { full: options.leak_check == LeakCheck::Full, delta: None, by_command: false };
             check_leaks(watched, options, process, Some(exiting), report, check);
         }
     }
@@ -96,7 +98,7 @@ impl Session {
     }
 }
 
-fn check_leaks(
+pub fn check_leaks(
     watched: &mut Watched,
     options: &Options,
     process: &Process,
@@ -111,7 +113,7 @@ fn check_leaks(
     let registers = registers(process, &threads, exiting);
     let roots = roots(&maps, &threads, Pages::open(process.pid()).as_ref());
     let states = memcheck_leak::search(&memory, &blocks, &roots, &registers, &search_options(options, &maps));
-    let records = group(watched, options, process, &blocks, &states, check);
+    let records = group(watched, options, process, &blocks, &states);
     let mut depot = stacks::Depot::of(process);
     let found = LeakSearch {
         records: records.iter().filter_map(|record| loss(&mut depot, record, check)).collect(),
@@ -120,27 +122,20 @@ fn check_leaks(
         delta: check.delta,
         thread: exiting.map_or(0, |thread| thread.number),
         searched_bytes: Some(roots.iter().map(|root| root.end - root.start).sum()),
-        previous: None,
+        by_command: check.by_command,
     };
     watched.reporter.leaks(found, &mut stacks::Namer::new(&mut watched.modules, process));
     watched.losses = records;
 }
 
 /// Blocks of equal fate and origin, together.
-fn group(
-    watched: &Watched,
-    options: &Options,
-    process: &Process,
-    blocks: &[LiveBlock],
-    states: &[BlockState],
-    check: Check,
-) -> Vec<Record> {
+fn group(watched: &Watched, options: &Options, process: &Process, blocks: &[LiveBlock], states: &[BlockState]) -> Vec<Record> {
     let resolution = match options.leak_resolution {
         LeakResolution::Low => Resolution::Low,
         LeakResolution::Med => Resolution::Medium,
         LeakResolution::High => Resolution::High,
     };
-    let previous: &[Record] = if check.delta.is_some() { &watched.losses } else { &[] };
+    let previous: &[Record] = &watched.losses;
     let (mut frames, mut depot) = (HashMap::<u32, Vec<u64>>::new(), stacks::Depot::of(process));
     // The runtime records more frames than few, for what is the same error; records are told apart by those that are shown.
     let depth = match resolution.frames().min(options.num_callers) {
@@ -174,11 +169,11 @@ fn loss(depot: &mut stacks::Depot, record: &Record, check: Check) -> Option<Loss
         direct: Tally::new(record.direct.bytes, record.direct.blocks),
         indirect_bytes: record.indirect.bytes,
         change,
-        addresses: depot.addresses(record.stack).unwrap_or_default(),
+        addresses: depot.addresses(record.stack).unwrap_or_else(|| vec![0]),
     })
 }
 
-/// How much is reachable only thanks to each heuristic; those that never helped are left out.
+/// How much is reachable only thanks to each heuristic.
 fn heuristics(blocks: &[LiveBlock], states: &[BlockState]) -> Vec<(&'static str, Tally)> {
     let mut sums = Heuristic::ALL.map(|heuristic| (heuristic.name(), Tally::default()));
     for (block, state) in blocks.iter().zip(states) {
@@ -186,7 +181,7 @@ fn heuristics(blocks: &[LiveBlock], states: &[BlockState]) -> Vec<(&'static str,
             sums[heuristic as usize].1.add(Tally::new(block.size, 1));
         }
     }
-    sums.into_iter().filter(|(_, sum)| sum.blocks > 0).collect()
+    sums.to_vec()
 }
 
 fn search_options(options: &Options, maps: &[Map]) -> memcheck_leak::Options {
@@ -347,9 +342,9 @@ mod tests {
 
     #[test]
     fn requests() {
-        assert_eq!(Check::requested(0), Check { full: true, delta: None });
-        assert_eq!(Check::requested(1), Check { full: false, delta: None });
-        assert_eq!(Check::requested(0x100), Check { full: true, delta: Some(DeltaMode::Increased) });
-        assert_eq!(Check::requested(0x300), Check { full: true, delta: Some(DeltaMode::New) });
+        assert_eq!(Check::requested(0), Check { full: true, delta: None, by_command: false });
+        assert_eq!(Check::requested(1), Check { full: false, delta: None, by_command: false });
+        assert_eq!(Check::requested(0x100), Check { full: true, delta: Some(DeltaMode::Increased), by_command: false });
+        assert_eq!(Check::requested(0x300), Check { full: true, delta: Some(DeltaMode::New), by_command: false });
     }
 }

@@ -29,6 +29,7 @@ mod exit;
 mod handler;
 mod leaks;
 mod modules;
+mod monitor;
 mod records;
 mod requests;
 mod resident;

@@ -26,29 +26,6 @@ pub fn needed_of(role: Role, symbols: &[FoundSymbol], bias: u64) -> Vec<Redirect
     found.map(|(symbol, func)| Redirect { addr: symbol.value.wrapping_add(bias), func, ..Redirect::default() }).collect()
 }
 
-/// The mode of a leak check (see `Check::requested` of `leaks`) that a command of the debugger asks for: `leak_check`, then words.
-pub fn leak_command(text: &str) -> Option<u64> {
-    const INCREASED: u64 = 1;
-    let mut words = text.split_whitespace();
-    if words.next() != Some("leak_check") {
-        return None;
-    }
-    let (mut how, mut delta) = (0, INCREASED);
-    for word in words {
-        match word {
-            "summary" => how = 1,
-            "full" => how = 0,
-            "any" => delta = 0,
-            "increased" => delta = INCREASED,
-            "changed" => delta = 2,
-            "new" => delta = 3,
-            // Kinds and heuristics are those of the options.
-            _ => {}
-        }
-    }
-    Some(how | delta << 8)
-}
-
 /// Does the user want this one to be called?
 pub fn is_wanted(redirect: &Redirect, options: &Options) -> bool {
     match redirect.func {
@@ -77,14 +54,6 @@ impl Watched {
 #[cfg(test)]
 mod tests {
     use super::*;
-
-    #[test]
-    fn commands() {
-        assert_eq!(leak_command("leak_check"), Some(0x100));
-        assert_eq!(leak_command("leak_check summary any"), Some(1));
-        assert_eq!(leak_command("leak_check full reachable changed"), Some(0x200));
-        assert_eq!(leak_command("v.info all_errors"), None);
-    }
 
     #[test]
     fn functions_of_libraries() {

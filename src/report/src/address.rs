@@ -238,9 +238,9 @@ impl Block {
         };
         let text = format!("Address 0x{addr:x} is {} a {name} of size {} {fate}", self.place(addr), commas(self.size));
         if self.state != BlockState::Freed {
-            return vec![Aux { text, stack: self.allocated.clone(), location: None }];
+            return vec![Aux::with_stack(text, self.allocated.clone().unwrap_or_else(Stack::not_kept))];
         }
-        let mut lines = vec![Aux { text, stack: self.freed.clone(), location: None }];
+        let mut lines = vec![Aux::with_stack(text, self.freed.clone().unwrap_or_else(Stack::not_kept))];
         if let Some(allocated) = &self.allocated {
             lines.push(Aux::with_stack("Block was alloc'd at", allocated.clone()));
         }

@@ -113,6 +113,11 @@ impl Stack {
         Stack(addresses.into_iter().map(Frame::unknown).collect())
     }
 
+    /// A stack that was not kept: one frame at address 0.
+    pub fn not_kept() -> Self {
+        Stack::unnamed([0])
+    }
+
     /// The code addresses, innermost first, one per real frame.
     pub fn addresses(&self) -> impl Iterator<Item = u64> + '_ {
         self.0.iter().filter(|frame| !frame.inlined).map(|frame| frame.addr)

@@ -63,7 +63,7 @@ pub enum DeltaMode {
 #[derive(Clone, Debug, Default)]
 pub struct LeakSearch {
     pub records: Vec<LossRecord>,
-    /// Blocks that are reachable only thanks to a heuristic: its name and how much.
+    /// Blocks that are reachable only thanks to a heuristic: its name and how much, for every heuristic that there is.
     pub heuristics: Vec<(&'static str, Tally)>,
     /// Print every record (subject to `--show-leak-kinds`) or just the sums.
     pub full: bool,
@@ -72,8 +72,15 @@ pub struct LeakSearch {
     pub thread: u32,
     /// Size of the memory that was searched for pointers, for `-v`.
     pub searched_bytes: Option<u64>,
-    /// Sums of the previous check, for the summary in delta mode.
-    pub previous: Option<LeakTotals>,
+    /// A command of the debugger asked for it.
+    pub by_command: bool,
+}
+
+/// What a search left behind for one that shows differences.
+#[derive(Clone, Debug, Default)]
+pub struct LeaksBefore {
+    pub totals: LeakTotals,
+    pub heuristics: Vec<(&'static str, Tally)>,
 }
 
 /// Sums by kind, after suppression.

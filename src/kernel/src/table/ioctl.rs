@@ -7,9 +7,9 @@
 
 use crate::call::{Call, Phase};
 use crate::row::Row;
-use crate::warn;
 use crate::row::Rule::Do;
 use crate::row::row;
+use crate::warn;
 
 #[derive(Clone, Copy)]
 enum Effect {

@@ -34,6 +34,7 @@ pub use choices::{
 };
 pub use sources::{Env, RcFile, RealEnv};
 pub use usage::{UsageError, Voice};
+pub use value::set as set_of;
 
 use crate::frame::FrameStyle;
 use crate::sink::Destination;

@@ -89,7 +89,7 @@ fn in_range(row: &OptionRow, text: &str, number: Option<i64>, min: i64, max: i64
 }
 
 /// A comma list of words, or `all`, or `none`.
-fn set(words: &[&str], text: &str) -> Option<u32> {
+pub fn set(words: &[&str], text: &str) -> Option<u32> {
     match text {
         "all" => Some((1 << words.len()) - 1),
         "none" => Some(0),

@@ -1,7 +1,7 @@
 //! The end of a run in text: heap and leak summaries.
 
 use super::HeapSummary;
-use crate::leak::{LeakTotals, Tally};
+use crate::leak::{LeakTotals, LeaksBefore, Tally};
 use crate::number::{commas, signed_commas};
 
 /// `85 bytes in 5 blocks`; never singular.
@@ -29,8 +29,9 @@ pub fn extent(blocks: u64, bytes: u64) -> [String; 3] {
     [searching, format!("Checked {} bytes", commas(bytes)), String::new()]
 }
 
-/// The table of sums. `previous`: a check that reports differences; `heuristics`: only those that found something.
-pub fn leaks(totals: &LeakTotals, previous: Option<&LeakTotals>, heuristics: &[(&'static str, Tally)]) -> Vec<String> {
+/// The table of sums. `before`: a check that reports differences.
+pub fn leaks(totals: &LeakTotals, heuristics: &[(&'static str, Tally)], before: Option<&LeaksBefore>) -> Vec<String> {
+    let previous = before.map(|before| &before.totals);
     let line = |name: &str, now: Tally, before: Option<Tally>| match before {
         None => format!("{name}: {}", amount(now)),
         Some(before) => format!(
@@ -48,10 +49,12 @@ pub fn leaks(totals: &LeakTotals, previous: Option<&LeakTotals>, heuristics: &[(
         line("     possibly lost", totals.possible, previous.map(|p| p.possible)),
         line("   still reachable", totals.reachable, previous.map(|p| p.reachable)),
     ];
-    let fired: Vec<_> = heuristics.iter().filter(|(_, tally)| tally.blocks > 0).collect();
+    let known = |name| before.map(|b| b.heuristics.iter().find(|(other, _)| *other == name).map_or(Tally::default(), |known| known.1));
+    let rows = heuristics.iter().map(|&(name, tally)| (name, tally, known(name)));
+    let fired: Vec<_> = rows.filter(|(_, tally, before)| tally.blocks > 0 || before.is_some_and(|before| before.blocks > 0)).collect();
     if !fired.is_empty() {
         lines.push("                      of which reachable via heuristic:".to_string());
-        lines.extend(fired.iter().map(|(name, tally)| format!("                        {name:<19}: {}", amount(*tally))));
+        lines.extend(fired.into_iter().map(|(name, tally, before)| line(&format!("                        {name:<19}"), tally, before)));
     }
     lines.push(line("        suppressed", totals.suppressed, previous.map(|p| p.suppressed)));
     lines
@@ -60,10 +63,10 @@ pub fn leaks(totals: &LeakTotals, previous: Option<&LeakTotals>, heuristics: &[(
 pub const ALL_FREED: &str = "All heap blocks were freed -- no leaks are possible";
 pub const RERUN_FOR_ANALYSIS: &str = "For a detailed leak analysis, rerun with: --leak-check=full";
 pub const RERUN_FOR_DETAILS: &str = "Rerun with --leak-check=full to see details of leaked memory";
-pub const REACHABLE_HIDDEN: [&str; 2] = [
-    "Reachable blocks (those to which a pointer was found) are not shown.",
-    "To see them, rerun with: --leak-check=full --show-leak-kinds=all",
-];
+pub const ASK_FOR_DETAILS: &str = "To see details of leaked memory, give 'full' arg to leak_check";
+pub const REACHABLE_HIDDEN: &str = "Reachable blocks (those to which a pointer was found) are not shown.";
+pub const RERUN_FOR_THEM: &str = "To see them, rerun with: --leak-check=full --show-leak-kinds=all";
+pub const ASK_FOR_THEM: &str = "To see them, add 'reachable any' args to leak_check";
 pub const TRACK_ORIGINS: &str = "Use --track-origins=yes to see where uninitialised values come from";
 pub const RERUN_FOR_LISTS: &str = "For lists of detected and suppressed errors, rerun with: -s";
 
@@ -88,7 +91,7 @@ mod tests {
     fn leak_table() {
         let totals = LeakTotals { definite: Tally::new(94, 5), indirect: Tally::new(64, 1), ..LeakTotals::default() };
         assert_eq!(
-            leaks(&totals, None, &[("stdstring", Tally::new(35, 1)), ("length64", Tally::default())]),
+            leaks(&totals, &[("stdstring", Tally::new(35, 1)), ("length64", Tally::default())], None),
             [
                 "LEAK SUMMARY:",
                 "   definitely lost: 94 bytes in 5 blocks",
@@ -101,7 +104,9 @@ mod tests {
             ]
         );
         let before = LeakTotals { reachable: Tally::new(20, 1), ..LeakTotals::default() };
-        let delta = leaks(&totals, Some(&before), &[]);
+        let before = LeaksBefore { totals: before, heuristics: vec![("newarray", Tally::new(9, 1))] };
+        let delta = leaks(&totals, &[("newarray", Tally::default()), ("length64", Tally::default())], Some(&before));
+        assert_eq!(delta[6], "                        newarray           : 0 (-9) bytes in 0 (-1) blocks");
         assert_eq!(delta[1], "   definitely lost: 94 (+94) bytes in 5 (+5) blocks");
         assert_eq!(delta[4], "   still reachable: 0 (-20) bytes in 0 (-1) blocks");
     }

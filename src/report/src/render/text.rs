@@ -23,6 +23,8 @@ pub struct Burst {
     text: String,
     /// What stands between the markers: the process id, perhaps with the time.
     mark: String,
+    /// The program itself printed the beginning of a line: whatever comes next goes on in it, without a prefix.
+    pub open_line: bool,
 }
 
 /// Room for most findings.
@@ -32,7 +34,7 @@ impl Burst {
     /// `elapsed`: time since the start of the run, for `--time-stamp=yes`.
     pub fn new(pid: u32, elapsed: Option<Duration>) -> Self {
         let mark = elapsed.map_or_else(|| pid.to_string(), |elapsed| format!("{} {pid}", time_stamp(elapsed)));
-        Burst { text: String::with_capacity(USUAL_BYTES), mark }
+        Burst { text: String::with_capacity(USUAL_BYTES), mark, open_line: false }
     }
 
     /// A line for the user.
@@ -52,20 +54,21 @@ impl Burst {
     }
 
     fn push(&mut self, marker: &str, line: &str) {
-        for part in [marker, &self.mark, marker, " ", line, "\n"] {
-            self.text.push_str(part);
+        if !std::mem::take(&mut self.open_line) {
+            [marker, &self.mark, marker, " "].iter().for_each(|part| self.text.push_str(part));
         }
+        self.text.push_str(line);
+        self.text.push('\n');
     }
 
     /// What the program prints itself through a client request: its own line ends, prefixed at the beginning of each line.
-    /// `at_line_start` is the state between calls.
-    pub fn client(&mut self, text: &str, at_line_start: &mut bool) {
+    pub fn client(&mut self, text: &str) {
         for piece in text.split_inclusive('\n') {
-            if *at_line_start {
+            if !self.open_line {
                 self.text.push_str(&format!("**{}** ", self.mark));
             }
             self.text.push_str(piece);
-            *at_line_start = piece.ends_with('\n');
+            self.open_line = !piece.ends_with('\n');
         }
     }
 
@@ -252,10 +255,11 @@ mod tests {
 
     #[test]
     fn the_programs_own_text_keeps_its_lines() {
-        let (mut burst, mut at_start) = (Burst::new(7, None), true);
-        burst.client("hello\nno nl", &mut at_start);
-        burst.client("bt\n", &mut at_start);
-        assert_eq!(burst.as_str(), "**7** hello\n**7** no nlbt\n");
+        let mut burst = Burst::new(7, None);
+        burst.client("hello\nno nl");
+        burst.client("bt\nopen");
+        burst.users(["goes on", "as usual"]);
+        assert_eq!(burst.as_str(), "**7** hello\n**7** no nlbt\n**7** opengoes on\n==7== as usual\n");
     }
 
     #[test]

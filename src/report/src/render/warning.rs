@@ -52,10 +52,7 @@ pub fn unhandled_ioctl(request: u32) -> [String; 3] {
 /// A handler for SIGKILL or SIGSTOP.
 pub fn uncatchable_signal(signal: i32) -> [String; 2] {
     let name = signal::name(signal);
-    [
-        format!("Warning: ignored attempt to set {name} handler in sigaction();"),
-        format!("         the {name} signal is uncatchable"),
-    ]
+    [format!("Warning: ignored attempt to set {name} handler in sigaction();"), format!("         the {name} signal is uncatchable")]
 }
 
 /// An action for a signal that does not exist.

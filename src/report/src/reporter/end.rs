@@ -7,7 +7,7 @@ use super::Reporter;
 use crate::dedup::Context;
 use crate::error::{ErrorKind, LeakKind};
 use crate::frame::Stack;
-use crate::leak::{self, LeakSearch, LeakTotals, LossRecord, Tally};
+use crate::leak::{self, LeakSearch, LeakTotals, LeaksBefore, LossRecord, Tally};
 use crate::names::{Names, Unnamed};
 use crate::options::{LeakCheck, ReportFormat, TrackFds};
 use crate::render::descriptors::{self, OpenDescriptor};
@@ -84,13 +84,13 @@ impl Reporter {
         if !self.silent {
             self.write_leak_summary(&search, &totals);
         }
-        self.leaks_before = Some(totals);
+        self.leaks_before = LeaksBefore { totals, heuristics: search.heuristics };
         totals
     }
 
     /// The sums of the last leak search.
     pub fn last_leaks(&self) -> LeakTotals {
-        self.leaks_before.unwrap_or_default()
+        self.leaks_before.totals
     }
 
     /// Under `-v`: how much was searched.
@@ -140,15 +140,20 @@ impl Reporter {
         if self.options().is_quiet() {
             return;
         }
-        let before = search.delta.map(|_| search.previous.or(self.leaks_before).unwrap_or_default());
         let mut burst = self.burst();
-        burst.users(summary::leaks(totals, before.as_ref(), &search.heuristics));
+        if search.records.iter().all(|loss| loss.direct.blocks == 0) {
+            burst.users([summary::ALL_FREED, ""]);
+            return self.write(&burst);
+        }
+        let before = search.delta.map(|_| &self.leaks_before);
+        burst.users(summary::leaks(totals, &search.heuristics, before));
         if !search.full && totals.any() {
-            burst.user(summary::RERUN_FOR_DETAILS);
+            burst.user(if search.by_command { summary::ASK_FOR_DETAILS } else { summary::RERUN_FOR_DETAILS });
         }
         let shows_reachable = self.options().show_leak_kinds.contains(LeakKind::Reachable);
         if search.full && totals.reachable.blocks > 0 && !shows_reachable {
-            burst.users(summary::REACHABLE_HIDDEN);
+            burst.user(summary::REACHABLE_HIDDEN);
+            burst.user(if search.by_command { summary::ASK_FOR_THEM } else { summary::RERUN_FOR_THEM });
         }
         burst.user("");
         self.write(&burst);

@@ -20,6 +20,7 @@ mod ask;
 mod end;
 mod run;
 
+use std::cell::Cell;
 use std::rc::Rc;
 
 pub use run::{Outputs, RunOutput};
@@ -27,7 +28,7 @@ pub use run::{Outputs, RunOutput};
 use crate::dedup::{Ledger, Notice, Verdict};
 use crate::error::{ErrorKind, ErrorRecord};
 use crate::frame::{Stack, without_recursion};
-use crate::leak::LeakTotals;
+use crate::leak::LeaksBefore;
 use crate::options::{self, GenSuppressions, Options, ReportFormat, UsageError};
 use crate::render::text::{self, Burst};
 use crate::render::{FatalSignal, ProcessStart, github, json, sarif, xml};
@@ -57,13 +58,13 @@ pub struct Reporter {
     first_own: u64,
     /// Thread of the finding before.
     last_thread: u32,
-    /// The program's own text ended with a line end.
-    client_line_ended: bool,
+    /// The program's own text did not end with a line end.
+    open_line: Cell<bool>,
     /// A child that must not be heard until it calls exec.
     silent: bool,
     /// The user said "never ask again".
     asks: bool,
-    leaks_before: Option<LeakTotals>,
+    leaks_before: LeaksBefore,
     /// Options as the program has changed them for itself.
     changed: Option<Box<Options>>,
     /// A section of the end was printed: the next one follows without an empty line of its own.
@@ -85,10 +86,10 @@ impl Reporter {
             rules: Suppressions::default(),
             first_own: 0,
             last_thread: 1,
-            client_line_ended: true,
+            open_line: Cell::new(false),
             silent: false,
             asks,
-            leaks_before: None,
+            leaks_before: LeaksBefore::default(),
             changed: None,
             ending: false,
             warnings: Vec::new(),
@@ -162,10 +163,10 @@ impl Reporter {
             rules: self.rules.clone(),
             first_own: self.run.unique(),
             last_thread: self.last_thread,
-            client_line_ended: true,
+            open_line: Cell::new(false),
             silent: self.options().child_silent_after_fork,
             asks: self.asks,
-            leaks_before: self.leaks_before,
+            leaks_before: self.leaks_before.clone(),
             changed: self.changed.clone(),
             ending: false,
             warnings: Vec::new(),
@@ -185,9 +186,9 @@ impl Reporter {
             ledger: Ledger::default(),
             rules: self.rules.fresh(),
             last_thread: 1,
-            client_line_ended: true,
+            open_line: Cell::new(false),
             silent: false,
-            leaks_before: None,
+            leaks_before: LeaksBefore::default(),
             changed: None,
             ..self
         };
@@ -197,11 +198,14 @@ impl Reporter {
     }
 
     fn burst(&self) -> Burst {
-        Burst::new(self.start.pid, self.options().time_stamp.then(|| self.run.elapsed()))
+        let mut burst = Burst::new(self.start.pid, self.options().time_stamp.then(|| self.run.elapsed()));
+        burst.open_line = self.open_line.get();
+        burst
     }
 
     fn write(&self, burst: &Burst) {
         if !self.silent {
+            self.open_line.set(burst.open_line);
             self.outputs.log.write(burst.as_str());
         }
     }
@@ -223,6 +227,19 @@ impl Reporter {
         if !self.options().is_quiet() {
             self.message(lines);
         }
+    }
+
+    /// A line without prefix, as the debugger would show it.
+    pub fn answer(&self, line: &str) {
+        let mut burst = self.burst();
+        burst.raw(line);
+        burst.raw("\n");
+        self.write(&burst);
+    }
+
+    /// Use other options for a while, or those from before; gives those that were in use.
+    pub fn exchange_options(&mut self, other: Option<Box<Options>>) -> Option<Box<Options>> {
+        std::mem::replace(&mut self.changed, other)
     }
 
     /// A line for `-v`.
@@ -265,7 +282,7 @@ impl Reporter {
             return;
         }
         let mut burst = self.burst();
-        burst.client(text, &mut self.client_line_ended);
+        burst.client(text);
         if let Some(stack) = &stack {
             burst.users(text::backtrace(stack, &self.options().frames));
         }
