@@ -26,6 +26,8 @@ pub fn address(watched: &mut Watched, options: &Options, process: &Process, thre
         block(watched, options, process, event, BlockState::Live)
     } else if place == Place::FreedBlock as u32 {
         block(watched, options, process, event, BlockState::Freed)
+    } else if place == Place::ReusedBlock as u32 {
+        block(watched, options, process, event, BlockState::Recycled)
     } else if place == Place::ClientBlock as u32 {
         block(watched, options, process, event, BlockState::Client { name: text(&event.name2) })
     } else if place == Place::Stack as u32 {

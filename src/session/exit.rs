@@ -13,7 +13,7 @@ use super::Session;
 
 /// memcheck could not go on.
 pub const INTERNAL_FAILURE: i32 = 125;
-/// The largest main stack that Valgrind gives a program, bytes; scripts look for its hint.
+/// The largest main stack that Valgrind gives a program unless it is told, bytes; scripts look for its hint.
 const MAX_MAIN_STACK: u64 = 16 << 20;
 /// An access this far below the main stack's mapping is taken for an attempt to grow it, bytes.
 const NEAR_STACK: u64 = 1 << 20;
@@ -81,7 +81,7 @@ impl Session {
             stack,
             core_dumped: false,
             stack_overflow: overflow(process, thread, signal),
-            main_stack_size: watched.stack_limit.min(MAX_MAIN_STACK),
+            main_stack_size: watched.reporter.options().main_stacksize.unwrap_or(watched.stack_limit.min(MAX_MAIN_STACK)),
         };
         watched.reporter.fatal_signal(&fatal, signal.is_fault());
     }

@@ -36,6 +36,7 @@ mod resident;
 mod stacks;
 mod wanted;
 mod watched;
+mod wrapping;
 
 use std::collections::HashMap;
 use std::ffi::{OsStr, OsString};

@@ -21,12 +21,12 @@ use memcheck_abi::event::{Redirect, needed};
 use memcheck_abi::layout;
 use memcheck_abi::replace::Func;
 use memcheck_report::options::Options;
-use memcheck_report::suppress::pattern;
-use memcheck_symbolize::{self as symbolize, FoundSymbol, Symbolizer, Wrapped};
+use memcheck_symbolize::{self as symbolize, Symbolizer};
 use memcheck_tracer::{Map, Process};
 
 use super::requests;
 use super::wanted::{Entry, Role, Wanted, folded};
+use super::wrapping::Wrapping;
 
 /// Pseudo entry points are this far apart, bytes.
 const MAGIC_STEP: u64 = 16;
@@ -39,6 +39,8 @@ pub struct Modules {
     named: HashSet<Func>,
     /// Some object has an allocator that was replaced.
     pub allocator_seen: bool,
+    /// Functions that others of the program take the place of.
+    wrapping: Wrapping,
     /// Objects of a forked child are not read yet.
     unread: bool,
     /// Somebody sees the frames that called `main`.
@@ -65,7 +67,7 @@ impl Modules {
             extra_debug_dir: options.extra_debuginfo_path.clone(),
         };
         let symbolizer = Symbolizer::new(options);
-        Modules { symbolizer, named: HashSet::new(), allocator_seen: false, unread: false, shows_below_main, synonyms }
+        Modules { symbolizer, named: HashSet::new(), allocator_seen: false, wrapping: Wrapping::default(), unread: false, shows_below_main, synonyms }
     }
 
     pub fn fork(&self, options: &Options) -> Modules {
@@ -113,7 +115,7 @@ impl Modules {
         let entries: Vec<Entry> = entries.into_iter().filter(|entry| here(entry) && (allocates || !entry.func.is_allocator())).collect();
         self.name_replaced(&entries, name, bias);
         let called = requests::needed_of(role, &symbols, bias).into_iter().filter(|found| (start..end).contains(&found.addr));
-        let by_program = by_program(file, elf.soname.as_deref(), &symbols, bias);
+        let by_program = self.wrapping.appeared(file, elf.soname.as_deref(), &symbols, (first.start, module_end, bias));
         let folded = folded(&symbols).map(|value| Redirect { addr: value.wrapping_add(bias), func: needed::FOLDED, ..Redirect::default() });
         entries.iter().map(|entry| redirect(entry, bias)).chain(called).chain(by_program).chain(folded).collect()
     }
@@ -133,7 +135,8 @@ impl Modules {
             self.allocator_seen |= entry.func.is_allocator();
             if !entry.is_resolver {
                 let at = entry.value.wrapping_add(bias);
-                self.symbolizer.add_synthetic(at, at + 1, entry.func.name(), object);
+                // A comparison blames its second operand at the next address.
+                self.symbolizer.add_synthetic(at, at + 2, entry.func.name(), object);
             }
             if self.named.insert(entry.func) {
                 let magic = entry.func.magic();
@@ -159,6 +162,7 @@ impl Modules {
         let maps = process.maps().unwrap_or_default();
         let still_there = maps.iter().any(|map| map.inode != 0 && map.start < end && start < map.end);
         if !still_there {
+            self.wrapping.gone(start, end);
             self.symbolizer.remove_range(start, end);
         }
     }
@@ -166,24 +170,6 @@ impl Modules {
 
 fn redirect(entry: &Entry, bias: u64) -> Redirect {
     Redirect { addr: entry.value.wrapping_add(bias), func: entry.func as u32, resolver: entry.is_resolver.into(), target: 0 }
-}
-
-/// Functions of an object that others in it take the place of, by their names: what PHP has for a comparison that reads whole words.
-fn by_program(file: &Path, soname: Option<&str>, symbols: &[FoundSymbol], bias: u64) -> Vec<Redirect> {
-    let is_here = |wrapped: &Wrapped| pattern::matches(&wrapped.soname, soname.unwrap_or("NONE"));
-    let of = |symbol: &FoundSymbol| symbolize::wrapped(&symbol.name).filter(is_here).map(|wrapped| (wrapped.function, symbol.value));
-    let takers: Vec<(String, u64)> = symbols.iter().filter_map(of).collect();
-    if takers.is_empty() {
-        return Vec::new();
-    }
-    let taker = |name: &str| takers.iter().find(|(glob, _)| pattern::matches(glob, name)).map(|&(_, value)| value);
-    let replaced = symbolize::find_functions(file, &|name| !symbolize::is_wrapper(name) && taker(name).is_some()).unwrap_or_default();
-    let redirect = |symbol: &FoundSymbol| {
-        let target = taker(&symbol.name)?.wrapping_add(bias);
-        let wanted = symbol.value != 0 && !symbol.is_ifunc;
-        wanted.then(|| Redirect { addr: symbol.value.wrapping_add(bias), func: needed::BY_PROGRAM, resolver: 0, target })
-    };
-    replaced.iter().filter_map(redirect).collect()
 }
 
 /// The mapping of the start of the file that mapping `at` belongs to: the first of the same file, going down without another file

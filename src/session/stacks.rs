@@ -33,6 +33,8 @@ const REACH: u64 = 1 << 20;
 
 /// Bytes above a thread's first stack pointer in which its outermost call may have put the return address: as in `rt::callstack`.
 const FIRST_WORDS: u64 = 32;
+/// A stack pointer that points anywhere has no calls above it: beyond this much stack without one the search is given up.
+const FRAME_MAX: u64 = 64 << 20;
 
 /// The addresses to print.
 pub fn printed(raw: &[u64]) -> Vec<u64> {
@@ -55,7 +57,8 @@ pub struct Call {
 /// The calls that a thread is in, innermost first: the slots above the stack pointer whose V shadow is marked (`rt::callstack`).
 pub fn calls(process: &Process, thread: &ThreadInfo, sp: u64, most: usize) -> Vec<Call> {
     let mut found = Vec::new();
-    let (mut at, mut end) = (sp.wrapping_add(7) & !7, thread.stack_high);
+    let mut at = sp.wrapping_add(7) & !7;
+    let mut end = thread.stack_high.min(at.saturating_add(FRAME_MAX));
     while at < end && at < layout::PROGRAM_END && found.len() < most {
         let n = ((end - at) / 8).min(CHUNK);
         let marks = process.memory().values::<u64>(layout::v_of(at), n as usize);
@@ -68,6 +71,7 @@ pub fn calls(process: &Process, thread: &ThreadInfo, sp: u64, most: usize) -> Ve
             if mark as u32 == layout::RETURN_MARK as u32 {
                 let Some(return_address) = process.memory().value(slot) else { continue };
                 found.push(Call { return_address, slot });
+                end = thread.stack_high.min(slot.saturating_add(FRAME_MAX));
             } else if mark == layout::SIGNAL_MARK {
                 let (Some(saved), Some(rip)) = (process.memory().value::<u64>(slot - 8), process.memory().value::<u64>(slot)) else {
                     continue;
@@ -181,13 +185,14 @@ impl Names for Namer<'_> {
     fn full(&mut self, stack: &Stack) -> Stack {
         let mut frames: Vec<report::Frame> = Vec::new();
         let mut is_below_main = false;
+        let is_main = |frame: Option<&report::Frame>| frame.is_some_and(|frame| frame.suppression_name() == Some("main"));
         for addr in stack.addresses() {
-            if is_below_main {
-                frames.extend(self.outline_of(addr).last().cloned());
+            let outline = if is_below_main { self.outline_of(addr).last().cloned() } else { None };
+            if is_below_main && !is_main(outline.as_ref()) {
+                frames.extend(outline);
             } else {
                 frames.extend_from_slice(self.frames_of(addr));
-                let is_main = frames.last().is_some_and(|last| last.suppression_name() == Some("main"));
-                is_below_main = is_main && !self.modules.shows_below_main;
+                is_below_main = is_main(frames.last()) && !self.modules.shows_below_main;
             }
         }
         Stack(frames)

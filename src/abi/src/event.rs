@@ -119,6 +119,8 @@ pub enum Place {
     BelowStack = 4,
     /// A block that the client named; `name2` has the name.
     ClientBlock = 5,
+    /// A live block where a declared block was not long ago.
+    ReusedBlock = 6,
 }
 
 /// Families of allocation functions, for mismatch checks.

@@ -14,7 +14,7 @@ use core::sync::atomic::{AtomicBool, Ordering::Relaxed};
 use memcheck_abi::context::ThreadContext;
 use memcheck_abi::event::{Block, ErrorEvent, Family, Kind, NAME_LEN, Place};
 use memcheck_rt::sync::{Guard, Lock};
-use memcheck_rt::{report, shadow};
+use memcheck_rt::{access, report, shadow};
 
 /// A declared block.
 #[derive(Clone, Copy)]
@@ -76,8 +76,8 @@ pub fn hold() -> Held {
 pub struct Held(#[expect(dead_code, reason = "held, not read")] Guard<'static, Client>);
 
 fn open(addr: u64, marked: &Marked, defined: bool) {
-    shadow::make_noaccess(addr.saturating_sub(marked.redzone), marked.redzone);
-    shadow::make_noaccess(addr.saturating_add(marked.size), marked.redzone);
+    access::forbid(addr.saturating_sub(marked.redzone), marked.redzone);
+    access::forbid(addr.saturating_add(marked.size), marked.redzone);
     if defined {
         shadow::make_defined(addr, marked.size);
     } else {
@@ -143,16 +143,16 @@ pub fn resizeinplace_block(ctx: &mut ThreadContext, addr: u64, old: u64, new: u6
     if new > old {
         shadow::make_undefined(addr.saturating_add(old), new - old);
     } else {
-        shadow::make_noaccess(addr.saturating_add(new), old - new);
+        access::forbid(addr.saturating_add(new), old - new);
     }
-    shadow::make_noaccess(addr.saturating_add(new), redzone);
+    access::forbid(addr.saturating_add(new), redzone);
 }
 
 impl Client {
     /// A block is gone: unaddressable, remembered.
     fn retire(&mut self, addr: u64, marked: Marked) {
         let start = addr.saturating_sub(marked.redzone);
-        shadow::make_noaccess(start, (addr - start).saturating_add(marked.size).saturating_add(marked.redzone));
+        access::forbid(start, (addr - start).saturating_add(marked.size).saturating_add(marked.redzone));
         self.freed.push_back((addr, marked));
         self.freed_bytes = self.freed_bytes.saturating_add(marked.size);
         while self.freed.len() > FREED_ENTRIES || self.freed_bytes > settings::get().volume && self.freed.len() > 1 {
@@ -216,7 +216,7 @@ pub fn destroy_mempool(ctx: &mut ThreadContext, pool: u64) {
     client.pools.remove(&pool);
     for addr in client.chunks(pool) {
         if let Some(marked) = client.marked.remove(&(addr, pool)) {
-            shadow::make_noaccess(addr, marked.size);
+            access::forbid(addr, marked.size);
         }
     }
 }
@@ -258,8 +258,8 @@ pub fn mempool_trim(ctx: &mut ThreadContext, pool: u64, addr: u64, size: u64) {
             }
             _ => {
                 let (low, high) = (start.max(addr), (last + 1).min(end));
-                shadow::make_noaccess(start, low - start);
-                shadow::make_noaccess(high, last + 1 - high);
+                access::forbid(start, low - start);
+                access::forbid(high, last + 1 - high);
                 client.marked.remove(&(start, pool));
                 client.marked.insert((low, pool), Marked { size: high - low, ..marked });
             }
@@ -348,7 +348,8 @@ pub fn describe(event: &mut ErrorEvent) -> bool {
     let live = below.chain(above).map(|(k, m)| (k.0, k.1, m)).filter(|(a, _, m)| distance(addr, *a, m).is_some());
     if let Some((start, pool, marked)) = live.min_by_key(|(a, _, m)| distance(addr, *a, m)) {
         event.block = marked.block(start);
-        event.place = Place::LiveBlock as u32;
+        let reused = client.freed.iter().any(|(a, m)| distance(addr, *a, m).is_some());
+        event.place = if reused { Place::ReusedBlock } else { Place::LiveBlock } as u32;
         if pool != 0 {
             event.place = Place::ClientBlock as u32;
             event.name2[..6].copy_from_slice(b"block\0");

@@ -297,14 +297,22 @@ pub extern "C" fn malloc_usable_size(p: u64) -> u64 {
     crate::map::live_at(p).map_or(0, |r| r.size())
 }
 
-/// `struct mallinfo` is ten ints, returned through a hidden pointer: zeros.
+/// `struct mallinfo2`: arena, ordblks, smblks, hblks, hblkhd, usmblks, fsmblks, uordblks, fordblks, keepcost. All memory is one arena here,
+/// and what is not in use in it one free block.
+fn usage() -> [u64; 10] {
+    let (arena, used) = crate::exit::usage();
+    let free = arena.saturating_sub(used);
+    [arena, u64::from(free != 0), 0, 0, 0, 0, 0, used, free, 0]
+}
+
+/// Returned through a hidden pointer, as ints.
 pub extern "C" fn mallinfo(out: u64) -> u64 {
-    store(out, &[0; 40]);
+    store(out, usage().map(|n| (n as u32).to_ne_bytes()).as_flattened());
     out
 }
 
 pub extern "C" fn mallinfo2(out: u64) -> u64 {
-    store(out, &[0; 80]);
+    store(out, usage().map(u64::to_ne_bytes).as_flattened());
     out
 }
 

@@ -1,7 +1,7 @@
 //! What the summaries and the leak search want to know: all live blocks and the totals.
 #![allow(unsafe_code, reason = "the list lives in a fixed range that the tracer reads")]
 
-use crate::layout::{LIVE, LIVE_END};
+use crate::layout::{LIVE, LIVE_END, UNIT};
 use crate::record::State;
 use crate::{cache, client, map, spans};
 use memcheck_abi::event::{ExitReport, Family, LiveBlock};
@@ -74,6 +74,18 @@ pub fn report(out: &mut ExitReport) {
     out.block_count = list.len;
     (out.bytes_in_use, out.blocks_in_use) = (list.bytes, list.blocks);
     (out.allocs, out.frees, out.bytes_allocated) = cache::totals();
+}
+
+/// Bytes that the heap has taken, and bytes of them in use. Other threads may run: then it is what they had about now.
+pub fn usage() -> (u64, u64) {
+    let units = spans::used_units();
+    let mut used = 0;
+    map::for_each(units, |record| {
+        if record.head().state() == State::Live {
+            used += record.size();
+        }
+    });
+    (units * UNIT, used)
 }
 
 /// The list that the last [`report`] made.

@@ -41,7 +41,7 @@ mod paint;
 mod quarantine;
 mod record;
 mod settings;
-mod sheet;
+pub mod sheet;
 mod spans;
 mod stacks;
 mod superseded;

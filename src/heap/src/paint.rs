@@ -156,7 +156,7 @@ pub fn close(p: u64, size: u64) {
             _mm_storeu_si128((v + 16) as *mut __m128i, value);
         } else if size < SHORT {
             long_fill(v, v + size, value);
-        } else if size >= sheet::FROM && sheet::lay([(v, size), (a, 8 * size.div_ceil(64))]) {
+        } else if size >= sheet::FROM && lay_sheet([(v, size), (a, 8 * size.div_ceil(64))]) {
             return;
         } else {
             core::ptr::write_bytes(v as *mut u8, shadow::UNDEFINED, size as usize);
@@ -165,9 +165,15 @@ pub fn close(p: u64, size: u64) {
     }
 }
 
+/// `sheet::lay` over shadow that may be wanted zero again.
+fn lay_sheet<const N: usize>(ranges: [(u64, u64); N]) -> bool {
+    shadow::expect_sheets();
+    sheet::lay(ranges)
+}
+
 /// V bytes of a block := FF.
 fn undefine_long(v: u64, size: u64) {
-    if size < sheet::FROM || !sheet::lay([(v, size)]) {
+    if size < sheet::FROM || !lay_sheet([(v, size)]) {
         // SAFETY: V bytes of a block that the callers own.
         unsafe { core::ptr::write_bytes(v as *mut u8, shadow::UNDEFINED, size as usize) }
     }

@@ -2,7 +2,8 @@
 //!
 //! A fresh block of many megabytes is undefined from end to end, and so is a freed one inaccessible; painting them would make all their
 //! shadow resident, though the program may never touch most of them (`sort` asks for a gigabyte to sort twenty megabytes). Their V pages,
-//! and the A pages of a freed one, are instead private mappings of one file that holds nothing but FF: a page takes memory of its own only once it is written.
+//! and the A pages of a freed one, are instead private mappings of one file that holds nothing but FF: a page takes memory of its own only once it is written. The
+//! main thread's stack is such a place, too: it grows without being told.
 //!
 //! Whoever wants zeros there must map fresh pages, as `shadow::fill_v` does: a discarded page reads as FF again.
 #![allow(unsafe_code, reason = "maps shadow pages")]
@@ -14,8 +15,10 @@ use memcheck_rt::{shadow, sys};
 /// From this size on it is worth a file and its mappings.
 pub const FROM: u64 = 16 << 20;
 /// Length of the file: long enough to need few mappings, short enough to be written quickly.
-const SHORTEST: u64 = 2 << 20;
+const SHORTEST: u64 = 256 << 10;
 const LONGEST: u64 = 16 << 20;
+/// Mappings that a range of medium length takes.
+const PIECES: u64 = 32;
 const PAGE: u64 = 4096;
 const RLIMIT_FSIZE: u64 = 1;
 const MFD_CLOEXEC: u64 = 1;
@@ -25,9 +28,8 @@ static FILLING: Lock<()> = Lock::new(());
 /// Fill ranges of shadow (start, length; the first is the longest) with FF. False if that is impossible; their contents may have changed then.
 pub fn lay<const N: usize>(ranges: [(u64, u64); N]) -> bool {
     let longest = ranges.first().map_or(0, |range| range.1);
-    let length = (longest / 16).next_multiple_of(SHORTEST).clamp(SHORTEST, LONGEST);
+    let length = (longest / PIECES).next_multiple_of(SHORTEST).clamp(SHORTEST, LONGEST);
     let Some(file) = filled(length) else { return false };
-    shadow::expect_sheets();
     let mut done = true;
     for (at, len) in ranges {
         done &= cover(at, len, file, length);

@@ -73,6 +73,8 @@ pub struct Call {
     /// What is still read has been judged.
     judged: bool,
     cond: bool,
+    /// The second operand of a comparison is being read: another instruction of the function, and so another error.
+    pub second: bool,
 }
 
 impl Call {
@@ -98,14 +100,14 @@ impl Call {
     pub fn bad_read(&mut self, addr: u64, size: u64) {
         if !self.judged {
             self.judged = self.once;
-            bad_access(Kind::InvalidRead, addr, size);
+            bad_access(Kind::InvalidRead, addr, size, self.second);
         }
     }
 
     /// Unaddressable memory at `addr` was written by an access of `size` bytes.
     #[cold]
     pub fn bad_write(&mut self, addr: u64, size: u64) {
-        bad_access(Kind::InvalidWrite, addr, size);
+        bad_access(Kind::InvalidWrite, addr, size, false);
     }
 
     /// The result depends on the undefined byte at `addr`.
@@ -167,8 +169,9 @@ pub fn here() -> (&'static ThreadContext, u64) {
     (ctx, ctx.guest_rsp)
 }
 
-fn bad_access(kind: Kind, addr: u64, size: u64) {
-    raise(kind, |e| {
+fn bad_access(kind: Kind, addr: u64, size: u64, second: bool) {
+    let (ctx, sp) = here();
+    report::raise(kind, ctx.regs.rip + u64::from(second), sp, |e| {
         e.size = size;
         e.addr = addr;
         e.has_addr = 1;

@@ -88,7 +88,9 @@ fn compare_rest<U: Unit, F: Fold, const STRING: bool>(
 #[inline]
 fn compare_unit<U: Unit, F: Fold, const STRING: bool>(call: &mut Call, x: u64, y: u64, ordered: bool) -> Option<(u64, u64)> {
     let (p, vp) = unit_at::<U>(call, x);
+    call.second = true;
     let (q, vq) = unit_at::<U>(call, y);
+    call.second = false;
     let (p, q) = (p.bits(), q.bits());
     if vp | vq != 0 && influences::<U, F>((p, vp), (q, vq), ordered) {
         call.undefined(if vp != 0 { x } else { y });

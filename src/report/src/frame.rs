@@ -154,12 +154,13 @@ impl Stack {
         self.0.is_empty()
     }
 
-    /// The frames to show: up to and including `main`, unless everything is wanted.
+    /// The frames to show: up to and including `main` (the outermost, which may call itself), unless everything is wanted.
     pub fn shown(&self, show_below_main: bool) -> &[Frame] {
         if show_below_main {
             return &self.0;
         }
-        match self.0.iter().position(|frame| frame.suppression_name() == Some("main") || frame.is_below_main()) {
+        let main = || self.0.iter().rposition(|frame| frame.suppression_name() == Some("main"));
+        match main().or_else(|| self.0.iter().position(|frame| frame.is_below_main())) {
             Some(last) => &self.0[..=last],
             None => &self.0,
         }

@@ -4,7 +4,8 @@
 //! when it lies on the current thread's stack below the stack pointer minus the red zone. Unmapped memory is not known here: the
 //! access itself faults (or the kernel answers EFAULT).
 
-use crate::{callstack, shadow};
+use crate::{callstack, context, shadow};
+use core::sync::atomic::{AtomicBool, Ordering::Relaxed};
 use memcheck_abi::context::ThreadContext;
 use memcheck_abi::layout::{PROGRAM_END, RED_ZONE};
 
@@ -15,10 +16,32 @@ pub enum Bad {
     Undefined(u64),
 }
 
+/// The program has forbidden parts of a stack: A bits count there, too.
+pub static STACK_MARKS: AtomicBool = AtomicBool::new(false);
+
+/// Make a range no-access, by request. On the stack that the thread runs on, the mark is gone with the frame.
+pub fn forbid(addr: u64, len: u64) {
+    let ctx = context::current();
+    let end = addr.saturating_add(len);
+    let (low, high) = (ctx.stack_low.clamp(addr, end), ctx.stack_high.clamp(addr, end));
+    shadow::make_noaccess(addr, low - addr);
+    if low < high {
+        STACK_MARKS.store(true, Relaxed);
+        shadow::make_noaccess_on_stack(low, high - low);
+    }
+    shadow::make_noaccess(high, end - high);
+}
+
 /// Is this one byte addressable, as far as shadow and stack pointer tell? `sp` is the program's stack pointer.
 #[inline]
 pub fn addressable(ctx: &ThreadContext, sp: u64, addr: u64) -> bool {
-    addr < PROGRAM_END && shadow::a_clear(addr) && !below_stack(ctx, sp, addr)
+    addr < PROGRAM_END && !is_forbidden(ctx, addr) && !below_stack(ctx, sp, addr)
+}
+
+/// By its A bit. On the thread's stack that of a frame which is gone does not count.
+#[inline]
+fn is_forbidden(ctx: &ThreadContext, addr: u64) -> bool {
+    !shadow::a_clear(addr) && !((ctx.stack_low..ctx.stack_high).contains(&addr) && shadow::v(addr) == shadow::UNDEFINED)
 }
 
 /// Is `addr` on the thread's current stack, but below what it may use?
@@ -48,7 +71,7 @@ pub fn first_unaddressable(ctx: &ThreadContext, sp: u64, addr: u64, len: u64) ->
     let end = addr.saturating_add(len);
     let may_be_below = addr < sp.wrapping_sub(RED_ZONE) && end > ctx.stack_low && (ctx.stack_low..=ctx.stack_high).contains(&sp);
     if !may_be_below && end <= PROGRAM_END {
-        return first_by_a(addr, end);
+        return first_by_a(ctx, addr, end);
     }
     let mut at = addr;
     while at < end {
@@ -66,11 +89,11 @@ pub fn first_unaddressable(ctx: &ThreadContext, sp: u64, addr: u64, len: u64) ->
 }
 
 /// The same where the stack pointer does not matter: eight bytes at a time, which large undefined ranges need.
-fn first_by_a(addr: u64, end: u64) -> Option<u64> {
+fn first_by_a(ctx: &ThreadContext, addr: u64, end: u64) -> Option<u64> {
     let mut at = addr;
     while at < end {
         at = shadow::first_a(at, end - at)?;
-        if shadow::v(at) != shadow::DEFINED && !callstack::is_mark(at) {
+        if shadow::v(at) != shadow::DEFINED && is_forbidden(ctx, at) && !callstack::is_mark(at) {
             return Some(at);
         }
         at += 1;

@@ -9,7 +9,7 @@
 #![allow(unsafe_code, reason = "shadow memory is reached by address arithmetic")]
 
 use crate::sys;
-use core::sync::atomic::{AtomicBool, Ordering::Relaxed};
+use core::sync::atomic::{AtomicBool, AtomicU64, Ordering::Relaxed};
 use memcheck_abi::layout::{A_BASE, ORIGIN_DISTANCE, ORIGIN_MAP, ORIGIN_PAGES, PROGRAM_END, V_DISTANCE};
 
 pub const DEFINED: u8 = 0;
@@ -21,9 +21,28 @@ const DISCARD_FROM: u64 = 1 << 20;
 /// Some shadow pages read as FF when they are discarded (`heap::sheet`).
 static SHEETS: AtomicBool = AtomicBool::new(false);
 
+/// Those of the main thread's stack, if they do: of addresses from the first to the second.
+static STACK_SHEET: [AtomicU64; 2] = [const { AtomicU64::new(0) }; 2];
+
 /// From now on zeros need fresh pages.
 pub fn expect_sheets() {
     SHEETS.store(true, Relaxed);
+}
+
+/// The same for this range alone.
+pub fn expect_stack_sheet(start: u64, end: u64) {
+    STACK_SHEET[0].store(start, Relaxed);
+    STACK_SHEET[1].store(end, Relaxed);
+}
+
+/// The lowest address of the main thread's stack whose V was FF from the start, if `sp` is on that stack.
+pub fn stack_sheet_below(sp: u64) -> Option<u64> {
+    let [start, end] = [0, 1].map(|i| STACK_SHEET[i].load(Relaxed));
+    (start..end).contains(&sp).then_some(start)
+}
+
+fn is_stack_sheet(addr: u64, len: u64) -> bool {
+    addr < STACK_SHEET[1].load(Relaxed) && addr.saturating_add(len) > STACK_SHEET[0].load(Relaxed)
 }
 
 fn clip(addr: u64, len: u64) -> u64 {
@@ -222,7 +241,7 @@ unsafe fn zero_large(start: u64, len: u64) {
     // SAFETY: the caller's promise; `len` is far more than two pages.
     unsafe {
         core::ptr::write_bytes(start as *mut u8, 0, (first - start) as usize);
-        if SHEETS.load(Relaxed) {
+        if SHEETS.load(Relaxed) || is_stack_sheet(start.wrapping_sub(V_DISTANCE), len) {
             sys::renew(first, end - first);
         } else {
             sys::discard(first, end - first);
@@ -235,6 +254,15 @@ unsafe fn zero_large(start: u64, len: u64) {
 pub fn make_noaccess(addr: u64, len: u64) {
     set_a(addr, len, true);
     fill_v(addr, len, UNDEFINED);
+}
+
+/// The same on a stack, where addressability is decided by the stack pointer: there an A bit counts only with this V byte, which painting
+/// removes when the frame is released. (Undefined bits of values hardly ever form this pattern, and only there it would matter.)
+pub const FORBIDDEN: u8 = 0x6d;
+
+pub fn make_noaccess_on_stack(addr: u64, len: u64) {
+    set_a(addr, len, true);
+    fill_v(addr, len, FORBIDDEN);
 }
 
 pub fn make_undefined(addr: u64, len: u64) {

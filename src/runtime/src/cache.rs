@@ -173,6 +173,15 @@ impl Cache {
         self.find_or_translate(pc)
     }
 
+    /// The program forbids parts of its stack: code that counts on the stack pointer alone is forgotten, and what dirty code does in place is
+    /// left to the interpreter.
+    pub fn ask_on_stack(&mut self) {
+        if let Some(t) = &mut self.translator {
+            (t.options.ask_on_stack, t.options.pext) = (true, false);
+        }
+        self.invalidate(0, memcheck_abi::layout::PROGRAM_END);
+    }
+
     /// The translation of a replaced function's own code. Only its first region is special; what it branches to is found as usual.
     pub fn find_original(&mut self, pc: u64) -> Option<u64> {
         if let Some(&body) = self.originals.get(&pc) {

@@ -46,7 +46,7 @@ pub extern "C" fn slow() {
                 return;
             }
             complained = true;
-            complain(kind, pc, sp, addr, size);
+            complain(ctx, kind, pc, (addr, size));
         }
     }
     if kind == STORE {
@@ -81,16 +81,25 @@ fn in_loader(ctx: &ThreadContext, sp: u64, pc: u64, addr: u64, size: u64) -> boo
         && loader.iter().any(|m| m.kind == mapping::INTERPRETER && pc >= m.start && pc < m.end)
 }
 
-fn complain(kind: u32, pc: u64, sp: u64, addr: u64, size: u64) {
-    let fill = |e: &mut memcheck_abi::event::ErrorEvent| {
-        (e.addr, e.has_addr, e.size) = (addr, 1, size);
+fn complain(ctx: &ThreadContext, kind: u32, pc: u64, (addr, size): (u64, u64)) {
+    let sp = ctx.regs.gpr[RSP];
+    let invalid = |kind, addr, size| {
+        report::raise(kind, pc, sp, |e| (e.addr, e.has_addr, e.size) = (addr, 1, size));
     };
     if kind != STORE {
-        report::raise(Kind::InvalidRead, pc, sp, fill);
+        invalid(Kind::InvalidRead, addr, size);
     }
     if kind != LOAD {
-        report::raise(Kind::InvalidWrite, pc, sp, fill);
+        let bad = |at, n| access::first_unaddressable(ctx, sp, at, n).is_some();
+        bad_words(addr, size, bad).for_each(|(at, n)| invalid(Kind::InvalidWrite, at, n));
     }
+}
+
+/// An invalid store of a vector is as many reports as it has bad words, which is how Valgrind counts them and what its sizes say: (address,
+/// size) of each.
+pub fn bad_words(addr: u64, size: u64, bad: impl Fn(u64, u64) -> bool) -> impl Iterator<Item = (u64, u64)> {
+    let word = if matches!(size, 16 | 32 | 64) { 8 } else { size };
+    (0..size / word).map(move |i| (addr + i * word, word)).filter(move |&(at, n)| n == size || bad(at, n))
 }
 
 /// A store defines the bytes that the program may touch; others keep their state.

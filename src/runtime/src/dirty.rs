@@ -10,7 +10,7 @@
 #![allow(unsafe_code, reason = "shadow registers and plans are reached by address; reads the processor's vector state")]
 
 use crate::cache::{CACHE, is_dirty_code};
-use crate::{deadness, fault, origin, program, replaced, statistics};
+use crate::{check, deadness, fault, origin, program, replaced, statistics};
 use alloc::boxed::Box;
 use alloc::vec::Vec;
 use core::mem::MaybeUninit;
@@ -91,7 +91,7 @@ impl memcheck_translate::Shadow for Plans {
             writes: plan.writes | if all { flags } else { 0 },
             quick: plan.defines_by_itself(),
             loads: plan.mem.is_some_and(|m| m.read),
-            inline: true,
+            inline: !access::STACK_MARKS.load(Ordering::Relaxed),
             plan: 0,
         };
         if self.used == CHUNK {
@@ -338,7 +338,13 @@ impl Thread<'_> {
         let bit = 1 << kind as u32;
         if self.reported & bit == 0 && !self.silent {
             self.reported |= bit;
-            report::raise(kind, self.ctx.regs.rip, self.sp(), |e| (e.addr, e.has_addr, e.size) = (addr, 1, size as u64));
+            let (pc, sp) = (self.ctx.regs.rip, self.sp());
+            let invalid = |at, n| report::raise(kind, pc, sp, |e| (e.addr, e.has_addr, e.size) = (at, 1, n));
+            if kind != Kind::InvalidWrite {
+                return invalid(addr, size as u64);
+            }
+            let bad = |at, n| access::first_unaddressable(self.ctx, sp, at, n).is_some();
+            check::bad_words(addr, size as u64, bad).for_each(|(at, n)| invalid(at, n));
         }
     }
 

@@ -128,7 +128,13 @@ fn program_fault(ctx: &mut ThreadContext, fault: &Fault, pc: u64) -> ! {
     let reported = at < PROGRAM_END && access::first_unaddressable(ctx, sp, at, size.max(1)).is_some();
     let byte = if fault.addr > at && fault.addr < at + size { fault.addr } else { at };
     if !reported && !is_present(byte, sp) && !overflows(ctx, byte, sp) {
-        report::raise(kind, pc, sp, |e| (e.addr, e.has_addr, e.size) = (at, 1, size));
+        let invalid = |at, n| report::raise(kind, pc, sp, |e| (e.addr, e.has_addr, e.size) = (at, 1, n));
+        if kind == Kind::InvalidWrite {
+            let bad = |at, n| !is_present(at, sp) || !is_present(at + n - 1, sp);
+            crate::check::bad_words(at, size, bad).for_each(|(at, n)| invalid(at, n));
+        } else {
+            invalid(at, size);
+        }
     }
     exception::deliver(ctx, e.of_access(&insn, at, writes))
 }
@@ -136,7 +142,9 @@ fn program_fault(ctx: &mut ThreadContext, fault: &Fault, pc: u64) -> ! {
 /// Is this the thread's own frame, for which its stack has no room? That is named as a stack overflow, not as an error of addressing.
 fn overflows(ctx: &ThreadContext, addr: u64, sp: u64) -> bool {
     const PUSHED: u64 = 8;
-    (sp.saturating_sub(RED_ZONE + PUSHED)..ctx.stack_high).contains(&addr)
+    /// A stack pointer further below the stack than this is a wild one.
+    const FRAME_MAX: u64 = 64 << 20;
+    (sp.saturating_sub(RED_ZONE + PUSHED)..ctx.stack_high).contains(&addr) && sp.saturating_add(FRAME_MAX) > ctx.stack_low
 }
 
 /// Is something mapped here that the program may use in some way? Then the fault is about permissions, or the end of a file: no error of

@@ -81,13 +81,15 @@ const MEMCHECK: u64 = (b'M' as u64) << 24 | (b'C' as u64) << 16;
 /// The result; `None`: the default stays.
 fn answer(ctx: &mut ThreadContext, block: &Block) -> Option<u64> {
     let [code, rest @ ..] = block;
-    match code {
+    let answer = match code {
         0x1301..=0x130b => heap_request(ctx, *code, *rest),
         0x1401..=0x1404 => Some(print::request(*code, rest[0], rest[1])),
         0x1000..0x10000 => core_request(ctx, *code, *rest),
         _ if code & 0xffff_0000 == MEMCHECK => memcheck_request(ctx, code & 0xffff, *rest),
         _ => None,
-    }
+    };
+    memory::follow_marks();
+    answer
 }
 
 fn core_request(ctx: &mut ThreadContext, code: u64, [a, b, c, d, _]: [u64; 5]) -> Option<u64> {
@@ -147,7 +149,7 @@ fn heap_request(ctx: &mut ThreadContext, code: u64, [a, b, c, d, _]: [u64; 5]) -
 fn memcheck_request(ctx: &mut ThreadContext, number: u64, [a, b, c, d, _]: [u64; 5]) -> Option<u64> {
     const DONE: u64 = u64::MAX;
     match number {
-        0 => some(DONE, || memory::forbid(ctx, a, b)),
+        0 => some(DONE, || memory::forbid(a, b)),
         1 => some(DONE, || memory::make_undefined(ctx, a, b)),
         2 => some(DONE, || memory::make_defined(a, b)),
         3 => Some((!client::discard_block(b)).into()),

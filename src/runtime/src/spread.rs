@@ -48,7 +48,7 @@ pub fn needs_its_rule(ctx: &ThreadContext) -> bool {
     let site = site(ctx.regs.rip);
     let start = start(ctx, &site);
     if site.bit != Register::None {
-        return is_doubtful(ctx, far_bit(ctx, &site, start), u64::from(site.size));
+        return is_doubtful(ctx, far_bit(ctx, &site, start), 1);
     }
     let indexes = vectors::register(ctx, site.index.number());
     (0..usize::from(site.lanes)).any(|i| {
@@ -93,17 +93,16 @@ fn described(insn: &Instruction) -> Site {
     }
 }
 
-/// Address of the element that holds the bit.
+/// Address of the byte that holds the bit: the processor reads all of its element, but no other bit of that counts.
 fn far_bit(ctx: &ThreadContext, site: &Site, start: u64) -> u64 {
     let index = if site.index.is_gpr() { ctx.regs.gpr[site.index.number()].wrapping_mul(u64::from(site.scale)) } else { 0 };
     let offset = ctx.regs.gpr[site.bit.number()] as i64;
-    let (offset, element) = match site.size {
-        2 => (i64::from(offset as i16), 16),
-        4 => (i64::from(offset as i32), 32),
-        _ => (offset, 64),
+    let offset = match site.size {
+        2 => i64::from(offset as i16),
+        4 => i64::from(offset as i32),
+        _ => offset,
     };
-    let element = offset.div_euclid(element).wrapping_mul(i64::from(site.size));
-    start.wrapping_add(index).wrapping_add(element as u64)
+    start.wrapping_add(index).wrapping_add((offset >> 3) as u64)
 }
 
 fn is_doubtful(ctx: &ThreadContext, addr: u64, size: u64) -> bool {

@@ -86,7 +86,7 @@ fn is_switch(ctx: &ThreadContext, old: u64, new: u64) -> bool {
 
 /// The thread now runs on the stack around `sp`: find its bounds.
 pub fn settle(ctx: &mut ThreadContext, sp: u64) {
-    ctx.painted_low = u64::MAX;
+    ctx.painted_low = shadow::stack_sheet_below(sp).unwrap_or(u64::MAX);
     if let Some(bounds) = declared::around(sp) {
         (ctx.stack_low, ctx.stack_high) = bounds;
         ctx.stack_floor = 0;

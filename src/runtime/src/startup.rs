@@ -14,7 +14,7 @@ use crate::{asm, cache, inner, program, replaced, stackmove, syscalls, threads};
 use core::sync::atomic::{AtomicPtr, AtomicU32, Ordering};
 use memcheck_abi::config::{Config, Mapping, mapping};
 use memcheck_abi::event::{Redirect, Trap, needed};
-use memcheck_abi::layout::{EXE_BASE, LOW_START, MAIN_STACK_TOP, PROGRAM_END};
+use memcheck_abi::layout::{EXE_BASE, LOW_START, MAIN_STACK_TOP, PROGRAM_END, RED_ZONE, V_DISTANCE};
 use memcheck_kernel::hooks::exec;
 use memcheck_rt::{depot, report, shadow, sys};
 use memcheck_translate::{Options, Stubs};
@@ -34,6 +34,9 @@ const MREMAP_MAYMOVE_FIXED: u64 = 3;
 const MAP_GROWSDOWN: u64 = 0x100;
 /// Bytes of the fresh stack below the copy that are mapped and painted at once.
 const STACK_MARGIN: u64 = 64 << 10;
+
+/// No more of the main stack is undefined from the start: deeper frames in memory never touched before read as defined.
+const STACK_SHEET_MAX: u64 = 8 << 20;
 
 pub fn config() -> &'static Config {
     // SAFETY: the image starts with the configuration; written by the tracer and by `start` before anyone else reads it.
@@ -57,7 +60,7 @@ pub extern "C" fn start(rsp: u64) -> ! {
     memcheck_kernel::proc_files::keep_auxv(fix_auxv(config, &moves, rsp, stack));
     let rsp = rsp.wrapping_add(stack);
     let (undef, origins) = (config.undef_value_errors != 0, config.track_origins != 0);
-    if !cache::init(stubs(), Options { undef, private_vectors: crate::vectors::acquire(), origins, pext: crate::vectors::has_bmi() }) {
+    if !cache::init(stubs(), Options { undef, private_vectors: crate::vectors::acquire(), origins, pext: crate::vectors::has_bmi(), ask_on_stack: false }) {
         fail("the code cache cannot be mapped");
     }
     memcheck_kernel::init(config);
@@ -71,8 +74,8 @@ pub extern "C" fn start(rsp: u64) -> ! {
     report::init(config.num_callers, memcheck_heap::describe);
     report::set_ignored(crate::requests::is_ignored);
     let Some(ctx) = threads::first(rsp, moves.address(config.start_rip)) else { fail("no memory for the first thread") };
+    make_stack_undefined(rsp);
     stackmove::settle(ctx, rsp);
-    shadow::fill_v(rsp - STACK_MARGIN, STACK_MARGIN - 128, shadow::UNDEFINED);
     // SAFETY: restores what the tracer changed.
     unsafe { sys::syscall3(sys::nr::PERSONALITY, u64::from(config.personality), 0, 0) };
     memcheck_kernel::sigtrap::inherit(ctx);
@@ -86,6 +89,17 @@ pub extern "C" fn start(rsp: u64) -> ! {
         }
     }
     asm::enter()
+}
+
+/// The stack below `rsp`: what its first frames will lie in is painted, the rest is undefined without being there.
+fn make_stack_undefined(rsp: u64) {
+    shadow::fill_v(rsp - STACK_MARGIN, STACK_MARGIN - RED_ZONE, shadow::UNDEFINED);
+    let Some((floor, top, ..)) = memcheck_kernel::space::mapping_of(rsp) else { return };
+    let (end, most) = (rsp - STACK_MARGIN, top.saturating_sub(STACK_SHEET_MAX));
+    let start = floor.max(most);
+    if start < end && memcheck_heap::sheet::lay([(start + V_DISTANCE, end - start)]) {
+        shadow::expect_stack_sheet(start, top);
+    }
 }
 
 /// The runtime cannot start: one line for the user.
@@ -319,6 +333,8 @@ fn announce(start: u64, end: u64) {
     for r in redirects.iter().take(n as usize) {
         if r.func == needed::BY_PROGRAM {
             program::add_jump(r.addr, r.target);
+            // It may be a function of an object that was there before, and has run.
+            cache::CACHE.lock().invalidate(r.addr, 1);
         } else if r.func == needed::FOLDED {
             memcheck_heap::entries::add_folded(r.addr);
         } else if !inner::remember(r.func, r.addr) && replaced::has(r.func) {

@@ -76,18 +76,19 @@ fn carry(undefined: bool) -> u64 {
     if undefined { CF } else { 0 }
 }
 
-fn test<M: Machine>(cx: &mut Cx<M>, op: BitOp, width: u32) {
+fn test<M: Machine>(cx: &mut Cx<M>, op: BitOp, mut width: u32) {
     let mut index = cx.bits(cx.op(1));
     let memory = cx.op(0) == Operand::Mem;
     if let (true, Operand::Gpr { n, size, .. }) = (memory, cx.op(1)) {
-        // The index reaches beyond the operand: it is part of the address.
+        // The index reaches beyond the operand: it is part of the address. Of the element that holds the bit only its byte counts.
         if index.v != 0 {
             cx.complain(ComplaintKind::Value { size: 8 }, cx.regs.origin[usize::from(n)]);
             cx.regs.dirty &= !(1 << n);
             index.v = 0;
         }
-        let offset = bits::sign_extend(index.x, u32::from(size) * 8).div_euclid(i64::from(width));
-        cx.addr = cx.addr.wrapping_add((offset * i64::from(width / 8)) as u64);
+        let offset = bits::sign_extend(index.x, u32::from(size) * 8);
+        cx.addr = cx.addr.wrapping_add((offset >> 3) as u64);
+        width = 8;
     }
     let bytes = width as usize / 8;
     let a = if memory { Bits { x: cx.load(cx.addr, bytes).0[0], v: cx.load_v(cx.addr, bytes).0[0] } } else { cx.bits(cx.op(0)) };
@@ -103,7 +104,11 @@ fn test<M: Machine>(cx: &mut Cx<M>, op: BitOp, width: u32) {
     };
     if op != BitOp::Bt {
         let v = bits::choose_v(index, mask(width), changed);
-        cx.set(cx.op(0), v);
+        if memory {
+            cx.m.store_v_word(cx.addr, bytes, v, cx.origin);
+        } else {
+            cx.set(cx.op(0), v);
+        }
     }
     cx.set_flags(carry(looked_at != 0), a.v | index.v);
 }

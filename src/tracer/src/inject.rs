@@ -88,7 +88,11 @@ pub(crate) fn inject(
         return Err(Failure::Impossible("the runtime image has no configuration".into()));
     }
     describe(process.pid, &start, personality, &mut config)?;
+    let limit = config.stack_limit;
     handler.configure(process, &mut config);
+    if config.stack_limit > limit {
+        crate::limits::raise_stack_limit(process.pid, config.stack_limit);
+    }
     let stopped = map_image(stopped, process, &start, image)?;
     let written = process.memory.write(layout::IMAGE_BASE, image.bytes) && process.memory.write(layout::IMAGE_BASE, config_bytes(&config));
     if !written {

@@ -14,6 +14,18 @@ pub(crate) fn soft_stack_limit(pid: i32) -> u64 {
     limit.rlim_cur
 }
 
+/// Let the kernel grow the main stack to `bytes`, as far as the hard limit allows. The program sees the new limit.
+pub(crate) fn raise_stack_limit(pid: i32, bytes: u64) {
+    let mut limit = libc::rlimit { rlim_cur: UNLIMITED, rlim_max: UNLIMITED };
+    // SAFETY: both limits are live; what cannot be read is not written back changed.
+    unsafe {
+        if libc::prlimit(pid, libc::RLIMIT_STACK, std::ptr::null(), &mut limit) == 0 {
+            limit.rlim_cur = bytes.min(limit.rlim_max);
+            libc::prlimit(pid, libc::RLIMIT_STACK, &limit, std::ptr::null_mut());
+        }
+    }
+}
+
 /// May programs set their segment bases themselves, as the runtime does?
 pub(crate) fn has_fsgsbase() -> bool {
     /// HWCAP2_FSGSBASE of arch/x86/include/uapi/asm/hwcap2.h.

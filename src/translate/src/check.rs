@@ -76,7 +76,7 @@ impl Emitter<'_> {
         if self.is_known(mem, size) {
             return;
         }
-        let on_stack = self.is_on_stack(mem);
+        let on_stack = self.is_on_stack(mem) && !self.t.options.ask_on_stack;
         let unasked = on_stack && kind == LOAD && !self.t.options.undef;
         let (mem, size) = match self.item.covers {
             Some((disp, size)) if kind == LOAD && !unasked && !self.passing => (&Mem { disp, ..*mem }, size),

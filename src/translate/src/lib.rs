@@ -204,6 +204,8 @@ pub struct Options {
     pub origins: bool,
     /// The processor has BMI1 and BMI2: pext, which tests a mask without touching flags, and what `rules` is written with.
     pub pext: bool,
+    /// Parts of stacks may be forbidden: stores to the stack ask, too.
+    pub ask_on_stack: bool,
 }
 
 /// Does the program use registers that `Options::private_vectors` takes for its own?

@@ -43,7 +43,9 @@ pub extern "C" fn check() {
          cmp rcx, rax
          jb 2f
          cmp rcx, fs:[{stack_high}]
-         jb 5f
+         jae 2f
+         cmp byte ptr [rip + {stack_marks}], 0
+         je 5f
          2: movzx eax, dx
          cmp eax, 16
          ja 90f
@@ -94,7 +96,8 @@ pub extern "C" fn check() {
         "jmp {slow}
          70: jmp {undefined}",
         s1 = const S1, s2 = const S2, s3 = const S3, s4 = const S4, s5 = const S5, s8 = const S8, s9 = const S9, s10 = const S10,
-        stack_high = const offset::STACK_HIGH, store = const memcheck_translate::STORE, slow = sym super::check_slow,
+        stack_high = const offset::STACK_HIGH, store = const memcheck_translate::STORE,
+        stack_marks = sym memcheck_rt::access::STACK_MARKS, slow = sym super::check_slow,
         undefined = sym undefined_load,
     )
 }

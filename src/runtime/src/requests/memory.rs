@@ -6,10 +6,11 @@
 //! | check | first bad byte, reported as an error of kind User |
 //! | get, set V bits | V copied from or to memory of the program; 1 = undefined, as in V bytes |
 //!
-//! On the stack that the thread runs on, addressability is decided by the stack pointer alone: what is made no-access there is merely
-//! undefined. Were its A bits set, they would outlive the frame.
+//! On the stack that the thread runs on, addressability is decided by the stack pointer, and stores that surely go there do not ask. When a
+//! program forbids part of a stack for the first time, its code is translated anew, so that they do.
 #![allow(unsafe_code, reason = "V bits are copied to memory of the program; origin words are reached by address")]
 
+use crate::cache::CACHE;
 use crate::{origin, startup};
 use alloc::vec::Vec;
 use core::sync::atomic::{AtomicBool, Ordering};
@@ -46,12 +47,15 @@ pub fn make_undefined(ctx: &ThreadContext, addr: u64, len: u64) {
 }
 
 /// No-access.
-pub fn forbid(ctx: &ThreadContext, addr: u64, len: u64) {
-    for (at, n) in parts(addr, len) {
-        let (low, high) = (ctx.stack_low.clamp(at, at + n), ctx.stack_high.clamp(at, at + n));
-        shadow::make_noaccess(at, low - at);
-        shadow::fill_v(low, high - low, shadow::UNDEFINED);
-        shadow::make_noaccess(high, at + n - high);
+pub fn forbid(addr: u64, len: u64) {
+    parts(addr, len).for_each(|(at, n)| access::forbid(at, n));
+}
+
+/// After a request: are there marks on a stack that no translation knows of?
+pub fn follow_marks() {
+    static FOLLOWED: AtomicBool = AtomicBool::new(false);
+    if access::STACK_MARKS.load(Ordering::Relaxed) && !FOLLOWED.swap(true, Ordering::Relaxed) {
+        CACHE.lock().ask_on_stack();
     }
 }
 
