@@ -1,8 +1,14 @@
 //! Where a block was allocated or freed, as a depot id.
 //!
-//! A program allocates from the same places again and again, so each thread remembers the ids of the stacks it saw last, by a hash of their
-//! frames. A hit costs the walk and one cache line; only a miss writes the frames down and asks the depot, which touches its table, a
-//! header and all frames.
+//! A program allocates from the same places again and again, so each thread remembers the stacks it saw last, and finds them by a hash of
+//! their frames; only a new one is written down and asked for in the depot, which touches its table, a header and all frames.
+//!
+//! ```text
+//! the stack before ──next──> the one that followed it last time: is it this one?
+//!                            └─ no ──> bucket (by hash) ──> a known stack ──> from now on it follows the one before
+//! ```
+//! Places follow each other as they did before, too, and stacks lie in the order in which they were first seen. So the next one lies where
+//! the processor has read already, while in the buckets each would be a cache line of its own: a walk over a tree has tens of thousands.
 #![allow(unsafe_code, reason = "SSE2 intrinsics on tags")]
 
 use crate::settings;
@@ -14,21 +20,38 @@ use memcheck_rt::{depot, report};
 
 const BITS: u32 = 14;
 const WAYS: usize = 8;
+const STACKS: usize = WAYS << BITS;
 
 /// One cache line: eight stacks whose hashes begin alike.
 #[repr(C, align(64))]
 struct Bucket {
     /// Other bits of their hashes; 0 = nothing here.
     tags: [u32; WAYS],
-    ids: [u32; WAYS],
+    /// Which they are, see [`Memory::stacks`].
+    stacks: [u32; WAYS],
+}
+
+/// A stack that was seen.
+#[repr(C)]
+struct Known {
+    hash: u64,
+    /// In the depot.
+    id: u32,
+    /// The one that followed it last.
+    next: u32,
 }
 
 /// Zeros are an empty memory.
 #[repr(C)]
 pub struct Memory {
-    known: [Bucket; 1 << BITS],
+    buckets: [Bucket; 1 << BITS],
+    /// A ring: the newest takes the place of the oldest, and buckets may name one that is gone.
+    stacks: [Known; STACKS],
     guides: Guides,
-    /// Counts what was learned: whoever must make room is chosen in turn, so that stacks that come again and again find a place each.
+    /// The stack that was asked for last.
+    current: usize,
+    /// How many stacks were learned: whoever must make room in a bucket is chosen in turn, so that stacks that come again and again find a
+    /// place each.
     learned: usize,
 }
 
@@ -52,15 +75,47 @@ impl Memory {
         let frames = report::num_callers();
         let hash =
             if frames <= USUAL { self.guides.fingerprint(ctx, ctx.regs.rip, ctx.guest_rsp, frames) } else { deep_fingerprint(ctx, frames) };
-        let bucket = &mut self.known[(hash >> (64 - BITS)) as usize];
-        let tag = hash as u32 | 1;
-        match bucket.find(tag) {
-            Some(way) => bucket.ids[way],
-            None => {
-                self.learned += 1;
-                bucket.learn(tag, self.learned % WAYS, ctx, frames)
-            }
-        }
+        // Not 0, which is the hash of no stack.
+        let hash = hash | 1;
+        let expected = self.stacks[self.current % STACKS].next as usize % STACKS;
+        self.current = if self.stacks[expected].hash == hash { expected } else { self.search(hash, ctx, frames) };
+        self.stacks[self.current].id
+    }
+
+    /// The stack of this hash, which is not the expected one.
+    #[inline(never)]
+    fn search(&mut self, hash: u64, ctx: &ThreadContext, frames: usize) -> usize {
+        let bucket = &self.buckets[(hash >> (64 - BITS)) as usize];
+        let found = bucket.find(hash as u32).map(|way| bucket.stacks[way] as usize % STACKS);
+        let found = match found {
+            Some(found) if self.stacks[found].hash == hash => found,
+            _ => self.learn(hash, ctx, frames),
+        };
+        self.stacks[self.current % STACKS].next = found as u32;
+        found
+    }
+
+    /// The current stack becomes known.
+    #[cold]
+    #[inline(never)]
+    fn learn(&mut self, hash: u64, ctx: &ThreadContext, limit: usize) -> usize {
+        // Clearing a longer array than needed would cost more than the walk.
+        let (mut usual, mut long);
+        let frames: &mut [u64] = if limit <= USUAL {
+            usual = [0; USUAL];
+            &mut usual[..limit]
+        } else {
+            long = [0; MAX_FRAMES];
+            &mut long[..limit.min(MAX_FRAMES)]
+        };
+        let n = callstack::capture(ctx, ctx.regs.rip, ctx.guest_rsp, frames);
+        let new = self.learned % STACKS;
+        self.learned += 1;
+        self.stacks[new] = Known { hash, id: depot::intern(&frames[..n]), next: (new + 1) as u32 };
+        let bucket = &mut self.buckets[(hash >> (64 - BITS)) as usize];
+        let way = bucket.find(hash as u32).or_else(|| bucket.find(0)).unwrap_or(self.learned % WAYS);
+        (bucket.tags[way], bucket.stacks[way]) = (hash as u32, new as u32);
+        new
     }
 
     /// The stack of the allocation that is going on; 0 if options say so.
@@ -81,28 +136,6 @@ fn deep_fingerprint(ctx: &ThreadContext, limit: usize) -> u64 {
     let mut frames = [0; MAX_FRAMES];
     let n = callstack::capture(ctx, ctx.regs.rip, ctx.guest_rsp, &mut frames[..limit.min(MAX_FRAMES)]);
     callstack::fingerprint_of(&frames[..n])
-}
-
-impl Bucket {
-    /// The id of the current stack, which takes the first free place, or `way`.
-    #[cold]
-    #[inline(never)]
-    fn learn(&mut self, tag: u32, way: usize, ctx: &ThreadContext, limit: usize) -> u32 {
-        // Clearing a longer array than needed would cost more than the walk.
-        let (mut usual, mut long);
-        let frames: &mut [u64] = if limit <= USUAL {
-            usual = [0; USUAL];
-            &mut usual[..limit]
-        } else {
-            long = [0; MAX_FRAMES];
-            &mut long[..limit.min(MAX_FRAMES)]
-        };
-        let n = callstack::capture(ctx, ctx.regs.rip, ctx.guest_rsp, frames);
-        let way = self.find(0).unwrap_or(way);
-        self.tags[way] = tag;
-        self.ids[way] = depot::intern(&frames[..n]);
-        self.ids[way]
-    }
 }
 
 /// The same for those who have no cache at hand.

@@ -148,7 +148,11 @@ impl Left {
         registers.extend((0..16).map(|n| (format!("V of vector {n}"), shadow.vec(n).0.to_vec())));
         registers.push(("mask of dirty registers".into(), vec![shadow.dirty & !(1 << FLAGS)]));
         let gone = STACK.start..if forgotten == 0 { STACK.start } else { sp.clamp(STACK.start, STACK.end()) };
-        let memory = AREAS.iter().flat_map(|a| a.start - PAGE / 2..a.end() + PAGE / 2).map(|at| if gone.contains(&at) { 0 } else { world.v(at) }).collect();
+        let memory = AREAS
+            .iter()
+            .flat_map(|a| a.start - PAGE / 2..a.end() + PAGE / 2)
+            .map(|at| if gone.contains(&at) { 0 } else { world.v(at) })
+            .collect();
         Left { registers, memory, complaints: complaints.to_vec() }
     }
 
