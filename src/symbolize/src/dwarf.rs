@@ -16,8 +16,8 @@ use std::sync::Arc;
 
 use addr2line::{Context, Location, LookupContinuation, LookupResult, SplitDwarfLoad};
 use gimli::{
-    AbbreviationsCacheStrategy, AttributeValue, DebugInfoOffset, DebuggingInformationEntry, DwarfPackage, DwoId, EndianSlice, LittleEndian,
-    LocListIter, LocationLists, SectionId, UnitOffset, UnitRef,
+    AbbreviationsCacheStrategy, AttributeValue, DebugInfoOffset, DebugTypeSignature, DebuggingInformationEntry, DwarfPackage, DwoId,
+    EndianSlice, LittleEndian, LocListIter, LocationLists, SectionId, UnitHeader, UnitOffset, UnitRef, UnitType,
 };
 
 use crate::demangle::text;
@@ -159,6 +159,7 @@ impl Dwarf {
                 (unit.dwarf, offset, usize::from(is_alt))
             }
             AttributeValue::DebugInfoRefSup(offset) => (self.sections.sup()?, offset, 1),
+            AttributeValue::DebugTypesRef(signature) => return self.resolve_type(unit, signature, then),
             _ => return None,
         };
         let starts = &self.unit_offsets.get_or_init(|| self.list_units())[offsets];
@@ -167,6 +168,28 @@ impl Dwarf {
         let other = dwarf.unit(header).ok()?;
         let within = offset.to_unit_offset(&other.header)?;
         then(UnitRef::new(dwarf, &other), within)
+    }
+
+    /// A type with a unit of its own: DWARF 4 keeps these in a section of theirs, DWARF 5 among the others.
+    fn resolve_type<T>(
+        &self,
+        unit: UnitRef<'_, Bytes>,
+        signature: DebugTypeSignature,
+        then: &mut dyn FnMut(UnitRef<'_, Bytes>, UnitOffset) -> Option<T>,
+    ) -> Option<T> {
+        let is_meant = |header: &UnitHeader<Bytes>| match header.type_() {
+            UnitType::Type { type_signature, type_offset } | UnitType::SplitType { type_signature, type_offset } => {
+                (type_signature == signature).then_some(type_offset)
+            }
+            _ => None,
+        };
+        let mut headers = unit.dwarf.units();
+        let plain = std::iter::from_fn(|| headers.next().ok().flatten());
+        let mut type_headers = unit.dwarf.type_units();
+        let own = std::iter::from_fn(|| type_headers.next().ok().flatten());
+        let (header, offset) = own.chain(plain).find_map(|header| is_meant(&header).map(|offset| (header, offset)))?;
+        let other = unit.dwarf.unit(header).ok()?;
+        then(UnitRef::new(unit.dwarf, &other), offset)
     }
 
     fn list_units(&self) -> [Vec<usize>; 2] {
@@ -299,12 +322,9 @@ fn open_package(path: &Path) -> Option<DwarfPackage<Bytes>> {
 /// The sections that frames need. The others can be large, and inflating them is most of the cost of a first lookup.
 fn index_section(elf: &Elf<'static>, id: SectionId) -> Result<Bytes, gimli::Error> {
     match id {
-        SectionId::DebugLoc
-        | SectionId::DebugLocLists
-        | SectionId::DebugMacinfo
-        | SectionId::DebugMacro
-        | SectionId::DebugNames
-        | SectionId::DebugTypes => Ok(EndianSlice::new(&[], LittleEndian)),
+        SectionId::DebugLoc | SectionId::DebugLocLists | SectionId::DebugMacinfo | SectionId::DebugMacro | SectionId::DebugNames => {
+            Ok(EndianSlice::new(&[], LittleEndian))
+        }
         _ => section(elf, id.name()),
     }
 }

@@ -1,6 +1,7 @@
 //! Sizes of DWARF types, and the words for a byte inside a variable: `a[2].next`.
 //!
-//! Types refer to each other freely, in damaged files in circles, so every walk has a limit of steps.
+//! Types refer to each other freely, in damaged files in circles, so every walk has a limit of steps. An entry with a signature stands
+//! for a type with a unit of its own.
 
 use std::fmt::Write;
 
@@ -29,6 +30,9 @@ fn size_limited(dwarf: &Dwarf, unit: Unit<'_>, reference: AttributeValue<Bytes>,
     let left = left.checked_sub(1)?;
     dwarf.resolve(unit, reference, &mut |unit, at| {
         let entry = unit.unit.entry(at).ok()?;
+        if let Some(elsewhere) = entry.attr_value(gimli::DW_AT_signature) {
+            return size_limited(dwarf, unit, elsewhere, left);
+        }
         if let Some(size) = number(&entry, gimli::DW_AT_byte_size) {
             return Some(size);
         }
@@ -55,6 +59,9 @@ fn select_limited(
     let left = left.checked_sub(1)?;
     dwarf.resolve(unit, reference, &mut |unit, at| {
         let entry = unit.unit.entry(at).ok()?;
+        if let Some(elsewhere) = entry.attr_value(gimli::DW_AT_signature) {
+            return select_limited(dwarf, unit, elsewhere, offset, path, left);
+        }
         let inner = entry.attr_value(gimli::DW_AT_type);
         match entry.tag() {
             gimli::DW_TAG_array_type => {

@@ -59,7 +59,14 @@ fn frame_at(flags: &[&str], line: u32) -> Option<BTreeMap<String, (i64, Variable
 
 #[test]
 fn locals_and_parameters_of_a_frame() {
-    for flags in [&["-g", "-O0"][..], &["-gdwarf-4", "-O0"], &["-g", "-gsplit-dwarf", "-O0"]] {
+    let types = "-fdebug-types-section";
+    for flags in [
+        &["-g", "-O0"][..],
+        &["-gdwarf-4", "-O0"],
+        &["-g", "-gsplit-dwarf", "-O0"],
+        &["-gdwarf-4", types, "-O0"],
+        &["-gdwarf-5", types, "-O0"],
+    ] {
         let Some(found) = frame_at(flags, 15) else {
             continue;
         };
