@@ -118,17 +118,17 @@ fn elsewhere(watched: &mut Watched, options: &Options, process: &Process, event:
     if map.is_none() && (1..=JUST_BELOW).contains(&below) {
         return Address::JustBelowStack;
     }
-    mapped(&maps, addr)
+    mapped(&maps, process.program_break(), addr)
 }
 
 /// By the mapping list alone.
-fn mapped(maps: &[Map], addr: u64) -> Address {
+fn mapped(maps: &[Map], end_of_brk: u64, addr: u64) -> Address {
     let is_own = addr >= layout::PROGRAM_END || (layout::HEAP_START..layout::HEAP_END).contains(&addr);
     if is_own {
         return Address::Unknown;
     }
     if (layout::BRK_START..layout::BRK_END).contains(&addr) {
-        return brk(maps, addr);
+        return brk(end_of_brk, addr);
     }
     let Some(map) = maps.iter().find(|map| map.contains(addr)) else { return Address::Unknown };
     let path = map.path.to_string_lossy();
@@ -140,14 +140,10 @@ fn mapped(maps: &[Map], addr: u64) -> Address {
     Address::Mapped { permissions: permissions(map), mapping }
 }
 
-fn brk(maps: &[Map], addr: u64) -> Address {
-    let pieces = || maps.iter().filter(|map| (layout::BRK_START..layout::BRK_END).contains(&map.start));
-    let start = pieces().map(|map| map.start).min();
-    let limit = pieces().map(|map| map.end).max();
-    match (start, limit) {
-        (Some(start), Some(limit)) if addr < limit => Address::Brk { start, limit },
-        (Some(_), Some(limit)) => Address::AfterBrk { bytes: addr - limit, limit },
-        _ => Address::Unknown,
+fn brk(limit: u64, addr: u64) -> Address {
+    match addr.checked_sub(limit) {
+        None => Address::Brk { start: layout::BRK_START, limit },
+        Some(bytes) => Address::AfterBrk { bytes, limit },
     }
 }
 
@@ -176,12 +172,8 @@ mod tests {
 
     #[test]
     fn what_only_the_mapping_list_knows() {
-        let maps = [
-            map(0x1000, 0x2000, 1, "/data"),
-            map(0x3000, 0x4000, 3, ""),
-            map(0x5000, 0x6000, 0, ""),
-            map(layout::BRK_START, layout::BRK_START + 0x1000, 3, ""),
-        ];
+        let maps = [map(0x1000, 0x2000, 1, "/data"), map(0x3000, 0x4000, 3, ""), map(0x5000, 0x6000, 0, "")];
+        let mapped = |maps, addr| super::mapped(maps, layout::BRK_START + 0x1000, addr);
         assert_eq!(mapped(&maps, 0x1800), Address::Mapped { permissions: "r--".into(), mapping: Mapping::File("/data".into()) });
         assert_eq!(mapped(&maps, 0x3800), Address::Mapped { permissions: "rw-".into(), mapping: Mapping::Anonymous });
         assert_eq!(mapped(&maps, 0x5800), Address::Mapped { permissions: "---".into(), mapping: Mapping::Anonymous });

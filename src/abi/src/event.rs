@@ -7,7 +7,7 @@
 #[repr(u32)]
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub enum Trap {
-    /// Start-up is complete: all of `Config` is valid. The program begins next.
+    /// Start-up is complete: all of `Config` is valid. The program begins next. (Address of the word that holds the program break.)
     Ready = 1,
     /// An executable mapping appeared (start, end): the tracer looks at the mapping list, names the object and
     /// answers by [`Redirect`] entries written to (rdx = address of array, r10 = capacity); rax = their number.

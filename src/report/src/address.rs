@@ -133,10 +133,8 @@ impl Address {
                 let stack = frame.as_ref().map(|frame| Stack(vec![(**frame).clone()]));
                 vec![Aux { text, stack, location: None }]
             }
-            Address::Brk { start, limit } => one(addr, format!("in the brk data segment 0x{start:x}-0x{limit:x}")),
-            Address::AfterBrk { bytes, limit } => {
-                one(addr, format!("{} bytes after the brk data segment limit 0x{limit:x}", commas(*bytes)))
-            }
+            Address::Brk { start, limit } => one(addr, format!("in the brk data segment 0x{start:x}-0x{:x}", limit - 1)),
+            Address::AfterBrk { bytes, limit } => one(addr, format!("{bytes} bytes after the brk data segment limit 0x{limit:x}")),
             Address::Mapped { permissions, mapping } => one(addr, mapping.words(permissions)),
             Address::Unknown => one(addr, "not stack'd, malloc'd or (recently) free'd".to_string()),
         }
@@ -339,7 +337,7 @@ mod tests {
         );
         assert_eq!(
             texts(Address::Brk { start: 0x1000, limit: 0x2000 }, 0x1800),
-            ["Address 0x1800 is in the brk data segment 0x1000-0x2000"]
+            ["Address 0x1800 is in the brk data segment 0x1000-0x1fff"]
         );
         assert_eq!(
             texts(Address::AfterBrk { bytes: 8, limit: 0x2000 }, 0x2008),

@@ -79,7 +79,7 @@ pub extern "C" fn start(rsp: u64) -> ! {
     // SAFETY: restores what the tracer changed.
     unsafe { sys::syscall3(sys::nr::PERSONALITY, u64::from(config.personality), 0, 0) };
     memcheck_kernel::sigtrap::inherit(ctx);
-    report::trap(Trap::Ready, 0, 0, 0, 0);
+    report::trap(Trap::Ready, memcheck_kernel::space::program_break(), 0, 0, 0);
     if memcheck_kernel::sigtrap::is_ignored() {
         syscalls::tell_about_sigtrap();
     }

@@ -79,6 +79,8 @@ pub struct Process {
     pub(crate) freezing: bool,
     /// The program wants SIGTRAP to be ignored, which the kernel is not told.
     pub(crate) ignores_sigtrap: bool,
+    /// Address of the word that holds the program break.
+    pub(crate) break_at: u64,
     /// Set in children of fork.
     pub(crate) parent: Option<i32>,
 }
@@ -191,6 +193,7 @@ impl Process {
             ending_thread: None,
             freezing: false,
             ignores_sigtrap: false,
+            break_at: 0,
             parent: None,
         }
     }
@@ -215,6 +218,11 @@ impl Process {
 
     pub fn write_memory(&self, addr: u64, bytes: &[u8]) -> bool {
         self.memory.write(addr, bytes)
+    }
+
+    /// The program break.
+    pub fn program_break(&self) -> u64 {
+        self.memory.value(self.break_at).unwrap_or(layout::BRK_START)
     }
 
     /// The mapping list as the kernel has it, the runtime's own mappings included.

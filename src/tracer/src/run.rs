@@ -206,6 +206,7 @@ impl<'a> Tracer<'a> {
             let mut copy = Process::new(child, process.life);
             copy.code = process.code;
             copy.ignores_sigtrap = process.ignores_sigtrap;
+            copy.break_at = process.break_at;
             copy.parent = Some(parent);
             copy.threads.insert(child, Thread::new(true));
             handler.forked(process, &copy, event == libc::PTRACE_EVENT_VFORK);

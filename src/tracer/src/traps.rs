@@ -319,6 +319,7 @@ fn ready(process: &mut Process, tid: i32, regs: &Regs, handler: &mut dyn Handler
         process.code = Code::of(&config);
     }
     process.life = Life::Ready;
+    process.break_at = regs.rdi;
     process.memory.file();
     thread_started(process, tid, regs);
     handler.ready(process);

@@ -1,7 +1,7 @@
 //! brk, emulated in a range of its own.
 //!
 //! Growth is fresh zero pages, so it is defined. The end may lie inside a page; what is between it and the end of the page keeps
-//! its contents, as with the kernel. RLIMIT_DATA is not looked at.
+//! its contents, as with the kernel, but the program may not touch it. RLIMIT_DATA is not looked at.
 #![allow(unsafe_code, reason = "unmaps what the program gave back")]
 
 use super::gaps::PAGE;
@@ -21,6 +21,11 @@ pub(super) fn reset() {
     END.store(BRK_START, Ordering::Relaxed);
 }
 
+/// Address of the word that holds the program break, for the tracer.
+pub fn program_break() -> u64 {
+    END.as_ptr() as u64
+}
+
 /// Does the range touch what brk may grow into? (For hints; a program that insists may map there and stops the growth.)
 pub(super) fn reserved(start: u64, end: u64) -> bool {
     start < BRK_END && BRK_START < end
@@ -31,6 +36,8 @@ pub(crate) fn brk(c: &mut Call) -> Action {
     let (old, new) = (END.load(Ordering::Relaxed), c.args[0]);
     let done = (BRK_START..=BRK_END).contains(&new) && if new > old { grow(old, new) } else { shrink(old, new) };
     if done {
+        memcheck_rt::shadow::make_defined(old, new.min(old.next_multiple_of(PAGE)).saturating_sub(old));
+        memcheck_rt::shadow::make_noaccess(new, new.next_multiple_of(PAGE) - new);
         END.store(new, Ordering::Relaxed);
     }
     super::account();

@@ -17,6 +17,7 @@
 mod advice;
 mod aio;
 mod brk;
+pub use brk::program_break;
 mod gaps;
 mod map;
 mod mmap;

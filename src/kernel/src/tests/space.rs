@@ -1,6 +1,7 @@
 //! The address-space calls, really executed.
 
 use super::{Program, get, put, v};
+use crate::check;
 use crate::space::{self, kind};
 use memcheck_abi::layout::{HEAP_START, LOW_END, LOW_START, MAGIC_BASE, MMAP_END, MMAP_START};
 use memcheck_rt::shadow;
@@ -177,6 +178,11 @@ fn brk_grows_shrinks_and_fails() {
     put(start + 4990, b"0123456789");
     shadow::fill_v(start, 100, 0xff);
     assert_eq!(space::mapping_of(start).map(|m| (m.0, m.1, m.3)), Some((start, start + 2 * PAGE, kind::BRK)));
+    assert_eq!(check::first_a(start, 2 * PAGE), Some(start + 5000), "what lies beyond in the page is not the program's");
+    assert_eq!(p.call(BRK, &[start + 6000]), start as i64 + 6000);
+    assert_eq!(check::first_a(start, 2 * PAGE), Some(start + 6000));
+    assert_eq!(p.call(BRK, &[start + 2000]), start as i64 + 2000);
+    assert_eq!(check::first_a(start, 2 * PAGE), Some(start + 2000));
     assert_eq!(p.call(BRK, &[start + 100_000]), start as i64 + 100_000);
     assert_eq!(space::mapping_of(start).map(|m| m.1), Some(start + 25 * PAGE), "one mapping");
     assert_eq!(p.call(BRK, &[1]), start as i64 + 100_000, "refused");
