@@ -536,11 +536,15 @@ impl Emitter<'_> {
         for at in lazy {
             self.asm.patch_here(at);
         }
+        // Changed in place: what is known there still holds.
+        self.asm.op_mem(None, true, &[0x3b], p, &from.place());
+        let same = self.asm.jcc_forward(CC_E);
         self.note_frame(p, size, c, not);
         self.origin_words(from, size, [p, a, c], |e, at| e.origin_of_place(from, at, [p, a, c], not));
         self.asm.patch_here(done);
         self.note_origin_page([p, a, c]);
         self.asm.patch_here(none);
+        self.asm.patch_here(same);
     }
 
     /// For each of the target's words with undefined bytes: what is in `a` after `find`, which is given the word's offset.
