@@ -16,11 +16,13 @@
 //! Out is the answer to everything out of the ordinary: an undefined address or condition, memory that may not be accessed, a fault, a
 //! waiting signal, and every few rounds to see whether anything is undefined still. Nothing here calls the runtime or reports.
 //!
+//! - [`held`]   results that need not go through memory
 //! - [`ways`]   into the loop, round and out
 //! - [`rules`]  what an instruction does to the V bits
 //!
 //! Deliberately absent: loops that branch within or contain loops, stack instructions other than calls, AVX, x87, code that may change.
 
+mod held;
 mod rules;
 mod ways;
 
@@ -61,6 +63,7 @@ pub struct Loop {
     free: u32,
     free_vectors: u32,
     outs: Vec<Out>,
+    held: held::Held,
     /// Where its mistakes are counted.
     counter: i32,
 }
@@ -184,7 +187,7 @@ impl Loop {
         let free = POOL.iter().fold(0, |all, r| all | 1 << r) & !(touched as u32);
         let vectors = touched >> layout::VEC0;
         let free_vectors = (0..16).filter(|n| vectors != 0 && vectors >> n & 1 == 0).take(MOST_VECTORS).fold(0, |all, n| all | 1 << n);
-        Loop { undefined, touched, free, free_vectors, outs: Vec::new(), counter: LOOP_COUNTERS + 4 * ((pc ^ pc >> 6) % COUNTERS) as i32 }
+        Loop { undefined, touched, free, free_vectors, outs: Vec::new(), held: held::Held::default(), counter: LOOP_COUNTERS + 4 * ((pc ^ pc >> 6) % COUNTERS) as i32 }
     }
 }
 

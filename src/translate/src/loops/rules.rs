@@ -133,7 +133,10 @@ impl Emitter<'_> {
         }
         let mut job = Job { rule, needs, busy, memory, live, not: Vec::new(), probes: Vec::new() };
         let scratch = self.take_scratch(form.scratch(needs), busy);
+        let start = self.asm.offset();
+        self.rule_begins();
         self.apply(form, &scratch, &mut job);
+        self.rule_ends(start, form.uses_vectors());
         self.give_back(&scratch);
         if live {
             self.flags_back();
@@ -167,6 +170,8 @@ impl Emitter<'_> {
             self.unless_defined(bit, &mut early);
         }
         let scratch = self.take_scratch(4, busy);
+        let start = self.asm.offset();
+        self.rule_begins();
         let [v, p, a, c] = [scratch[0], scratch[1], scratch[2], scratch[3]];
         let words = pieces(size);
         // Nothing to do where defined bytes take the place of defined ones.
@@ -212,6 +217,7 @@ impl Emitter<'_> {
         for at in done {
             self.asm.patch_here(at);
         }
+        self.rule_ends(start, false);
         self.give_back(&scratch);
         if live {
             self.flags_back();

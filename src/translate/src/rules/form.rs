@@ -148,6 +148,11 @@ const OF_SHIFT: Needs = Needs::EQUAL.or(Needs::SIGN).or(Needs::PARITY);
 const OF_RESULT: Needs = OF_SHIFT;
 
 impl Form {
+    /// Does its rule write to vector registers?
+    pub fn uses_vectors(&self) -> bool {
+        matches!(self, Form::Vectors(_) | Form::Carry(_))
+    }
+
     /// The rule for an instruction whose flags will be asked for `needs`.
     pub fn of(insn: &Instruction, raw: &[u8; 15], needs: Needs) -> Option<Form> {
         if let Some(op) = Vectors::of(insn) {

@@ -116,10 +116,16 @@ impl Emitter<'_> {
 
     /// `t` = V bits of a general register, at least its low `size` bytes; with 4 or 8, no others.
     pub(crate) fn load_v(&mut self, t: u8, register: u8, size: u32) {
-        match self.may_be_undefined(u32::from(register)) {
-            Some(true) => return self.asm.load_zx(t, &gpr_shadow(register), size.max(4)),
-            Some(false) => return self.asm.zero(t),
-            None => {}
+        let start = self.asm.offset();
+        match (self.may_be_undefined(u32::from(register)), self.holder(u32::from(register))) {
+            (Some(true), Some(holder)) if holder == t && size == 8 => return,
+            (Some(true), Some(holder)) => self.asm.alu(Alu::Mov, size.max(4), t, holder),
+            (Some(true), None) => self.asm.load_zx(t, &gpr_shadow(register), size.max(4)),
+            (Some(false), _) => self.asm.zero(t),
+            (None, _) => {}
+        }
+        if self.loops.is_some() {
+            return self.writes_scratch(t, start);
         }
         self.asm.zero(t);
         self.test_bit(DIRTY, u32::from(register));
@@ -193,6 +199,7 @@ impl Emitter<'_> {
                 self.asm.zero_extend(v, v, size);
             }
             self.asm.store(&gpr_shadow(to), v);
+            self.hold(bit, v);
         }
         self.now_undefined(bit, true);
     }

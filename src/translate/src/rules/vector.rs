@@ -222,10 +222,16 @@ impl Emitter<'_> {
 
     /// `t` = the low V bits of a vector register.
     fn load_vector_v(&mut self, t: u8, n: u8) {
-        match self.may_be_undefined(layout::VEC0 + u32::from(n)) {
-            Some(true) => return self.asm.load_vector(t, &vector_shadow(n, 0)),
-            Some(false) => return self.asm.packed(packed::XOR, t, t),
-            None => {}
+        let bit = layout::VEC0 + u32::from(n);
+        match (self.may_be_undefined(bit), self.holder(bit)) {
+            (Some(true), Some(holder)) if holder == t => return,
+            (Some(true), Some(holder)) => self.asm.mov_vector(t, holder),
+            (Some(true), None) => self.asm.load_vector(t, &vector_shadow(n, 0)),
+            (Some(false), _) => self.asm.packed(packed::XOR, t, t),
+            (None, _) => {}
+        }
+        if self.loops.is_some() {
+            return self.writes_vector(t);
         }
         self.asm.packed(packed::XOR, t, t);
         self.test_bit(0, layout::VEC0 + u32::from(n));
@@ -415,6 +421,7 @@ impl Emitter<'_> {
                 self.asm.patch_here(at);
             }
             self.asm.store_vector(&vector_shadow(to, 0), v);
+            self.hold(bit, v);
             return self.now_undefined(bit, true);
         }
         self.asm.sse(0x66, &packed::TEST, v, v);
