@@ -236,3 +236,86 @@ int main(void) {
     ];
     says("leak-requests", source, &["--leak-check=full", "--run-libc-freeres=no"], &wanted);
 }
+
+#[test]
+fn allocations_are_told() {
+    let source = r#"
+#include <malloc.h>
+#include <stdlib.h>
+int main(void) {
+    void *volatile p = malloc(10);
+    p = realloc(p, 20);
+    free(p);
+    p = realloc(NULL, 5);
+    free(p);
+    p = calloc(3, 4);
+    free(p);
+    posix_memalign((void **)&p, 32, 100);
+    free(p);
+    return 0;
+}
+"#;
+    let wanted = [
+        "-- malloc(10) = 0xN",
+        "-- realloc(0xN,20) = 0xN",
+        "-- free(0xN)",
+        "-- malloc(5) = 0xN",
+        "-- free(0xN)",
+        "-- calloc(3,4) = 0xN",
+        "-- free(0xN)",
+        "-- memalign(al 32, size 100) = 0xN",
+        "-- free(0xN)",
+    ];
+    says_only("trace-malloc", source, &["-q", "--trace-malloc=yes", "--run-libc-freeres=no"], &wanted);
+}
+
+#[test]
+fn descriptors_that_came_in_a_message_and_over_others() {
+    let source = r#"
+#include <fcntl.h>
+#include <string.h>
+#include <sys/socket.h>
+#include <sys/uio.h>
+#include <unistd.h>
+static void pass(int to, int fd) {
+    char c = 0, room[CMSG_SPACE(sizeof fd)] = {0};
+    struct iovec part = {&c, 1};
+    struct msghdr m = {.msg_iov = &part, .msg_iovlen = 1, .msg_control = room, .msg_controllen = sizeof room};
+    struct cmsghdr *h = CMSG_FIRSTHDR(&m);
+    h->cmsg_level = SOL_SOCKET;
+    h->cmsg_type = SCM_RIGHTS;
+    h->cmsg_len = CMSG_LEN(sizeof fd);
+    memcpy(CMSG_DATA(h), &fd, sizeof fd);
+    sendmsg(to, &m, 0);
+}
+static void take(int from) {
+    char c, room[100];
+    struct iovec part = {&c, 1};
+    struct msghdr m = {.msg_iov = &part, .msg_iovlen = 1, .msg_control = room, .msg_controllen = sizeof room};
+    recvmsg(from, &m, 0);
+}
+int main(void) {
+    int pair[2];
+    socketpair(AF_UNIX, SOCK_STREAM, 0, pair);
+    int null = open("/dev/null", O_RDONLY);
+    dup2(null, 40);
+    dup2(null, 50);
+    dup2(null, 40);
+    pass(pair[0], null);
+    take(pair[1]);
+    close(null);
+    close(pair[0]);
+    close(pair[1]);
+    return 0;
+}
+"#;
+    let wanted = [
+        "== Open file descriptor 6: /dev/null",
+        "==    by 0xN: take (program.c:22)",
+        "== Open file descriptor 50: /dev/null",
+        "==    by 0xN: main (program.c:29)",
+        "== Open file descriptor 40: /dev/null",
+        "==    by 0xN: main (program.c:30)",
+    ];
+    says("passed", source, &["--track-fds=yes"], &wanted);
+}

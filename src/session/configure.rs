@@ -28,6 +28,7 @@ pub fn configure(options: &Options, config: &mut Config) {
     config.realloc_zero_keeps = (!options.realloc_zero_bytes_frees).into();
     config.show_realloc_zero = options.show_realloc_size_zero.into();
     config.show_bad_alignments = options.show_bad_alignments.into();
+    config.trace_malloc = options.trace_malloc.into();
     config.track_fds = (options.track_fds != TrackFds::No).into();
     config.stack_limit = options.main_stacksize.unwrap_or(config.stack_limit);
 }

@@ -5,6 +5,7 @@ use std::path::Path;
 
 use memcheck_abi::config::Config;
 use memcheck_abi::event::{ErrorEvent, ExitReport, Redirect, Repeat};
+use memcheck_abi::replace::Func;
 use memcheck_report::number::commas;
 use memcheck_report::render::warning as warnings;
 use memcheck_report::reporter::Outcome;
@@ -171,6 +172,12 @@ impl Handler for Session {
 
     fn refused(&mut self, process: &Process, text: &str) {
         self.end_with(process, &[&[&format!("memcheck cannot run this program: {text}")]]);
+    }
+
+    fn traced(&mut self, process: &Process, func: Func, arguments: [u64; 2], block: u64) {
+        if let Some(watched) = self.of(process) {
+            watched.reporter.trace(&requests::traced_call(func, arguments, block));
+        }
     }
 
     fn warning(&mut self, process: &Process, warning: &Warning) {

@@ -67,7 +67,15 @@ impl Modules {
             extra_debug_dir: options.extra_debuginfo_path.clone(),
         };
         let symbolizer = Symbolizer::new(options);
-        Modules { symbolizer, named: HashSet::new(), allocator_seen: false, wrapping: Wrapping::default(), unread: false, shows_below_main, synonyms }
+        Modules {
+            symbolizer,
+            named: HashSet::new(),
+            allocator_seen: false,
+            wrapping: Wrapping::default(),
+            unread: false,
+            shows_below_main,
+            synonyms,
+        }
     }
 
     pub fn fork(&self, options: &Options) -> Modules {

@@ -1,6 +1,7 @@
 //! What the program asks of memcheck, answered from what the session knows; and the functions of its libraries that it is made to call.
 
 use memcheck_abi::event::{Redirect, needed};
+use memcheck_abi::replace::Func;
 use memcheck_report::options::Options;
 use memcheck_symbolize::FoundSymbol;
 
@@ -32,6 +33,22 @@ pub fn is_wanted(redirect: &Redirect, options: &Options) -> bool {
         needed::LIBC_FREERES => options.run_libc_freeres,
         needed::CXX_FREERES => options.run_cxx_freeres,
         _ => true,
+    }
+}
+
+/// A call of an allocation function, in the words of `--trace-malloc`.
+pub fn traced_call(func: Func, [first, second]: [u64; 2], block: u64) -> String {
+    let name = func.name();
+    match func {
+        Func::realloc if first == 0 => format!("malloc({second}) = 0x{block:X}"),
+        Func::realloc => format!("realloc(0x{first:X},{second}) = 0x{block:X}"),
+        Func::reallocarray => format!("reallocarray(0x{first:X},{second}) = 0x{block:X}"),
+        Func::calloc => format!("calloc({first},{second}) = 0x{block:X}"),
+        Func::memalign | Func::aligned_alloc | Func::posix_memalign => format!("memalign(al {first}, size {second}) = 0x{block:X}"),
+        Func::valloc | Func::pvalloc => format!("memalign(al 4096, size {first}) = 0x{block:X}"),
+        _ if name.starts_with("_Zn") && name.contains("align_val_t") => format!("{name}(size {first}, al {second}) = 0x{block:X}"),
+        _ if name == "malloc" || name.starts_with("_Zn") => format!("{name}({first}) = 0x{block:X}"),
+        _ => format!("{name}(0x{first:X})"),
     }
 }
 

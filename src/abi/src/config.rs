@@ -83,7 +83,8 @@ pub struct Config {
     pub show_bad_alignments: u32,
     /// Remember where descriptors were opened.
     pub track_fds: u32,
-    pub reserved: u32,
+    /// Tell every call of an allocation function.
+    pub trace_malloc: u32,
     pub mappings: [Mapping; MAX_MAPPINGS],
     /// Path of the program, NUL-terminated: what /proc/self/exe must say.
     pub exe: [u8; 4096],

@@ -57,6 +57,8 @@ pub enum Trap {
     Command = 22,
     /// Something that users should know and that is no error (one of [`Warning`], and its three words).
     Warning = 23,
+    /// An allocation function was called ([`crate::replace::Func`], its first two arguments, the address that it gave).
+    Traced = 24,
 }
 
 /// What a warning is about, and its words.

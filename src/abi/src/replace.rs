@@ -50,6 +50,11 @@ impl Func {
         (self as u32) >= Func::malloc as u32 && (self as u32) <= Func::_ZdaPvSt11align_val_tRKSt9nothrow_t as u32
     }
 
+    /// Does it give or take a block?
+    pub const fn is_traced(self) -> bool {
+        self.is_allocator() && !(self as u32 >= Func::malloc_usable_size as u32 && self as u32 <= Func::malloc_info as u32)
+    }
+
     /// Pseudo entry point.
     pub const fn magic(self) -> u64 {
         crate::layout::MAGIC_BASE + 16 * self as u64

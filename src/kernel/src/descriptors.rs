@@ -1,7 +1,7 @@
 //! Where descriptors were opened, for `--track-fds`.
 //!
-//! A table by number: the stack of the call that made the descriptor, and how many were made before it. What is still open at the end
-//! is asked of the kernel; numbers without an entry were inherited (or came in a message from another process).
+//! A table by number: the stack of the call that made the descriptor, and how many were made before it (before its number was first
+//! taken, if it was made over an open one). What is still open at the end is asked of the kernel; numbers without an entry were inherited.
 //!
 //! The table has no lock: a number belongs to the thread that just got it from the kernel, and a fork may happen at any time.
 #![allow(unsafe_code, reason = "a table published through an atomic pointer")]
@@ -11,6 +11,7 @@ use alloc::vec::Vec;
 use core::sync::atomic::{AtomicPtr, AtomicU32, AtomicU64, Ordering};
 
 use crate::call::{Call, Phase};
+use crate::table::network;
 use memcheck_abi::context::RSP;
 use memcheck_abi::event::{MAX_FRAMES, OpenedFd};
 use memcheck_rt::{callstack, depot, report};
@@ -28,6 +29,9 @@ enum Effect {
     Pair(usize),
     /// `fcntl`: the result, if it duplicates.
     Fcntl,
+    /// Those in the control messages of the header at argument 1, or of as many as the result says.
+    Message,
+    Messages,
     /// Argument 0 is gone.
     Closed,
     /// Arguments 0 to 1 are gone.
@@ -41,6 +45,7 @@ const EFFECTS: &[(u64, Effect)] = &[
     (22, Effect::Pair(0)), // pipe
     (32, Effect::Made), (33, Effect::Made), (292, Effect::Made), // dup, dup2, dup3
     (41, Effect::Made), (43, Effect::Made), (288, Effect::Made), // socket, accept, accept4
+    (47, Effect::Message), (299, Effect::Messages), // recvmsg, recvmmsg
     (53, Effect::Pair(3)), // socketpair
     (72, Effect::Fcntl), // fcntl
     (85, Effect::Made), // creat
@@ -61,7 +66,9 @@ const EFFECTS: &[(u64, Effect)] = &[
     (436, Effect::ClosedRange), // close_range
 ];
 
-/// Entries are order << 32 | stack; null while nobody wants to know.
+const ORDER: u64 = !0 << 32;
+
+/// Entries are order << 32 | stack, order counting from 1; null while nobody wants to know.
 static TABLE: AtomicPtr<[AtomicU64; MOST]> = AtomicPtr::new(core::ptr::null_mut());
 static MADE: AtomicU32 = AtomicU32::new(0);
 
@@ -81,18 +88,22 @@ fn table() -> Option<&'static [AtomicU64; MOST]> {
 
 /// A call with this number has returned.
 #[inline(always)]
-pub fn note(c: &Call, number: u64) {
+pub fn note(c: &mut Call, number: u64) {
     if let (Some(table), Phase::Mark) = (table(), c.phase) {
         apply(table, c, number);
     }
 }
 
 #[cold]
-fn apply(table: &[AtomicU64; MOST], c: &Call, number: u64) {
+fn apply(table: &[AtomicU64; MOST], c: &mut Call, number: u64) {
     let Some((_, effect)) = EFFECTS.iter().find(|(nr, _)| *nr == number) else { return };
     let set = |fd: i64, entry: u64| {
         if let Some(slot) = usize::try_from(fd).ok().and_then(|fd| table.get(fd)) {
-            slot.store(entry, Ordering::Relaxed);
+            let order = match slot.load(Ordering::Relaxed) & ORDER {
+                0 => entry & ORDER,
+                before => before,
+            };
+            slot.store(if entry == 0 { 0 } else { order | entry & !ORDER }, Ordering::Relaxed);
         }
     };
     match *effect {
@@ -103,6 +114,13 @@ fn apply(table: &[AtomicU64; MOST], c: &Call, number: u64) {
             let both: u64 = c.peek_or_zero(c.args[at]);
             set(both as i32 as i64, entry(c));
             set((both >> 32) as i32 as i64, entry(c));
+        }
+        Effect::Message => network::passed_descriptors(c, c.args[1], |c, fd| set(fd.into(), entry(c))),
+        Effect::Messages => {
+            for i in 0..c.result as u64 {
+                let header = c.args[1].wrapping_add(i * network::MMSG_SIZE);
+                network::passed_descriptors(c, header, |c, fd| set(fd.into(), entry(c)));
+            }
         }
         Effect::Closed => set(c.args[0] as i32 as i64, 0),
         Effect::ClosedRange => {
@@ -126,7 +144,7 @@ fn entry(c: &Call) -> u64 {
     let limit = report::num_callers().min(MAX_FRAMES);
     let pc = c.ctx.regs.rip.wrapping_sub(SYSCALL_LEN);
     let n = callstack::capture(c.ctx, pc, c.ctx.regs.gpr[RSP], &mut frames[..limit]);
-    u64::from(MADE.fetch_add(1, Ordering::Relaxed)) << 32 | u64::from(depot::intern(&frames[..n]))
+    u64::from(MADE.fetch_add(1, Ordering::Relaxed) + 1) << 32 | u64::from(depot::intern(&frames[..n]))
 }
 
 /// What is known about descriptors that may be open, in the order in which they were made.

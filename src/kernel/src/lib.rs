@@ -106,7 +106,7 @@ pub fn after(ctx: &mut ThreadContext, result: i64) {
     let phase = if sys::is_error(result) { Phase::Failed } else { Phase::Mark };
     let mut call = Call::new(ctx, phase, result);
     row::run(&mut call, row.rules);
-    descriptors::note(&call, number);
+    descriptors::note(&mut call, number);
     if phase == Phase::Failed && !PASSING.contains(&result) && (number != IOCTL || result == EFAULT) {
         find_out_why(&mut call, number, row);
     }

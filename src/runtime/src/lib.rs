@@ -18,7 +18,7 @@
 //! - [`inner`]     calls of program code from inside the runtime
 //! - [`syscalls`]  the program's system calls
 //! - [`threads`]   thread slots, clone
-//! - [`replaced`]  table of replacement functions
+//! - [`replaced`]  table of replacement functions; [`traced`] calls of them that are told
 //! - [`safepoint`] hand over to the tracer with exact program state
 //! - [`fault`]     from a fault in the code cache to the program's state
 //!
@@ -52,4 +52,5 @@ pub mod startup;
 pub mod statistics;
 pub mod syscalls;
 pub mod threads;
+pub mod traced;
 pub mod vectors;

@@ -23,7 +23,8 @@ pub static TABLE: Table = Table([const { AtomicU64::new(0) }; ALL.len() + 1]);
 pub fn init() {
     for &func in ALL {
         if let Some(entry) = memcheck_heap::entry(func) {
-            set(func, entry as u64);
+            let traced = crate::startup::config().trace_malloc != 0 && func.is_traced();
+            set(func, if traced { crate::traced::stand_in(func, entry as u64) } else { entry as u64 });
         } else if let Some(entry) = memcheck_replace::entry(func) {
             set(func, entry);
         }

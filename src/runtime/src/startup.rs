@@ -60,7 +60,10 @@ pub extern "C" fn start(rsp: u64) -> ! {
     memcheck_kernel::proc_files::keep_auxv(fix_auxv(config, &moves, rsp, stack));
     let rsp = rsp.wrapping_add(stack);
     let (undef, origins) = (config.undef_value_errors != 0, config.track_origins != 0);
-    if !cache::init(stubs(), Options { undef, private_vectors: crate::vectors::acquire(), origins, pext: crate::vectors::has_bmi(), ask_on_stack: false }) {
+    if !cache::init(
+        stubs(),
+        Options { undef, private_vectors: crate::vectors::acquire(), origins, pext: crate::vectors::has_bmi(), ask_on_stack: false },
+    ) {
         fail("the code cache cannot be mapped");
     }
     memcheck_kernel::init(config);

@@ -9,6 +9,7 @@ use std::path::Path;
 use memcheck_abi::config::Config;
 use memcheck_abi::context::Registers;
 use memcheck_abi::event::{ErrorEvent, ExitReport, Redirect, Repeat};
+use memcheck_abi::replace::Func;
 
 use crate::process::{Process, ThreadInfo};
 use crate::tracee::Ending;
@@ -98,6 +99,8 @@ pub trait Handler {
     fn internal(&mut self, process: &Process, text: &str) {}
     /// The system does not let the runtime start in this process, which ends.
     fn refused(&mut self, process: &Process, text: &str) {}
+    /// `--trace-malloc`: a function was called with these arguments and gave a block, if it gives any.
+    fn traced(&mut self, process: &Process, func: Func, arguments: [u64; 2], block: u64) {}
     fn warning(&mut self, process: &Process, warning: &Warning) {}
     /// Text for -v.
     fn note(&mut self, process: &Process, text: &str) {}

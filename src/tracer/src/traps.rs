@@ -11,6 +11,7 @@ use memcheck_abi::config::Config;
 use memcheck_abi::context::ThreadContext;
 use memcheck_abi::event::{ErrorEvent, ExitReport, Repeat, Trap};
 use memcheck_abi::layout;
+use memcheck_abi::replace::Func;
 
 use crate::handler::{Handler, Warning};
 use crate::memory::{Plain, config_from_bytes};
@@ -26,7 +27,7 @@ const MAX_REPEATS: u64 = 1 << 20;
 /// Bytes of the answer to `SourceLine`.
 const SOURCE_LINE: usize = 64;
 
-const ALL: [Trap; 23] = [
+const ALL: [Trap; 24] = [
     Trap::Ready,
     Trap::Mapped,
     Trap::Unmapped,
@@ -50,6 +51,7 @@ const ALL: [Trap; 23] = [
     Trap::KillSelf,
     Trap::Command,
     Trap::Warning,
+    Trap::Traced,
 ];
 
 /// The trap with this code.
@@ -251,6 +253,11 @@ fn simple(process: &mut Process, tid: i32, trap: Trap, regs: &Regs, handler: &mu
         Trap::Warning => {
             if let Some(warning) = warning(process, regs) {
                 handler.warning(process, &warning);
+            }
+        }
+        Trap::Traced => {
+            if let Some(func) = Func::from_number(rdi as u32) {
+                handler.traced(process, func, [rsi, rdx], regs.r10);
             }
         }
         Trap::CountErrors => return handler.error_count(process),

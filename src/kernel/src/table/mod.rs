@@ -17,7 +17,7 @@ mod ioctl;
 mod ipc;
 mod memory;
 mod misc;
-mod network;
+pub mod network;
 mod process;
 mod signals;
 mod time;

@@ -196,8 +196,9 @@ struct Header {
     control_len: u64,
 }
 
+const CONTROL_AT: u64 = 32;
 const FLAGS_AT: u64 = 48;
-const MMSG_SIZE: u64 = 64;
+pub const MMSG_SIZE: u64 = 64;
 const MMSG_LEN_AT: u64 = 56;
 
 /// Check the fields that the kernel reads and fetch them.
@@ -242,6 +243,26 @@ fn control(c: &mut Call, at: u64, len: u64, mut f: impl FnMut(&mut Call, u64, u6
         f(c, at.wrapping_add(offset + CMSG), size - CMSG);
         offset += size.next_multiple_of(8);
     }
+}
+
+/// Descriptors that came with the message of the header at `at`.
+pub fn passed_descriptors(c: &mut Call, at: u64, mut f: impl FnMut(&mut Call, i32)) {
+    const RIGHTS: u64 = 1 << 32 | 1; // level SOL_SOCKET, type SCM_RIGHTS
+    const KIND_AT: u64 = 8;
+    const FD: u64 = 4;
+    let [buffer, len] = c.peek_or_zero::<[u64; 2]>(at.wrapping_add(CONTROL_AT));
+    // Headers and data take turns.
+    let mut kind = None;
+    control(c, buffer, len, |c, piece, n| match kind.take() {
+        None => kind = Some(c.peek_or_zero::<u64>(piece.wrapping_add(KIND_AT))),
+        Some(RIGHTS) => {
+            for i in 0..n / FD {
+                let fd = c.peek_or_zero::<i32>(piece.wrapping_add(i * FD));
+                f(c, fd);
+            }
+        }
+        Some(_) => {}
+    });
 }
 
 /// `keep`: the lengths before the call are kept for the second half (only one header can have them).

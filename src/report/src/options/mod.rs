@@ -96,6 +96,7 @@ pub struct Options {
     /// Bytes on either side of a block.
     pub redzone_size: u64,
     pub realloc_zero_bytes_frees: bool,
+    pub trace_malloc: bool,
     pub run_libc_freeres: bool,
     pub run_cxx_freeres: bool,
     pub soname_synonyms: Vec<String>,
@@ -178,6 +179,7 @@ impl Default for Options {
             alignment: 16,
             redzone_size: 16,
             realloc_zero_bytes_frees: true,
+            trace_malloc: false,
             run_libc_freeres: true,
             run_cxx_freeres: true,
             soname_synonyms: Vec::new(),

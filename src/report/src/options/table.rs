@@ -272,6 +272,7 @@ const LEAKS: &[OptionRow] = &[
     row("show-reachable", Kind::Bool, "", |o, v| { o.show_leak_kinds = if v.yes() { LeakKindSet::ALL } else { LeakKindSet::DEFAULT }; Ok(()) }, "old spelling of --show-leak-kinds=all"),
     row("show-possibly-lost", Kind::Bool, "", |o, v| { o.show_leak_kinds = o.show_leak_kinds.with(crate::error::LeakKind::Possible, v.yes()); Ok(()) }, "show possibly lost blocks?"),
     row("leak-check-heuristics", Kind::Set(HeuristicSet::WORDS), "all", set!(leak_check_heuristics, bits, HeuristicSet), "which inner pointers keep a block reachable"),
+    row("trace-malloc", Kind::Bool, "no", set!(trace_malloc, yes), "print every allocation and what is freed?"),
     row("run-libc-freeres", Kind::Bool, "yes", set!(run_libc_freeres, yes), "free libc's own memory at exit?"),
     row("run-cxx-freeres", Kind::Bool, "yes", set!(run_cxx_freeres, yes), "free libstdc++'s own memory at exit?"),
 ];
@@ -363,7 +364,6 @@ const IGNORED: &[OptionRow] = &[
     ignored("trace-cfi", Kind::Bool),
     ignored("trace-redir", Kind::Bool),
     ignored("trace-sched", Kind::Bool),
-    ignored("trace-malloc", Kind::Bool),
     ignored("debug-dump", Kind::Word(&["syms", "line", "frames"])),
     ignored("vex-iropt-verbosity", Kind::Int { min: 0, max: 10 }),
     ignored("vex-iropt-level", Kind::Int { min: 0, max: 2 }),

@@ -242,6 +242,13 @@ impl Reporter {
         std::mem::replace(&mut self.changed, other)
     }
 
+    /// A line that was asked for by an option of its own.
+    pub fn trace(&self, line: &str) {
+        let mut burst = self.burst();
+        burst.debug(line);
+        self.write(&burst);
+    }
+
     /// A line for `-v`.
     pub fn debug(&self, line: &str) {
         if self.options().verbosity > 1 {

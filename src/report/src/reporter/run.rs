@@ -181,8 +181,10 @@ impl RunOutput {
         for path in &self.options.suppressions {
             let name = path.to_string_lossy();
             said(format!("Reading suppressions file: {name}"));
-            let bytes = std::fs::read(self.opener.start_dir.join(path));
-            let bytes = bytes.map_err(|_| vec![format!("FATAL: can't open suppressions file \"{name}\"")])?;
+            let bytes = std::fs::read(self.opener.start_dir.join(path)).map_err(|error| match error.kind() {
+                std::io::ErrorKind::IsADirectory => vec![format!("FATAL: suppressions file \"{name}\" is a directory")],
+                _ => vec![format!("FATAL: can't open suppressions file \"{name}\"")],
+            })?;
             rules.extend(suppress::parse::parse(&name, &String::from_utf8_lossy(&bytes)).map_err(|failure| failure.lines().to_vec())?);
         }
         Ok(Suppressions::new(rules))
