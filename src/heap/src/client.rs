@@ -364,6 +364,9 @@ pub fn describe(event: &mut ErrorEvent) -> bool {
     freed.is_some()
 }
 
+/// Bytes around a declared block that are told by it, whatever red zone it has.
+const NEAR: u64 = 16;
+
 /// 0 inside, else 1 + bytes to the block, `None` if out of its reach.
 fn distance(addr: u64, start: u64, marked: &Marked) -> Option<u64> {
     let distance = if addr < start {
@@ -373,7 +376,7 @@ fn distance(addr: u64, start: u64, marked: &Marked) -> Option<u64> {
     } else {
         addr - start - marked.size + 1
     };
-    (distance <= marked.redzone).then_some(distance)
+    (distance <= marked.redzone.max(NEAR)).then_some(distance)
 }
 
 impl Marked {

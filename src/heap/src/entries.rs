@@ -300,9 +300,8 @@ pub extern "C" fn malloc_usable_size(p: u64) -> u64 {
 /// `struct mallinfo2`: arena, ordblks, smblks, hblks, hblkhd, usmblks, fsmblks, uordblks, fordblks, keepcost. All memory is one arena here,
 /// and what is not in use in it one free block.
 fn usage() -> [u64; 10] {
-    let (arena, used) = crate::exit::usage();
-    let free = arena.saturating_sub(used);
-    [arena, u64::from(free != 0), 0, 0, 0, 0, 0, used, free, 0]
+    let (used, free) = crate::exit::usage();
+    [used + free, u64::from(free != 0), 0, 0, 0, 0, 0, used, free, 0]
 }
 
 /// Returned through a hidden pointer, as ints.

@@ -1,7 +1,7 @@
 //! What the summaries and the leak search want to know: all live blocks and the totals.
 #![allow(unsafe_code, reason = "the list lives in a fixed range that the tracer reads")]
 
-use crate::layout::{LIVE, LIVE_END, UNIT};
+use crate::layout::{LIVE, LIVE_END};
 use crate::record::State;
 use crate::{cache, client, map, spans};
 use memcheck_abi::event::{ExitReport, Family, LiveBlock};
@@ -76,16 +76,15 @@ pub fn report(out: &mut ExitReport) {
     (out.allocs, out.frees, out.bytes_allocated) = cache::totals();
 }
 
-/// Bytes that the heap has taken, and bytes of them in use. Other threads may run: then it is what they had about now.
+/// Bytes in use, and bytes of freed blocks. Other threads may run: then it is what they had about now.
 pub fn usage() -> (u64, u64) {
-    let units = spans::used_units();
-    let mut used = 0;
-    map::for_each(units, |record| {
-        if record.head().state() == State::Live {
-            used += record.size();
-        }
+    let (mut used, mut freed) = (0, 0);
+    map::for_each(spans::used_units(), |record| match record.head().state() {
+        State::Live => used += record.size(),
+        State::Quarantined => freed += record.size(),
+        _ => {}
     });
-    (units * UNIT, used)
+    (used, freed)
 }
 
 /// The list that the last [`report`] made.

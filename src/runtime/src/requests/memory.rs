@@ -137,6 +137,8 @@ pub fn check_defined(ctx: &ThreadContext, addr: u64, len: u64) -> u64 {
     let end = addr.saturating_add(len);
     let wanted = startup::config().undef_value_errors != 0;
     let undefined = parts(addr, end - addr).find_map(|(at, n)| first_undefined(ctx, at, n)).filter(|_| wanted);
+    // What lies behind a byte that is out of bounds is not asked for, but the other way round it is.
+    let undefined = undefined.filter(|at| unaddressable.is_none_or(|bad| *at < bad));
     if let Some(at) = undefined {
         complain(ctx, at, false);
     }
