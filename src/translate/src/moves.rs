@@ -540,7 +540,14 @@ impl Emitter<'_> {
         self.asm.op_mem(None, true, &[0x3b], p, &from.place());
         let same = self.asm.jcc_forward(CC_E);
         self.note_frame(p, size, c, not);
+        let (alike, unlike) = if size >= 8 { self.origin_words_of_block(from, size, [p, a, c], not) } else { (None, Vec::new()) };
+        for at in unlike {
+            self.asm.patch_here(at);
+        }
         self.origin_words(from, size, [p, a, c], |e, at| e.origin_of_place(from, at, [p, a, c], not));
+        if let Some(alike) = alike {
+            self.asm.patch_here(alike);
+        }
         self.asm.patch_here(done);
         self.note_origin_page([p, a, c]);
         self.asm.patch_here(none);
@@ -557,6 +564,30 @@ impl Emitter<'_> {
             self.asm.op_mem(None, false, &[0x89], a, &Mem { index: Some((p, 0)), ..Mem::base(c, at as i32) });
             self.asm.patch_here(defined);
         }
+    }
+
+    /// Of undefined bytes that nobody moved before: all words say how far it is. (Those of defined bytes do not matter.) Jumps from where it
+    /// is done, and from where the words differ.
+    fn origin_words_of_block(&mut self, from: Reg, size: u32, [p, a, c]: [u8; 3], not: &mut Vec<usize>) -> (Option<usize>, Vec<usize>) {
+        self.asm.load(c, &from.place());
+        self.asm.alu_imm(Alu::And, 8, c, -4);
+        self.asm.mov_const(a, ORIGIN_DISTANCE);
+        self.asm.alu(Alu::Add, 8, a, c);
+        let mut unlike = Vec::new();
+        for at in (0..size as i32).step_by(8) {
+            self.asm.cmp_zero(&Mem::base(a, at), 8);
+            unlike.push(self.asm.jcc_forward(CC_NE));
+        }
+        self.asm.alu(Alu::Sub, 8, c, p);
+        self.asm.sign_extend(a, c, 4);
+        self.asm.alu(Alu::Cmp, 8, a, c);
+        not.push(self.asm.jcc_forward(CC_NE));
+        self.asm.mov_const(a, ORIGIN_DISTANCE);
+        self.asm.alu(Alu::Add, 8, a, p);
+        for at in (0..size as i32).step_by(4) {
+            self.asm.store_sized(&Mem::base(a, at), c, 4);
+        }
+        (Some(self.asm.jmp_forward()), unlike)
     }
 
     /// `a` = what the place that a lazy register was loaded from knows: its tag, or the distance from the target at `p` to where the bytes
