@@ -143,7 +143,6 @@ pub struct Block {
     pub addr: u64,
     pub size: u64,
     pub family: u32,
-    pub alloc_thread: u32,
     pub alloc_stack: u32,
     pub free_stack: u32,
 }
@@ -194,7 +193,7 @@ impl ErrorEvent {
             place: 0,
             place_thread: 0,
             place_distance: 0,
-            block: Block { addr: 0, size: 0, family: 0, alloc_thread: 0, alloc_stack: 0, free_stack: 0 },
+            block: Block { addr: 0, size: 0, family: 0, alloc_stack: 0, free_stack: 0 },
             origin_stack: 0,
             origin_kind: 0,
             name: [0; NAME_LEN],

@@ -29,7 +29,6 @@ struct Granted {
     size: u64,
     family: Family,
     zero: bool,
-    thread: u32,
     stack: u32,
 }
 
@@ -44,7 +43,7 @@ pub fn allocate(ctx: &mut ThreadContext, ask: Ask) -> u64 {
     let settings = settings::get();
     let align = ask.align.max(settings.alignment);
     let need = settings.front.saturating_add(ask.size).saturating_add(settings.back).saturating_add(align - 16);
-    let ask = Granted { size: ask.size, family: ask.family, zero: ask.zero, thread: ctx.number, stack };
+    let ask = Granted { size: ask.size, family: ask.family, zero: ask.zero, stack };
     let p = if need <= MAX_SLOT { small(cache, ask, align, need) } else { large(ask, align, need) };
     if p != 0 {
         cache.allocs.add(1);
@@ -68,8 +67,8 @@ fn small(cache: &mut Cache, ask: Granted, align: u64, need: u64) -> u64 {
         paint::define(p, ask.size);
     }
     origins::forget(p, ask.size);
-    record.describe(ask.size, ask.thread, ask.stack);
-    record.set_head(Head::new(p, State::Live, ask.family, 0));
+    record.set_stack(ask.stack);
+    record.set_head(Head::new(p, State::Live, ask.family, 0).with_size(ask.size));
     p
 }
 
@@ -102,8 +101,9 @@ fn large(ask: Granted, align: u64, need: u64) -> u64 {
     }
     let record = record::at(start - HEAP_START, 0);
     origins::forget(p, ask.size);
-    record.describe(ask.size, ask.thread, ask.stack);
-    record.set_head(Head::new(p, State::Live, ask.family, if huge { record::HUGE } else { 0 }));
+    record.set_stack(ask.stack);
+    record.set_long_size(ask.size);
+    record.set_head(Head::new(p, State::Live, ask.family, if huge { record::LONG | record::HUGE } else { record::LONG }));
     p
 }
 

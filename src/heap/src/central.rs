@@ -28,18 +28,13 @@ struct Shelf {
     slabs: u32,
 }
 
-/// Blocks that leave the quarantine first, chained through their records.
-pub struct Big {
-    pub head: u64,
-    pub tail: u64,
-}
-
 pub struct Central {
     pub spans: Spans,
     pub work: Work,
     shelves: [Shelf; COUNT],
     pub small: Queue,
-    pub big: Big,
+    /// Blocks that leave the quarantine first.
+    pub big: Queue,
     /// Address of the newest thread cache, 0 = none.
     pub caches: u64,
 }
@@ -59,7 +54,7 @@ static CENTRAL: Lock<Central> = Lock::new(Central {
     work: Work::new(),
     shelves: [SHELF; COUNT],
     small: Queue::new(),
-    big: Big { head: 0, tail: 0 },
+    big: Queue::new(),
     caches: 0,
 });
 
@@ -140,7 +135,7 @@ impl Central {
     /// Give the units of a large block back.
     pub fn give_large(&mut self, run: Run) {
         map::set(run.first, run.units, Kind::Nothing);
-        record::at(run.first * UNIT, 0).set_head(Head(0));
+        record::erase(run.first * UNIT, 2 * RECORD_SIZE);
         self.spans.give(run);
     }
 

@@ -8,7 +8,7 @@ use crate::layout::{WORK, WORK_END};
 use memcheck_rt::sys;
 
 const STEP: u64 = 1 << 20;
-pub const CAPACITY: usize = 508;
+pub const CAPACITY: usize = 507;
 /// Slots of a tray.
 pub const TRAY: usize = 63;
 
@@ -16,6 +16,8 @@ pub const TRAY: usize = 63;
 #[repr(C)]
 pub struct Chunk {
     pub next: Option<&'static mut Chunk>,
+    /// The links are those from here on, up to `len`.
+    first: usize,
     pub len: usize,
     /// Sum of what the blocks take, see `quarantine`.
     pub bytes: u64,
@@ -35,6 +37,11 @@ impl Chunk {
     #[inline(always)]
     pub fn is_full(&self) -> bool {
         self.len == CAPACITY
+    }
+
+    #[inline(always)]
+    pub fn filled(&self) -> &[u64] {
+        &self.links[self.first..self.len]
     }
 }
 
@@ -71,7 +78,7 @@ impl Work {
     pub fn chunk(&mut self) -> Option<&'static mut Chunk> {
         if let Some(chunk) = self.free.take() {
             self.free = chunk.next.take();
-            (chunk.len, chunk.bytes) = (0, 0);
+            (chunk.first, chunk.len, chunk.bytes) = (0, 0, 0);
             return Some(chunk);
         }
         match self.raw(4096) {
@@ -227,7 +234,7 @@ impl Queue {
     pub fn holds(&self, link: u64) -> bool {
         let mut at = &self.head;
         while let Some(chunk) = at {
-            if chunk.links[..chunk.len].contains(&link) {
+            if chunk.filled().contains(&link) {
                 return true;
             }
             at = &chunk.next;
@@ -239,5 +246,48 @@ impl Queue {
         let chunk = self.head.take()?;
         self.head = chunk.next.take();
         Some(chunk)
+    }
+
+    /// For links that come and go one by one: behind the others. False without memory.
+    pub fn put_last(&mut self, link: u64, work: &mut Work) -> bool {
+        // SAFETY: as in `push`.
+        let room = self.head.is_some() && unsafe { !(*self.tail).is_full() };
+        if !room {
+            let Some(chunk) = work.chunk() else { return false };
+            self.push(chunk);
+        }
+        // SAFETY: as in `push`; the chunk that was pushed is the tail.
+        unsafe { (*self.tail).push(link, 0) };
+        true
+    }
+
+    /// In front of the others.
+    pub fn put_first(&mut self, link: u64, work: &mut Work) -> bool {
+        if self.head.as_ref().is_none_or(|chunk| chunk.first == 0) {
+            let Some(chunk) = work.chunk() else { return false };
+            (chunk.first, chunk.len) = (CAPACITY, CAPACITY);
+            if self.head.is_none() {
+                self.tail = core::ptr::from_mut(chunk);
+            }
+            chunk.next = self.head.take();
+            self.head = Some(chunk);
+        }
+        let Some(chunk) = &mut self.head else { return false };
+        chunk.first -= 1;
+        chunk.links[chunk.first] = link;
+        true
+    }
+
+    /// The foremost.
+    pub fn take_first(&mut self, work: &mut Work) -> Option<u64> {
+        let chunk = self.head.as_mut()?;
+        let link = chunk.filled().first().copied();
+        chunk.first += 1;
+        if chunk.filled().is_empty()
+            && let Some(empty) = self.pop()
+        {
+            work.give(empty);
+        }
+        link
     }
 }

@@ -112,7 +112,7 @@ mod tests {
             for slabs in 0..8 {
                 let len = class.slab_len(slabs);
                 assert!(len >= class.slot && len < 1 << 20);
-                assert!(len / class.slot * crate::layout::RECORD_SIZE <= len / 2);
+                assert!(len / class.slot * crate::layout::RECORD_SIZE <= len / 4);
             }
         }
     }

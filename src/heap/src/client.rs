@@ -20,7 +20,6 @@ use memcheck_rt::{access, report, shadow};
 #[derive(Clone, Copy)]
 pub struct Marked {
     pub size: u64,
-    pub thread: u32,
     pub stack: u32,
     free_stack: u32,
     redzone: u64,
@@ -38,7 +37,6 @@ struct Named {
     addr: u64,
     size: u64,
     stack: u32,
-    thread: u32,
     name: [u8; NAME_LEN],
 }
 
@@ -90,7 +88,7 @@ fn new_marked(ctx: &mut ThreadContext, size: u64, redzone: u64) -> Marked {
         cache.allocs.add(1);
         cache.bytes.add(size);
     }
-    Marked { size, thread: ctx.number, stack: stacks::at_alloc(ctx), free_stack: 0, redzone }
+    Marked { size, stack: stacks::at_alloc(ctx), free_stack: 0, redzone }
 }
 
 pub fn malloclike_block(ctx: &mut ThreadContext, addr: u64, size: u64, redzone: u64, zeroed: bool) {
@@ -301,7 +299,7 @@ pub fn create_block(ctx: &mut ThreadContext, addr: u64, size: u64, text: &[u8]) 
     let mut name = [0; NAME_LEN];
     let n = text.len().min(NAME_LEN - 1);
     name[..n].copy_from_slice(&text[..n]);
-    let named = Named { addr, size, stack: stacks::at_alloc(ctx), thread: ctx.number, name };
+    let named = Named { addr, size, stack: stacks::at_alloc(ctx), name };
     let mut client = enter();
     let free = client.named.iter().position(Option::is_none);
     match free {
@@ -339,7 +337,7 @@ pub fn describe(event: &mut ErrorEvent) -> bool {
     if let Some(named) = client.named.iter().flatten().find(|n| addr.wrapping_sub(n.addr) < n.size) {
         event.place = Place::ClientBlock as u32;
         event.name2 = named.name;
-        let facts = Marked { size: named.size, thread: named.thread, stack: named.stack, free_stack: 0, redzone: 0 };
+        let facts = Marked { size: named.size, stack: named.stack, free_stack: 0, redzone: 0 };
         event.block = facts.block(named.addr);
         return true;
     }
@@ -381,13 +379,6 @@ fn distance(addr: u64, start: u64, marked: &Marked) -> Option<u64> {
 
 impl Marked {
     fn block(&self, addr: u64) -> Block {
-        Block {
-            addr,
-            size: self.size,
-            family: Family::Custom as u32,
-            alloc_thread: self.thread,
-            alloc_stack: self.stack,
-            free_stack: self.free_stack,
-        }
+        Block { addr, size: self.size, family: Family::Custom as u32, alloc_stack: self.stack, free_stack: self.free_stack }
     }
 }

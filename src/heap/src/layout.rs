@@ -2,7 +2,7 @@
 //!
 //! ```text
 //! 0x009d_6b00_0000   program memory, 1 TiB, in units of 16 KiB          (abi::layout::HEAP_START)
-//! 0x6f00_0000_0000   records, 32 bytes per slot: the records of a run of units begin at RECORDS + offset / 2
+//! 0x6f00_0000_0000   records, 16 bytes per slot: the records of a run of units begin at RECORDS + offset / 4
 //! 0x6f80_0000_0000   unit map, 4 bytes per unit
 //! 0x6f81_0000_0000   span descriptors, 16 bytes per unit
 //! 0x6f82_0000_0000   thread caches and chunks
@@ -19,9 +19,9 @@ pub const UNIT_SHIFT: u32 = 14;
 pub const UNIT: u64 = 1 << UNIT_SHIFT;
 pub const UNITS: u64 = (HEAP_END - HEAP_START) >> UNIT_SHIFT;
 
-pub const RECORD_SIZE: u64 = 32;
+pub const RECORD_SIZE: u64 = 16;
 pub const RECORDS: u64 = 0x6f00_0000_0000;
-pub const RECORDS_LEN: u64 = (HEAP_END - HEAP_START) / 2;
+pub const RECORDS_LEN: u64 = (HEAP_END - HEAP_START) / 4;
 pub const UNIT_MAP: u64 = 0x6f80_0000_0000;
 pub const SPANS: u64 = 0x6f81_0000_0000;
 pub const WORK: u64 = 0x6f82_0000_0000;

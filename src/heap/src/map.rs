@@ -117,7 +117,7 @@ pub fn for_each(end: u64, mut visit: impl FnMut(&'static Record)) {
             Kind::Large => visit(record::at(offset, 0)),
             Kind::Slab(class) => {
                 let slots = units * UNIT / CLASSES[class].slot;
-                debug_assert!(slots * RECORD_SIZE <= units * UNIT / 2);
+                debug_assert!(slots * RECORD_SIZE <= units * UNIT / 4);
                 for index in 0..slots {
                     let record = record::at(offset, index);
                     if record.head().state() == State::None {

@@ -55,21 +55,11 @@ pub fn add(cache: &mut Cache, record: &'static Record, size: u64) {
 #[cold]
 fn add_big(record: &'static Record, size: u64, first: bool) {
     let mut central = central::lock();
-    let big = &mut central.big;
-    if big.head == 0 {
-        record.set_next(0);
-        (big.head, big.tail) = (record.link(), record.link());
-    } else if first {
-        record.set_next(big.head);
-        big.head = record.link();
-    } else {
-        record.set_next(0);
-        if let Some(last) = Record::from_link(big.tail) {
-            last.set_next(record.link());
-        }
-        big.tail = record.link();
+    let Central { big, work, .. } = &mut *central;
+    // Without memory for the list the block is simply never used again.
+    if if first { big.put_first(record.link(), work) } else { big.put_last(record.link(), work) } {
+        grow(taken(size));
     }
-    grow(taken(size));
 }
 
 /// Bytes that a block of this size takes of the heap.
@@ -131,7 +121,7 @@ pub fn trim(cache: &mut Cache) {
             None => return,
             Some(Oldest::Big(record)) => release(cache, record.link()),
             Some(Oldest::Small(chunk)) => {
-                for &link in &chunk.links[..chunk.len] {
+                for &link in chunk.filled() {
                     release(cache, link);
                 }
                 central::lock().work.give(chunk);
@@ -149,8 +139,8 @@ fn oldest(central: &mut Central) -> Option<Oldest> {
     if !is_over() {
         return None;
     }
-    if let Some(record) = Record::from_link(central.big.head) {
-        central.big.head = record.next();
+    let Central { big, work, .. } = central;
+    if let Some(record) = big.take_first(work).and_then(Record::from_link) {
         shrink(taken(record.size()));
         return Some(Oldest::Big(record));
     }
@@ -185,6 +175,6 @@ fn release_large(start: u64, head: Head) {
 /// Does the freed block of this record wait, in the common queue or in this thread's buffer?
 #[cfg(test)]
 pub fn holds(cache: &Cache, record: &'static Record) -> bool {
-    let own = cache.buffer.as_ref().is_some_and(|chunk| chunk.links[..chunk.len].contains(&record.link()));
+    let own = cache.buffer.as_ref().is_some_and(|chunk| chunk.filled().contains(&record.link()));
     own || crate::superseded::holds(cache, record) || central::lock().small.holds(record.link())
 }

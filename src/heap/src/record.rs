@@ -1,28 +1,36 @@
 //! The record of one slot: everything the heap knows about a block, out of reach of the program.
 //!
 //! ```text
-//! head   bits 0..48 address of the block   48..52 state   52..56 family   56..64 flags
-//! size   bits 0..48 requested bytes        48..64 thread that allocated it
-//! stacks depot ids of allocation and free
-//! next   live: 1 = origin words of the block were written; quarantined: the next record of the list of big blocks
+//! head    bits 0..36 address of the block / 16, from HEAP_START on   36..38 state   40..43 family   43 HUGE   44 LONG   45..64 size
+//! stacks  depot ids of allocation and free
 //! ```
+//! The size of a block that has units of its own (`LONG`) does not fit there: it is in the record behind, which belongs to nobody else.
+//!
 //! `head` is written last on allocation and changed by compare-and-swap on free, so that of two threads that free one block
 //! only one succeeds. Everything else is plain data of whoever owns the block; the cells are atomic only so that a reader
 //! (a description, the leak list) that comes at a bad moment sees an old or a new value and nothing else.
-//! A record of zeros is a slot that was never used.
+//! A record of zeros is a slot that was never used. Four records share a cache line: neighbours are often freed together.
 #![allow(unsafe_code, reason = "records are reached by address arithmetic")]
 
+use crate::classes::MAX_SLOT;
 use crate::layout::{RECORD_SIZE, RECORDS, UNIT_SHIFT};
 use core::sync::atomic::{AtomicU32, AtomicU64, Ordering::Relaxed};
 use core::sync::atomic::{Ordering::AcqRel, Ordering::Release};
 use memcheck_abi::event::{Block, Family};
+use memcheck_abi::layout::{HEAP_END, HEAP_START};
 
-const ADDRESS: u64 = (1 << 48) - 1;
-const STATE_SHIFT: u32 = 48;
-const FAMILY_SHIFT: u32 = 52;
+const ADDRESS: u64 = (1 << 36) - 1;
+const STATE_SHIFT: u32 = 36;
+const FAMILY_SHIFT: u32 = 40;
+const SIZE_SHIFT: u32 = 45;
+
+const _: () = assert!((HEAP_END - HEAP_START) / 16 - 1 <= ADDRESS, "addresses fit");
+const _: () = assert!(MAX_SLOT < 1 << (64 - SIZE_SHIFT), "sizes of what lies in slots fit");
 
 /// Too large to paint: see `paint::HUGE`.
-pub const HUGE: u64 = 1 << 57;
+pub const HUGE: u64 = 1 << 43;
+/// The block has units of its own.
+pub const LONG: u64 = 1 << 44;
 
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub enum State {
@@ -42,17 +50,23 @@ pub struct Head(pub u64);
 impl Head {
     #[inline(always)]
     pub const fn new(address: u64, state: State, family: Family, flags: u64) -> Head {
-        Head(address | (state as u64) << STATE_SHIFT | (family as u64) << FAMILY_SHIFT | flags)
+        Head((address - HEAP_START) / 16 | (state as u64) << STATE_SHIFT | (family as u64) << FAMILY_SHIFT | flags)
+    }
+
+    /// Of a block in a slot.
+    #[inline(always)]
+    pub const fn with_size(self, size: u64) -> Head {
+        Head(self.0 | size << SIZE_SHIFT)
     }
 
     #[inline(always)]
     pub const fn address(self) -> u64 {
-        self.0 & ADDRESS
+        HEAP_START + 16 * (self.0 & ADDRESS)
     }
 
     #[inline(always)]
     pub const fn state(self) -> State {
-        match self.0 >> STATE_SHIFT & 15 {
+        match self.0 >> STATE_SHIFT & 3 {
             1 => State::Live,
             2 => State::Quarantined,
             3 => State::Free,
@@ -63,7 +77,7 @@ impl Head {
     /// [`Family`] as a number.
     #[inline(always)]
     pub const fn family(self) -> u32 {
-        (self.0 >> FAMILY_SHIFT & 15) as u32
+        (self.0 >> FAMILY_SHIFT & 7) as u32
     }
 
     #[inline(always)]
@@ -73,17 +87,15 @@ impl Head {
 
     #[inline(always)]
     pub const fn with_state(self, state: State) -> Head {
-        Head(self.0 & !(15 << STATE_SHIFT) | (state as u64) << STATE_SHIFT)
+        Head(self.0 & !(3 << STATE_SHIFT) | (state as u64) << STATE_SHIFT)
     }
 }
 
 #[repr(C)]
 pub struct Record {
     head: AtomicU64,
-    size: AtomicU64,
     alloc_stack: AtomicU32,
     free_stack: AtomicU32,
-    next: AtomicU64,
 }
 
 const _: () = assert!(core::mem::size_of::<Record>() as u64 == RECORD_SIZE);
@@ -93,25 +105,25 @@ const _: () = assert!(core::mem::size_of::<Record>() as u64 == RECORD_SIZE);
 pub fn at(offset: u64, index: u64) -> &'static Record {
     // SAFETY: callers derive both from an address inside the heap, so the sum lies in the record range, which is mapped for
     // good by `init`; all fields are atomic, so any number of references may exist.
-    unsafe { &*((RECORDS + offset / 2 + index * RECORD_SIZE) as *const Record) }
+    unsafe { &*((RECORDS + offset / 4 + index * RECORD_SIZE) as *const Record) }
 }
 
 /// The slots of `len` bytes of records that begin as in [`at`] were never used.
 pub fn erase(offset: u64, len: u64) {
     // SAFETY: records of a slab that the caller owns, all of whose slots are free; see `at`.
-    unsafe { core::ptr::write_bytes((RECORDS + offset / 2) as *mut u8, 0, len as usize) }
+    unsafe { core::ptr::write_bytes((RECORDS + offset / 4) as *mut u8, 0, len as usize) }
 }
 
-/// A unit of the run that the record of a link belongs to (records of a run take half its length at most).
+/// A unit of the run that the record of a link belongs to (records of a run take a quarter of its length at most).
 #[inline(always)]
 pub const fn unit_of_link(link: u64) -> u64 {
-    (link - RECORDS) >> (UNIT_SHIFT - 1)
+    (link - RECORDS) >> (UNIT_SHIFT - 2)
 }
 
 /// The number of a link's record in the run that begins at unit `first`.
 #[inline(always)]
 pub const fn index_of_link(link: u64, first: u64) -> u64 {
-    (link - RECORDS - (first << (UNIT_SHIFT - 1))) / RECORD_SIZE
+    (link - RECORDS - (first << (UNIT_SHIFT - 2))) / RECORD_SIZE
 }
 
 /// Ask for the cache line of an address that will be written soon.
@@ -157,38 +169,35 @@ impl Record {
         self.head.compare_exchange(seen.0, freed.0, AcqRel, Relaxed).is_ok()
     }
 
+    /// Where the size of a block is that has units of its own.
+    fn size_behind(&self) -> &'static AtomicU64 {
+        // SAFETY: the records of a run of units take a quarter of its length, and a run like this has one block: the record behind is mapped
+        // and nobody else's. All records are atomic.
+        unsafe { &(*core::ptr::from_ref(self).add(1)).head }
+    }
+
     /// Requested bytes.
     #[inline(always)]
     pub fn size(&self) -> u64 {
-        self.size.load(Relaxed) & ADDRESS
+        let head = self.head();
+        if head.has(LONG) { self.size_behind().load(Relaxed) } else { head.0 >> SIZE_SHIFT }
     }
 
-    pub fn thread(&self) -> u32 {
-        (self.size.load(Relaxed) >> 48) as u32
+    /// Before the head says that there is a block that is [`LONG`].
+    pub fn set_long_size(&self, size: u64) {
+        self.size_behind().store(size, Relaxed);
     }
 
-    /// The facts of a new block, before its head says that it is live.
+    /// Before the head says that there is a new block.
     #[inline(always)]
-    pub fn describe(&self, size: u64, thread: u32, stack: u32) {
-        self.size.store(size | u64::from(thread) << 48, Relaxed);
+    pub fn set_stack(&self, stack: u32) {
         self.alloc_stack.store(stack, Relaxed);
         self.free_stack.store(0, Relaxed);
-        self.next.store(0, Relaxed);
     }
 
     #[inline(always)]
     pub fn set_free_stack(&self, stack: u32) {
         self.free_stack.store(stack, Relaxed);
-    }
-
-    #[inline(always)]
-    pub fn next(&self) -> u64 {
-        self.next.load(Relaxed)
-    }
-
-    #[inline(always)]
-    pub fn set_next(&self, link: u64) {
-        self.next.store(link, Relaxed);
     }
 
     pub fn block(&self) -> Block {
@@ -197,7 +206,6 @@ impl Record {
             addr: head.address(),
             size: self.size(),
             family: head.family(),
-            alloc_thread: self.thread(),
             alloc_stack: self.alloc_stack.load(Relaxed),
             free_stack: self.free_stack.load(Relaxed),
         }

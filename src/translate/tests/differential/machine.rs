@@ -224,7 +224,8 @@ impl Machine {
     /// None if this processor cannot run it.
     pub fn new() -> Option<Machine> {
         let gate = Gate::new()?;
-        let translator = Translator::new(gate.stubs, Options { undef: true, private_vectors: false, origins: true, pext: false, ask_on_stack: false });
+        let translator =
+            Translator::new(gate.stubs, Options { undef: true, private_vectors: false, origins: true, pext: false, ask_on_stack: false });
         let world = World::new();
         interpreter::map_shadows();
         Some(Machine {
@@ -299,7 +300,8 @@ impl Machine {
         self.complaints.clear();
         self.next = START;
         self.translator.routines.clear();
-        self.translator.options = Options { undef: way.undef, private_vectors: way.private, origins: true, pext: way.private, ask_on_stack: false };
+        self.translator.options =
+            Options { undef: way.undef, private_vectors: way.private, origins: true, pext: way.private, ask_on_stack: false };
         self.load(start);
         self.gate.reset_context(FS, GS);
         self.gate.set_dirty(way.dirty);
