@@ -12,6 +12,7 @@ use crate::emit::{CC_NE, Mem, RAX, RBP, RCX, RSP};
 use crate::emitter::{Cold, Emitter, spill};
 use crate::{LOAD, STORE, merge, slot};
 use alloc::vec::Vec;
+use iced_x86::Mnemonic;
 
 /// Checked operands remembered at a time.
 const MAX_KNOWN: usize = 12;
@@ -96,6 +97,10 @@ impl Emitter<'_> {
             self.cold.push(Cold::Check { patches: alloc::vec![p], restore_rcx: false, mem: *mem, size, kind, back });
         } else if self.item.flags_live {
             self.check_keeping_flags(mem, size, kind, &pieces);
+        } else if self.item.insn.mnemonic() == Mnemonic::Pop {
+            // The stores that these bytes come from are cut otherwise, and no processor puts a vector together from several of them while
+            // they are on their way: it waits until they are in the cache.
+            if pieces.len() >= 3 { self.check_words(mem, size, kind, &pieces) } else { self.check_pieces(mem, size, kind, &pieces) }
         } else if self.t.options.private_vectors && (size == 16 || size > 16 && self.item.covers.is_some()) {
             self.check_private(mem, size, kind);
         } else if (9..16).contains(&size) && self.item.covers.is_some() {
@@ -117,11 +122,17 @@ impl Emitter<'_> {
         self.cold.push(Cold::Check { patches, restore_rcx: false, mem: *mem, size, kind, back });
     }
 
-    /// Several words: or them together in a register.
+    /// Several words: a vector test, or word by word.
     fn check_wide(&mut self, mem: &Mem, size: u32, kind: u32, pieces: &[(i32, u32)]) {
         if self.t.options.private_vectors && matches!(size, 16 | 32 | 48 | 64) {
-            return self.check_private(mem, size, kind);
+            self.check_private(mem, size, kind);
+        } else {
+            self.check_words(mem, size, kind, pieces);
         }
+    }
+
+    /// Several words: or them together in a register.
+    fn check_words(&mut self, mem: &Mem, size: u32, kind: u32, pieces: &[(i32, u32)]) {
         let r = [RCX, 2, RAX].into_iter().find(|&r| !mem.uses(r)).unwrap_or(6);
         self.asm.store(&spill(slot::RCX), r);
         let (first, rest) = (pieces[0], &pieces[1..]);
