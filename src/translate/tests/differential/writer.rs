@@ -332,6 +332,7 @@ impl<'a> Writer<'a> {
     /// A base register whose value is known already.
     fn known_base(&mut self, addr: u64, need: &Need) -> Option<Operand> {
         let usable: Vec<usize> = (0..16)
+            .filter(|&r| need.forbid >> r & 1 == 0)
             .filter(|&r| self.known[r].is_some_and(|v| [LOW, HIGH, NEAR_HIGH].iter().any(|a| v >= a.start - 0x200 && v < a.end() + 0x200)))
             .collect();
         if usable.is_empty() {
