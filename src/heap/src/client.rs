@@ -98,6 +98,9 @@ pub fn malloclike_block(ctx: &mut ThreadContext, addr: u64, size: u64, redzone: 
 }
 
 pub fn freelike_block(ctx: &mut ThreadContext, addr: u64, redzone: u64) {
+    if addr == 0 {
+        return;
+    }
     if let Some(cache) = cache::current(ctx) {
         cache.frees.add(1);
     }
