@@ -77,6 +77,9 @@ pub struct Config {
     pub max_stackframe: u64,
     /// The personality flags to restore for the program.
     pub personality: u32,
+    /// The tracer, whose child the program is, and the process that it believes to be a child of.
+    pub tracer: u32,
+    pub parent: u32,
     /// realloc to size 0 gives a block of size 0 instead of freeing.
     pub realloc_zero_keeps: u32,
     pub show_realloc_zero: u32,

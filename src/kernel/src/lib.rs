@@ -56,6 +56,7 @@ use memcheck_rt::sys;
 pub fn init(config: &Config) {
     call::set_undef(config.undef_value_errors != 0);
     virtualise::set_personality(config.personality);
+    virtualise::set_parent(config.tracer, config.parent);
     if config.track_fds != 0 {
         descriptors::init();
     }

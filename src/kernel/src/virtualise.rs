@@ -5,6 +5,7 @@
 //! | arch_prctl SET/GET FS/GS | the program's own bases live in the thread context, the real ones are ours |
 //! | arch_prctl others (shadow stacks, AMX permission) | EINVAL, as on a processor without |
 //! | personality | without the flags that the tool set before exec |
+//! | getppid | who started the tool, if the tool started the program |
 //! | ptrace TRACEME | EPERM, as under any tracer |
 //! | prctl SET_SYSCALL_USER_DISPATCH | EINVAL: system calls of the runtime would be dispatched too |
 //! | mlockall | 0: the shadow is terabytes of reserved pages, which would be made real |
@@ -73,6 +74,21 @@ pub(crate) fn set_or_query_personality(c: &mut Call) -> Action {
         PERSONALITY.store(wanted, Ordering::Relaxed);
     }
     Action::Done(i64::from(old))
+}
+
+static TRACER: AtomicU32 = AtomicU32::new(0);
+static PARENT: AtomicU32 = AtomicU32::new(0);
+
+pub(crate) fn set_parent(tracer: u32, parent: u32) {
+    TRACER.store(tracer, Ordering::Relaxed);
+    PARENT.store(parent, Ordering::Relaxed);
+}
+
+pub(crate) fn getppid(_: &mut Call) -> Action {
+    // SAFETY: only asks.
+    let real = unsafe { sys::syscall3(nr::GETPPID, 0, 0, 0) };
+    let is_tracer = real == i64::from(TRACER.load(Ordering::Relaxed));
+    Action::Done(if is_tracer { i64::from(PARENT.load(Ordering::Relaxed)) } else { real })
 }
 
 const PTRACE_TRACEME: u64 = 0;

@@ -45,6 +45,8 @@ pub static mut MEMCHECK_CONFIG: Config = Config {
     stack_limit: 8 << 20,
     max_stackframe: 2_000_000,
     personality: 0,
+    tracer: 0,
+    parent: 0,
     realloc_zero_keeps: 0,
     show_realloc_zero: 0,
     show_bad_alignments: 0,
