@@ -22,7 +22,8 @@ macro_rules! back {
 
 /// `dirty::leave` for targets that were met before, without saving the registers; rcx = the mask of dirty registers. Forgets what is
 /// dead or stale at the target and goes on there, in clean code if nothing is left. What is not simple is left to the Rust part, untouched.
-/// A return that takes nothing along needs no such knowledge. rbx = the target's entry in `dirty::TARGETS`, rdx = vector registers that may be stale.
+/// A return that takes nothing along needs no such knowledge, nor does one, or a call, that takes along only what copies have left behind in
+/// vector registers. rbx = the target's entry in `dirty::TARGETS`, rdx = vector registers that may be stale.
 #[unsafe(naked)]
 pub extern "C" fn leave_known() {
     naked_asm!(
@@ -54,7 +55,7 @@ pub extern "C" fn leave_known() {
          lea rbx, [rip+{targets}]
          lea rbx, [rbx+rdx*8]
          cmp [rbx], rax
-         jne 90f
+         jne 20f
          mov rdx, [rbx+{stale}]
          mov eax, fs:[{s4}]
          movzx r8d, al
@@ -70,7 +71,7 @@ pub extern "C" fn leave_known() {
          mov rax, [rbx+{dead}]
          not rax
          and rcx, rax
-         and rdx, rcx
+         22: and rdx, rcx
          shr rdx, {vec0}
          shl rdx, {vec0}
          jz 5f
@@ -96,6 +97,8 @@ pub extern "C" fn leave_known() {
          jnz 3b
          5: test rcx, rcx
          jz 8f
+         test rbx, rbx
+         jz 90f
          mov rdx, [rbx+{bodies}]
          mov rax, fs:[{target}]
          cmp [rbx], rax
@@ -108,6 +111,17 @@ pub extern "C" fn leave_known() {
          8: mov qword ptr fs:[{dirty}], 0",
         back!(),
         "jmp {branch}
+         20: test r8d, r8d
+         jz 90f
+         xor ebx, ebx
+         mov edx, fs:[{s4}]
+         shr edx, 8
+         movzx edx, dx
+         shl rdx, {vec0}
+         not rdx
+         lea rax, [rip+{keeps}]
+         and rcx, [rax+r8*8]
+         jmp 22b
          90:",
         back!(),
         "jmp {leave}",
