@@ -92,6 +92,9 @@ fn new_marked(ctx: &mut ThreadContext, size: u64, redzone: u64) -> Marked {
 }
 
 pub fn malloclike_block(ctx: &mut ThreadContext, addr: u64, size: u64, redzone: u64, zeroed: bool) {
+    if addr == 0 {
+        return;
+    }
     let marked = new_marked(ctx, size, redzone);
     open(addr, &marked, zeroed);
     enter().marked.insert((addr, 0), marked);
@@ -131,6 +134,9 @@ pub fn free_marked(ctx: &mut ThreadContext, addr: u64, family: Family, redzone: 
 }
 
 pub fn resizeinplace_block(ctx: &mut ThreadContext, addr: u64, old: u64, new: u64, redzone: u64) {
+    if addr == 0 {
+        return;
+    }
     if new == 0 {
         return freelike_block(ctx, addr, redzone);
     }
