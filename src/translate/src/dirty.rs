@@ -22,13 +22,29 @@ use crate::emitter::{Cold, Emitter, Pending, rip_slot, spill};
 use crate::moves::{Move, halves};
 use crate::needs::Needs;
 use crate::rules::Form;
+use crate::decode::Item;
 use crate::{DEAD_OVER_CALL, LEAVE_BACK, LEAVE_CALL, SHADOW_REGS, gpr, helper, plan, shadow_layout as layout, slot};
 use alloc::vec::Vec;
 use iced_x86::{Instruction, Mnemonic, OpAccess, OpKind};
 use memcheck_abi::context::offset;
 
 /// Longest region of dirty mode.
-pub const MAX_INSTRUCTIONS: usize = 24;
+const MAX_INSTRUCTIONS: usize = 24;
+/// Most instructions in which a bit-field is changed.
+const MAX_CHANGE: usize = 12;
+
+/// How many of these instructions make a region: not more than the change of a bit-field among others that are not defined yet, if it
+/// begins with that. What was undefined is back in memory then, and the end of a region is where dirty mode is left.
+pub fn length(items: &[Item]) -> usize {
+    let memory = |insn: &Instruction| (0..insn.op_count()).any(|i| insn.op_kind(i) == OpKind::Memory);
+    let place = |insn: &Instruction| (insn.memory_base(), insn.memory_index(), insn.memory_displacement64(), insn.segment_prefix());
+    let Some(first) = items.first().map(|item| item.insn).filter(memory) else { return MAX_INSTRUCTIONS };
+    if first.op0_kind() == OpKind::Memory {
+        return if first.op_count() == 2 && matches!(first.mnemonic(), Mnemonic::And | Mnemonic::Or) { 1 } else { MAX_INSTRUCTIONS };
+    }
+    let stored = |item: &Item| item.insn.mnemonic() == Mnemonic::Mov && item.insn.op0_kind() == OpKind::Memory && place(&item.insn) == place(&first);
+    items.iter().take(MAX_CHANGE).position(stored).map_or(MAX_INSTRUCTIONS, |at| at + 1)
+}
 
 /// How often a loop may come round in dirty mode without meeting anything undefined.
 const PATIENCE: i32 = 3;

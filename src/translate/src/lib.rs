@@ -359,7 +359,10 @@ impl Translator {
     /// Translate the code at `pc` for dirty mode. Regions are short: few instructions run in it at a time.
     pub fn translate_dirty(&mut self, program: &dyn Program, pc: u64, at: Place, shadow: &mut dyn Shadow) -> Option<Region> {
         let mut items = core::mem::take(&mut self.items);
-        let tail = decode::region(program, pc, &mut items).map(|tail| decode::shorten(&mut items, tail, dirty::MAX_INSTRUCTIONS));
+        let tail = decode::region(program, pc, &mut items).map(|tail| {
+            let length = dirty::length(&items);
+            decode::shorten(&mut items, tail, length)
+        });
         let region = tail.map(|tail| {
             plan::plan(program, &mut items, tail);
             needs::find(program, &items, tail, &mut self.needs);
