@@ -319,3 +319,21 @@ int main(void) {
     ];
     says("passed", source, &["--track-fds=yes"], &wanted);
 }
+
+#[test]
+fn symbols_that_a_library_must_have() {
+    let source = "int main(void) { return 0; }";
+    says_only("symbol-there", source, &["-q", "--require-text-symbol=:libc.so*:mall?c"], &[]);
+    let wanted = [
+        "",
+        "valgrind:  Fatal error at when loading library with soname",
+        "valgrind:     libc.so.6",
+        "valgrind:  Cannot find any text symbol with a name that matches the pattern",
+        "valgrind:     no_such_*",
+        "valgrind:  as required by a --require-text-symbol= specification.",
+        "",
+        "valgrind:  Cannot continue -- exiting now.",
+        "",
+    ];
+    says_only("symbol-missing", source, &["-q", "--require-text-symbol=:libc.so.6:no_such_*"], &wanted);
+}

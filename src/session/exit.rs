@@ -98,7 +98,12 @@ impl Session {
     /// `--exit-on-first-error`: end the process now.
     pub(super) fn stop(&mut self, pid: i32) {
         let Some(watched) = self.watched.get(&pid) else { return };
-        self.codes.insert(pid, Verdict::Stopped(watched.reporter.exit_code(0)));
+        self.kill(pid, watched.reporter.exit_code(0));
+    }
+
+    /// End a process with this status.
+    pub(super) fn kill(&mut self, pid: i32, status: i32) {
+        self.codes.insert(pid, Verdict::Stopped(status));
         let _ = nix::sys::signal::kill(nix::unistd::Pid::from_raw(pid), nix::sys::signal::Signal::SIGKILL);
     }
 }

@@ -76,6 +76,12 @@ impl Handler for Session {
     fn mapped(&mut self, process: &Process, start: u64, end: u64) -> Vec<Redirect> {
         let Some(watched) = self.watched.get_mut(&process.pid()) else { return Vec::new() };
         let mut redirects = watched.modules.mapped(process, start, end, &self.wanted);
+        if let Some((soname, symbol)) = watched.modules.missing.take() {
+            warnings::missing_symbol(&soname, &symbol).iter().for_each(|line| watched.reporter.answer(line));
+            watched.concluded = true;
+            self.kill(process.pid(), 1);
+            return Vec::new();
+        }
         redirects.retain(|redirect| requests::is_wanted(redirect, &self.output.options));
         redirects
     }

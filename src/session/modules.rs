@@ -21,6 +21,7 @@ use memcheck_abi::event::{Redirect, needed};
 use memcheck_abi::layout;
 use memcheck_abi::replace::Func;
 use memcheck_report::options::Options;
+use memcheck_report::suppress::pattern;
 use memcheck_symbolize::{self as symbolize, Symbolizer};
 use memcheck_tracer::{Map, Process};
 
@@ -47,6 +48,10 @@ pub struct Modules {
     pub shows_below_main: bool,
     /// `--soname-synonyms`
     synonyms: Vec<String>,
+    /// `--require-text-symbol`
+    required: Vec<(String, String)>,
+    /// The soname of an object, and the pattern of a symbol that it should have and has not.
+    pub missing: Option<(String, String)>,
 }
 
 /// A file and how to open it.
@@ -61,6 +66,7 @@ impl Modules {
     pub fn new(options: &Options) -> Modules {
         let shows_below_main = options.frames.show_below_main || !options.reports.is_empty();
         let synonyms = options.soname_synonyms.clone();
+        let required = options.require_text_symbols.clone();
         let options = symbolize::Options {
             demangle: options.frames.demangle,
             inline: options.read_inline_info,
@@ -75,6 +81,8 @@ impl Modules {
             unread: false,
             shows_below_main,
             synonyms,
+            required,
+            missing: None,
         }
     }
 
@@ -118,6 +126,7 @@ impl Modules {
             .unwrap_or_default();
         let role = Role::of(name, &elf, is_executable);
         let entries = wanted.choose(role, &symbols);
+        self.require(file, elf.soname.as_deref());
         let here = |entry: &Entry| (start..end).contains(&entry.value.wrapping_add(bias));
         let allocates = wanted.wants_allocator_of(role, elf.soname.as_deref());
         let entries: Vec<Entry> = entries.into_iter().filter(|entry| here(entry) && (allocates || !entry.func.is_allocator())).collect();
@@ -126,6 +135,16 @@ impl Modules {
         let by_program = self.wrapping.appeared(file, elf.soname.as_deref(), &symbols, (first.start, module_end, bias));
         let folded = folded(&symbols).map(|value| Redirect { addr: value.wrapping_add(bias), func: needed::FOLDED, ..Redirect::default() });
         entries.iter().map(|entry| redirect(entry, bias)).chain(called).chain(by_program).chain(folded).collect()
+    }
+
+    /// Look whether the object has all symbols that the user wants it to have.
+    fn require(&mut self, file: &Path, soname: Option<&str>) {
+        let Some(soname) = soname.filter(|_| self.missing.is_none()) else { return };
+        let wanted = self.required.iter().filter(|(object, _)| pattern::matches(object, soname));
+        let has =
+            |symbol: &str| symbolize::find_functions(file, &|name| pattern::matches(symbol, name)).is_ok_and(|found| !found.is_empty());
+        let lacks = { wanted }.find(|(_, symbol)| !has(symbol));
+        self.missing = lacks.map(|(_, symbol)| (soname.to_owned(), symbol.clone()));
     }
 
     fn add(&mut self, name: &Path, file: &Path, start: u64, end: u64, bias: u64) {

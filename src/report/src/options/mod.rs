@@ -96,6 +96,8 @@ pub struct Options {
     /// Bytes on either side of a block.
     pub redzone_size: u64,
     pub realloc_zero_bytes_frees: bool,
+    /// Patterns of a soname and of a symbol that it must have.
+    pub require_text_symbols: Vec<(String, String)>,
     pub trace_malloc: bool,
     pub run_libc_freeres: bool,
     pub run_cxx_freeres: bool,
@@ -179,6 +181,7 @@ impl Default for Options {
             alignment: 16,
             redzone_size: 16,
             realloc_zero_bytes_frees: true,
+            require_text_symbols: Vec::new(),
             trace_malloc: false,
             run_libc_freeres: true,
             run_cxx_freeres: true,

@@ -332,7 +332,7 @@ const IGNORED: &[OptionRow] = &[
     ignored("vgdb-poll", INT),
     ignored("vgdb-prefix", Kind::Text("prefix")),
     ignored("vgdb-shadow-registers", Kind::Bool),
-    OptionRow { set: check_symbol, ..ignored("require-text-symbol", Kind::Text(":soname:symbol")) },
+    row("require-text-symbol", Kind::Text(":soname:symbol"), "", set_symbol, "stop when this library has no such symbol"),
     ignored("max-threads", INT),
     ignored("show-emwarns", Kind::Bool),
     ignored("kernel-variant", Kind::Set(&["bproc", "android-no-hw-tls", "android-gpu-sgx5xx", "android-gpu-adreno3xx"])),
@@ -380,12 +380,14 @@ const IGNORED: &[OptionRow] = &[
 const UPDATES: &[&str] = &["sp-at-mem-access", "unwindregs-at-mem-access", "allregs-at-mem-access", "allregs-at-each-insn"];
 
 /// `:soname:symbol`, where the first letter is the separator.
-fn check_symbol(_: &mut Options, value: Value) -> Result<(), String> {
+fn set_symbol(options: &mut Options, value: Value) -> Result<(), String> {
     let text = value.text();
     let mut letters = text.chars();
     let parts = letters.next().and_then(|separator| letters.as_str().split_once(separator));
-    let is_good = parts.is_some_and(|(soname, symbol)| !soname.is_empty() && !symbol.is_empty());
-    if is_good { Ok(()) } else { Err("Invalid --require-text-symbol= specification.".to_string()) }
+    let good = parts.filter(|(soname, symbol)| !soname.is_empty() && !symbol.is_empty());
+    let (soname, symbol) = good.ok_or("Invalid --require-text-symbol= specification.")?;
+    options.require_text_symbols.push((soname.to_owned(), symbol.to_owned()));
+    Ok(())
 }
 
 fn check_minaddr(_: &mut Options, value: Value) -> Result<(), String> {

@@ -60,6 +60,21 @@ pub fn no_signal(signal: i32) -> String {
     format!("Warning: bad signal number {signal} in sigaction()")
 }
 
+/// An object lacks a symbol of `--require-text-symbol`; these lines have no prefix.
+pub fn missing_symbol(soname: &str, symbol: &str) -> [String; 9] {
+    [
+        String::new(),
+        "valgrind:  Fatal error at when loading library with soname".into(),
+        format!("valgrind:     {soname}"),
+        "valgrind:  Cannot find any text symbol with a name that matches the pattern".into(),
+        format!("valgrind:     {symbol}"),
+        "valgrind:  as required by a --require-text-symbol= specification.".into(),
+        String::new(),
+        "valgrind:  Cannot continue -- exiting now.".into(),
+        String::new(),
+    ]
+}
+
 /// A thread ends that has switched error reporting off.
 pub const REPORTING_OFF: [&str; 3] = [
     "WARNING: exiting thread has error reporting disabled.",
