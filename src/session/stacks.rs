@@ -173,20 +173,20 @@ impl<'a> Namer<'a> {
 }
 
 impl Names for Namer<'_> {
-    fn outline(&mut self, stack: &Stack) -> Stack {
-        let mut frames = Vec::new();
-        for addr in stack.addresses() {
+    fn outline(&mut self, addresses: &[u64]) -> Stack {
+        let mut frames = Vec::with_capacity(addresses.len());
+        for &addr in addresses {
             frames.extend_from_slice(self.outline_of(addr));
         }
         Stack(frames)
     }
 
     /// Frames that called `main` are seldom shown, and the debug information of the C library is large: their symbols must do.
-    fn full(&mut self, stack: &Stack) -> Stack {
-        let mut frames: Vec<report::Frame> = Vec::new();
+    fn full(&mut self, addresses: &[u64]) -> Stack {
+        let mut frames: Vec<report::Frame> = Vec::with_capacity(addresses.len());
         let mut is_below_main = false;
         let is_main = |frame: Option<&report::Frame>| frame.is_some_and(|frame| frame.suppression_name() == Some("main"));
-        for addr in stack.addresses() {
+        for &addr in addresses {
             let outline = if is_below_main { self.outline_of(addr).last().cloned() } else { None };
             if is_below_main && !is_main(outline.as_ref()) {
                 frames.extend(outline);
@@ -202,7 +202,7 @@ impl Names for Namer<'_> {
 impl Watched {
     /// Names for addresses to print.
     pub fn stack(&mut self, process: &Process, addresses: &[u64]) -> Stack {
-        Namer::new(&mut self.modules, process).full(&Stack::unnamed(addresses.iter().copied()))
+        Namer::new(&mut self.modules, process).full(addresses)
     }
 
     pub fn depot_stack(&mut self, process: &Process, id: u32) -> Option<Stack> {

@@ -9,7 +9,6 @@
 //! converts.
 
 use std::borrow::Cow;
-use std::fmt::Write;
 use std::path::Path;
 use std::rc::Rc;
 
@@ -268,12 +267,19 @@ impl FrameStyle {
         let mut line = String::new();
         for (index, frame) in stack.shown(self.show_below_main).iter().enumerate() {
             line.clear();
-            // Writing to a string cannot fail.
-            let _ = write!(line, "   {} 0x{:X}: ", if index == 0 { "at" } else { "by" }, frame.addr);
+            line.push_str(if index == 0 { "   at 0x" } else { "   by 0x" });
+            push_hex(&mut line, frame.addr);
+            line.push_str(": ");
             self.describe_to(&mut line, frame);
             visit(&line);
         }
     }
+}
+
+/// As `{:X}` writes it: a leak report has millions of addresses.
+fn push_hex(out: &mut String, value: u64) {
+    let digits = (16 - value.leading_zeros() / 4).max(1);
+    out.extend((0..digits).rev().map(|digit| char::from(b"0123456789ABCDEF"[(value >> (4 * digit)) as usize & 15])));
 }
 
 #[cfg(test)]
@@ -322,6 +328,11 @@ mod tests {
 
     #[test]
     fn addresses_are_upper_case_and_the_list_stops_at_main() {
+        for value in [0, 1, 0xf, 0x10, 0xabc_def0_1234_5678, u64::MAX] {
+            let mut text = String::new();
+            push_hex(&mut text, value);
+            assert_eq!(text, format!("{value:X}"));
+        }
         let stack = Stack(vec![frame(0x10ab, "f", "a.c", 1), frame(0x20cd, "main", "a.c", 9), frame(0x30, "_start", "s.S", 1)]);
         assert_eq!(FrameStyle::default().lines(&stack), ["   at 0x10AB: f (a.c:1)", "   by 0x20CD: main (a.c:9)"]);
         let below = FrameStyle { show_below_main: true, ..FrameStyle::default() };

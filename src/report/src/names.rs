@@ -10,34 +10,34 @@
 
 use crate::frame::Stack;
 
-/// Who can name the addresses of a stack.
+/// Who can name the addresses of a stack. (Addresses and no frames: a search has thousands of stacks with thirty of them each.)
 pub trait Names {
-    fn outline(&mut self, stack: &Stack) -> Stack;
-    fn full(&mut self, stack: &Stack) -> Stack;
+    fn outline(&mut self, addresses: &[u64]) -> Stack;
+    fn full(&mut self, addresses: &[u64]) -> Stack;
 }
 
 /// A stack whose names are found when somebody asks, once.
 pub struct Unnamed<'a> {
-    stack: &'a Stack,
+    addresses: &'a [u64],
     names: &'a mut dyn Names,
     outline: Option<Stack>,
     full: Option<Stack>,
 }
 
 impl<'a> Unnamed<'a> {
-    pub fn new(stack: &'a Stack, names: &'a mut dyn Names) -> Self {
-        Unnamed { stack, names, outline: None, full: None }
+    pub fn new(addresses: &'a [u64], names: &'a mut dyn Names) -> Self {
+        Unnamed { addresses, names, outline: None, full: None }
     }
 
     pub fn outline(&mut self) -> &Stack {
-        self.outline.get_or_insert_with(|| self.names.outline(self.stack))
+        self.outline.get_or_insert_with(|| self.names.outline(self.addresses))
     }
 
     pub fn full(&mut self) -> &Stack {
-        self.full.get_or_insert_with(|| self.names.full(self.stack))
+        self.full.get_or_insert_with(|| self.names.full(self.addresses))
     }
 
     pub fn into_full(mut self) -> Stack {
-        self.full.take().unwrap_or_else(|| self.names.full(self.stack))
+        self.full.take().unwrap_or_else(|| self.names.full(self.addresses))
     }
 }

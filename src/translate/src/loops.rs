@@ -187,7 +187,15 @@ impl Loop {
         let free = POOL.iter().fold(0, |all, r| all | 1 << r) & !(touched as u32);
         let vectors = touched >> layout::VEC0;
         let free_vectors = (0..16).filter(|n| vectors != 0 && vectors >> n & 1 == 0).take(MOST_VECTORS).fold(0, |all, n| all | 1 << n);
-        Loop { undefined, touched, free, free_vectors, outs: Vec::new(), held: held::Held::default(), counter: LOOP_COUNTERS + 4 * ((pc ^ pc >> 6) % COUNTERS) as i32 }
+        Loop {
+            undefined,
+            touched,
+            free,
+            free_vectors,
+            outs: Vec::new(),
+            held: held::Held::default(),
+            counter: LOOP_COUNTERS + 4 * ((pc ^ pc >> 6) % COUNTERS) as i32,
+        }
     }
 }
 

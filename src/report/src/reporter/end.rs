@@ -6,7 +6,6 @@
 use super::Reporter;
 use crate::dedup::Context;
 use crate::error::{ErrorKind, LeakKind};
-use crate::frame::Stack;
 use crate::leak::{self, LeakSearch, LeakTotals, LeaksBefore, LossRecord, Tally};
 use crate::names::{Names, Unnamed};
 use crate::options::{LeakCheck, ReportFormat, TrackFds};
@@ -104,7 +103,7 @@ impl Reporter {
 
     fn loss(&mut self, loss: &LossRecord, number: (usize, usize), search: &LeakSearch, names: &mut dyn Names, totals: &mut LeakTotals) {
         let kind = ErrorKind::Leak(loss.kind);
-        let kept = Stack::unnamed(self.kept_addresses(&loss.addresses));
+        let kept: Vec<u64> = self.kept_addresses(&loss.addresses).collect();
         let mut stack = Unnamed::new(&kept, names);
         let listed = search.full && loss.passes(search.delta);
         let counts = listed && self.options().errors_for_leak_kinds.contains(loss.kind);

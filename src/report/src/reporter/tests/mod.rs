@@ -74,16 +74,16 @@ fn loss(kind: LeakKind, bytes: u64, indirect: u64, name: &str) -> LossRecord {
 struct Known;
 
 impl Names for Known {
-    fn outline(&mut self, stack: &Stack) -> Stack {
-        self.full(stack)
+    fn outline(&mut self, addresses: &[u64]) -> Stack {
+        self.full(addresses)
     }
 
-    fn full(&mut self, stack: &Stack) -> Stack {
-        let name = |addr| match ALLOCATORS.iter().find(|known| known.0 == addr) {
+    fn full(&mut self, addresses: &[u64]) -> Stack {
+        let name = |&addr| match ALLOCATORS.iter().find(|known| known.0 == addr) {
             Some((_, name)) => library_frame(addr, name, "/lib/heap.so"),
             None => frame(addr, "main", "a.c", 11),
         };
-        Stack(stack.addresses().map(name).collect())
+        Stack(addresses.iter().map(name).collect())
     }
 }
 
