@@ -13,8 +13,9 @@ const _: () = assert!(memcheck_abi::layout::V_DISTANCE.is_multiple_of(64), "line
 
 /// Paint released stack as no longer accessible: [slot 2 - shift, rsp + extra - shift), rcx in slot 0. Long frames by
 /// 64 bytes at a time; the vector register meanwhile lies in slots 10 and 11. Of frames this long most bytes were often never written, so
-/// with private registers (zmm16 and above, see `translate::Options`) they are looked at first: reading is twice as fast as writing. Both ends
-/// are painted unasked, and what lies between in whole lines of the cache: V of a multiple of 64 lies at one.
+/// with private registers (zmm16 and above, see `translate::Options`) they are looked at first: reading is twice as fast as writing. The lower
+/// end is painted unasked: what the frame's own calls have left there is often still on its way to the cache, and a look would wait for it.
+/// So is the upper end, after all looks. What lies between goes in whole lines of the cache: V of a multiple of 64 lies at one.
 #[unsafe(naked)]
 pub extern "C" fn release() {
     naked_asm!(
@@ -81,13 +82,14 @@ pub extern "C" fn release() {
          mov rcx, fs:[{s0}]
          jmp fs:[{s3}]
          30: vmovdqu64 gs:[rcx], zmm31
-         vmovdqu64 gs:[rdx-64], zmm31
+         mov fs:[{s10}], rdx
          add rcx, 64
          and rcx, -64
          and rdx, -64
          lea rax, [rcx+256]
          cmp rax, rdx
          ja 33f
+         jmp 35f
          31: vmovdqa64 zmm16, gs:[rcx]
          vpandq zmm16, zmm16, gs:[rcx+64]
          vpandq zmm16, zmm16, gs:[rcx+128]
@@ -95,7 +97,7 @@ pub extern "C" fn release() {
          vpcmpud k7, zmm16, zmm31, 4
          kortestw k7, k7
          jz 32f
-         vmovdqa64 gs:[rcx], zmm31
+         35: vmovdqa64 gs:[rcx], zmm31
          vmovdqa64 gs:[rcx+64], zmm31
          vmovdqa64 gs:[rcx+128], zmm31
          vmovdqa64 gs:[rcx+192], zmm31
@@ -104,10 +106,13 @@ pub extern "C" fn release() {
          cmp rax, rdx
          jbe 31b
          33: cmp rcx, rdx
-         jae 80b
+         jae 34f
          vmovdqa64 gs:[rcx], zmm31
          add rcx, 64
          jmp 33b
+         34: mov rdx, fs:[{s10}]
+         vmovdqu64 gs:[rdx-64], zmm31
+         jmp 80b
          90: mov rdx, fs:[{s9}]
          ",
         flags_back!(),
