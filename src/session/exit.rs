@@ -17,8 +17,9 @@ pub const INTERNAL_FAILURE: i32 = 125;
 const MAX_MAIN_STACK: u64 = 16 << 20;
 /// An access this far below the main stack's mapping is taken for an attempt to grow it, bytes.
 const NEAR_STACK: u64 = 1 << 20;
-/// Where Valgrind lets programs be; what is fetched from elsewhere counts as forbidden there, not as absent.
-const FETCHABLE: std::ops::Range<u64> = 0x400_0000..0x20_0000_0000;
+/// Where Valgrind lets programs be, and where mappings without a wish are here, from above; what is fetched from elsewhere counts as
+/// forbidden there, not as absent.
+const FETCHABLE: [std::ops::Range<u64>; 2] = [0x400_0000..0x20_0000_0000, layout::MMAP_END - (64 << 30)..layout::MMAP_END];
 const SEGV_MAPERR: i32 = 1;
 const SEGV_ACCERR: i32 = 2;
 const SI_KERNEL: i32 = 0x80;
@@ -118,7 +119,9 @@ fn is_impossible(rip: u64) -> bool {
 fn told_code(signal: &FatalSignal) -> i32 {
     match (signal.signo, signal.code) {
         (libc::SIGILL, ILL_ILLOPN) => ILL_ILLOPC,
-        (libc::SIGSEGV, SEGV_MAPERR) if signal.regs.rip == signal.addr && !FETCHABLE.contains(&signal.addr) => SEGV_ACCERR,
+        (libc::SIGSEGV, SEGV_MAPERR) if signal.regs.rip == signal.addr && !FETCHABLE.iter().any(|range| range.contains(&signal.addr)) => {
+            SEGV_ACCERR
+        }
         (libc::SIGSEGV, SI_KERNEL) if is_impossible(signal.regs.rip) => SEGV_ACCERR,
         (_, code) => code,
     }
