@@ -182,7 +182,11 @@ fn move_v_exactly(dst: u64, src: u64, n: u64) {
 /// write instead. Called before V moves. Nothing happens if origins are not tracked.
 pub fn move_origins(dst: u64, src: u64, n: u64) {
     // Origin words end a megabyte before the program's space does; nothing is mapped there.
-    if !tracks_origins() || !in_program(src, n + (1 << 20)) || !in_program(dst, n + (1 << 20)) || clean(src, n) {
+    if !tracks_origins() || !in_program(src, n + (1 << 20)) || !in_program(dst, n + (1 << 20)) {
+        return;
+    }
+    // For `rep movs` this runs amid the program's code, whose wide vectors live: none of the kernels that use them.
+    if memcheck_rt::shadow::first_nonzero_v(src, n).is_none() {
         return;
     }
     let words = (((dst + n - 1) & !3) - (dst & !3)) / 4 + 1;
