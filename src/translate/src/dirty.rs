@@ -17,12 +17,12 @@
 //! checked as in clean mode. Regions end through `Stubs::dirty_branch`, which goes back to clean code when no register is dirty.
 
 use crate::check::pieces;
+use crate::decode::Item;
 use crate::emit::{Asm, CC_NE, CC_S, Mem, RAX, RCX};
 use crate::emitter::{Cold, Emitter, Pending, rip_slot, spill};
 use crate::moves::{Move, halves};
 use crate::needs::Needs;
 use crate::rules::Form;
-use crate::decode::Item;
 use crate::{DEAD_OVER_CALL, LEAVE_BACK, LEAVE_CALL, SHADOW_REGS, gpr, helper, plan, shadow_layout as layout, slot};
 use alloc::vec::Vec;
 use iced_x86::{Instruction, Mnemonic, OpAccess, OpKind};
@@ -42,7 +42,8 @@ pub fn length(items: &[Item]) -> usize {
     if first.op0_kind() == OpKind::Memory {
         return if first.op_count() == 2 && matches!(first.mnemonic(), Mnemonic::And | Mnemonic::Or) { 1 } else { MAX_INSTRUCTIONS };
     }
-    let stored = |item: &Item| item.insn.mnemonic() == Mnemonic::Mov && item.insn.op0_kind() == OpKind::Memory && place(&item.insn) == place(&first);
+    let stored =
+        |item: &Item| item.insn.mnemonic() == Mnemonic::Mov && item.insn.op0_kind() == OpKind::Memory && place(&item.insn) == place(&first);
     items.iter().take(MAX_CHANGE).position(stored).map_or(MAX_INSTRUCTIONS, |at| at + 1)
 }
 

@@ -37,6 +37,7 @@ pub mod merge;
 pub mod moves;
 pub mod needs;
 pub mod operand;
+pub mod origins;
 pub mod plan;
 pub mod relocate;
 pub mod rules;

@@ -10,25 +10,20 @@
 //! Loads and stores share a routine for each register and size, which lies where it was first wanted: the code of whole programs' copies would
 //! not fit the caches. An access to memory must be plainly addressable (A bits clear, not below the stack pointer, no slot of a return address); everything
 //! else is left to the rule. A loaded register does not look up its origin; it remembers the place (`shadow_layout::LAZY`, `PLACE`).
-//! A store writes to the origin words of its target what is known: the tag, or the distance to that place, or to where its bytes came from:
-//!
-//! ```text
-//! origin word: 0 look at the place itself | kind != 0 a tag | kind 0: (source - target) & !3, a signed distance to another place
-//! ```
-//! Frames are gone soon; see `frames` for origins there.
+//! What a store writes to the origin words of its target: `origins`.
 
 use crate::check::pieces;
 use crate::dirty::mask_at;
 use crate::emit::{CC_B, CC_E, CC_NE, Mem, RAX, RCX, RDX, RSP, Seg};
 use crate::emitter::{Emitter, spill};
 use crate::needs::Needs;
-use crate::rules::encode::{Alu, Turn};
+use crate::rules::encode::Alu;
 use crate::rules::{Form, Job, Probe};
 use crate::{Rule, SHADOW_REGS, gpr, shadow_layout as layout, slot};
 use alloc::vec::Vec;
 use iced_x86::{EncodingKind, Instruction, Mnemonic, OpKind, Register};
 use memcheck_abi::context::offset;
-use memcheck_abi::layout::{ORIGIN_DISTANCE, ORIGIN_MAP, ORIGIN_PAGES, RETURN_MARK, SIGNAL_MARK};
+use memcheck_abi::layout::{RETURN_MARK, SIGNAL_MARK};
 
 /// Slots for the scratch registers, for the address, and for where a routine goes on.
 const SLOT_RCX: i32 = 8;
@@ -175,11 +170,11 @@ impl Reg {
         )
     }
 
-    fn origin(self) -> Mem {
+    pub fn origin(self) -> Mem {
         Mem::ctx(SHADOW_REGS + layout::ORIGIN + 4 * self.bit() as i32)
     }
 
-    fn place(self) -> Mem {
+    pub fn place(self) -> Mem {
         Mem::ctx(SHADOW_REGS + layout::PLACE + 8 * self.bit() as i32)
     }
 }
@@ -253,7 +248,7 @@ impl Emitter<'_> {
     }
 
     /// test / and / or of a mask in the thread's shadow registers, in the halves that have bits.
-    fn branch_if(&mut self, word: i32, mask: u64, cc: u8, to: &mut Vec<usize>) {
+    pub fn branch_if(&mut self, word: i32, mask: u64, cc: u8, to: &mut Vec<usize>) {
         for (at, part) in halves(mask) {
             self.asm.op_mem(None, false, &[0xf7], 0, &mask_at(word + at));
             self.asm.u32(part);
@@ -519,104 +514,6 @@ impl Emitter<'_> {
                 _ => self.asm.store(&v_at(at), RAX),
             }
         }
-    }
-
-    /// Origin words of the target at the address in `p`, where its bytes are undefined. Uses `a` and `c`.
-    pub fn store_origin(&mut self, from: Reg, size: u32, [p, a, c]: [u8; 3], not: &mut Vec<usize>) {
-        self.asm.alu_imm(Alu::Test, 4, p, 3);
-        not.push(self.asm.jcc_forward(CC_NE));
-        let mut lazy = Vec::new();
-        self.branch_if_any(layout::LAZY, 1 << from.bit(), &mut lazy);
-        self.asm.load_zx(a, &from.origin(), 4);
-        self.asm.alu(Alu::Test, 4, a, a);
-        let none = self.asm.jcc_forward(CC_E);
-        self.note_frame(p, size, c, not);
-        self.origin_words(from, size, [p, a, c], |_, _| {});
-        let done = self.asm.jmp_forward();
-        for at in lazy {
-            self.asm.patch_here(at);
-        }
-        // Changed in place: what is known there still holds.
-        self.asm.op_mem(None, true, &[0x3b], p, &from.place());
-        let same = self.asm.jcc_forward(CC_E);
-        self.note_frame(p, size, c, not);
-        let (alike, unlike) = if size >= 8 { self.origin_words_of_block(from, size, [p, a, c], not) } else { (None, Vec::new()) };
-        for at in unlike {
-            self.asm.patch_here(at);
-        }
-        self.origin_words(from, size, [p, a, c], |e, at| e.origin_of_place(from, at, [p, a, c], not));
-        if let Some(alike) = alike {
-            self.asm.patch_here(alike);
-        }
-        self.asm.patch_here(done);
-        self.note_origin_page([p, a, c]);
-        self.asm.patch_here(none);
-        self.asm.patch_here(same);
-    }
-
-    /// For each of the target's words with undefined bytes: what is in `a` after `find`, which is given the word's offset.
-    fn origin_words(&mut self, from: Reg, size: u32, [p, a, c]: [u8; 3], mut find: impl FnMut(&mut Self, u32)) {
-        for at in (0..size.max(4)).step_by(4) {
-            self.asm.cmp_zero(&from.shadow(at as i32), 4.min(size));
-            let defined = self.asm.jcc_forward(CC_E);
-            find(self, at);
-            self.asm.mov_const(c, ORIGIN_DISTANCE);
-            self.asm.op_mem(None, false, &[0x89], a, &Mem { index: Some((p, 0)), ..Mem::base(c, at as i32) });
-            self.asm.patch_here(defined);
-        }
-    }
-
-    /// Of undefined bytes that nobody moved before: all words say how far it is. (Those of defined bytes do not matter.) Jumps from where it
-    /// is done, and from where the words differ.
-    fn origin_words_of_block(&mut self, from: Reg, size: u32, [p, a, c]: [u8; 3], not: &mut Vec<usize>) -> (Option<usize>, Vec<usize>) {
-        self.asm.load(c, &from.place());
-        self.asm.alu_imm(Alu::And, 8, c, -4);
-        self.asm.mov_const(a, ORIGIN_DISTANCE);
-        self.asm.alu(Alu::Add, 8, a, c);
-        let mut unlike = Vec::new();
-        for at in (0..size as i32).step_by(8) {
-            self.asm.cmp_zero(&Mem::base(a, at), 8);
-            unlike.push(self.asm.jcc_forward(CC_NE));
-        }
-        self.asm.alu(Alu::Sub, 8, c, p);
-        self.asm.sign_extend(a, c, 4);
-        self.asm.alu(Alu::Cmp, 8, a, c);
-        not.push(self.asm.jcc_forward(CC_NE));
-        self.asm.mov_const(a, ORIGIN_DISTANCE);
-        self.asm.alu(Alu::Add, 8, a, p);
-        for at in (0..size as i32).step_by(4) {
-            self.asm.store_sized(&Mem::base(a, at), c, 4);
-        }
-        (Some(self.asm.jmp_forward()), unlike)
-    }
-
-    /// `a` = what the place that a lazy register was loaded from knows: its tag, or the distance from the target at `p` to where the bytes
-    /// came from. The place itself may be overwritten next, as when two elements change places.
-    fn origin_of_place(&mut self, from: Reg, at: u32, [p, a, c]: [u8; 3], not: &mut Vec<usize>) {
-        self.asm.load(c, &from.place());
-        self.asm.alu_imm(Alu::And, 8, c, -4);
-        self.asm.mov_const(a, ORIGIN_DISTANCE);
-        self.asm.op_mem(None, false, &[0x8b], a, &Mem { index: Some((c, 0)), ..Mem::base(a, at as i32) });
-        self.asm.alu_imm(Alu::Test, 4, a, 3);
-        let tagged = self.asm.jcc_forward(CC_NE);
-        self.asm.sign_extend(a, a, 4);
-        self.asm.alu(Alu::Add, 8, a, c);
-        self.asm.alu(Alu::Sub, 8, a, p);
-        // Does it fit a word?
-        self.asm.sign_extend(c, a, 4);
-        self.asm.alu(Alu::Cmp, 8, c, a);
-        not.push(self.asm.jcc_forward(CC_NE));
-        self.asm.patch_here(tagged);
-    }
-
-    /// `rt::origins::note` for the word at `p`. (Larger targets that reach into the next page are rare, and of no consequence: their words
-    /// would have to be the only ones there.)
-    fn note_origin_page(&mut self, [p, a, c]: [u8; 3]) {
-        self.asm.mov(a, p);
-        self.asm.turn(Turn::Shr, 8, a, 12);
-        self.asm.alu_imm(Alu::And, 4, a, ORIGIN_PAGES as i32 - 1);
-        self.asm.mov_const(c, ORIGIN_MAP);
-        self.asm.store_imm(&Mem { index: Some((a, 0)), ..Mem::base(c, 0) }, 1, 1);
     }
 
     fn copy_registers(&mut self, to: u8, from: u8, size: u32, not: &mut Vec<usize>) {
