@@ -55,8 +55,8 @@ pub static CLASSES: [Class; COUNT] = {
             reciprocal: (1u64 << 32).div_ceil(slot / 16),
             batch: if batch > TRAY as u64 {
                 TRAY as u32
-            } else if batch < 4 {
-                4
+            } else if batch < 2 {
+                2
             } else {
                 batch as u32
             },
