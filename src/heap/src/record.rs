@@ -50,7 +50,8 @@ pub struct Head(pub u64);
 impl Head {
     #[inline(always)]
     pub const fn new(address: u64, state: State, family: Family, flags: u64) -> Head {
-        Head((address - HEAP_START) / 16 | (state as u64) << STATE_SHIFT | (family as u64) << FAMILY_SHIFT | flags)
+        let place = (address - HEAP_START) / 16;
+        Head(place | (state as u64) << STATE_SHIFT | (family as u64) << FAMILY_SHIFT | flags)
     }
 
     /// Of a block in a slot.
