@@ -10,6 +10,7 @@ pub mod run;
 
 use std::ffi::OsString;
 use std::path::{Path, PathBuf};
+use std::process::Command;
 use std::sync::{Condvar, Mutex};
 
 /// The directory that holds `fixtures/`, `src/` and this test.
@@ -33,6 +34,15 @@ pub fn scratch(name: &str) -> PathBuf {
     let _ = std::fs::remove_dir_all(&dir);
     std::fs::create_dir_all(&dir).expect("a scratch directory under the build directory");
     dir
+}
+
+/// A C program made of `source`, as `name` in the directory.
+pub fn compile(dir: &Path, name: &str, source: &str, flags: &[&str]) -> PathBuf {
+    let (file, exe) = (dir.join(format!("{name}.c")), dir.join(name));
+    std::fs::write(&file, source).expect("a source file");
+    let status = Command::new("gcc").args(["-g", "-O0", "-w"]).arg(&file).arg("-o").arg(&exe).args(flags).status();
+    assert!(status.is_ok_and(|status| status.success()), "gcc failed on {name}");
+    exe
 }
 
 /// The file that a command name stands for, by `PATH`.

@@ -151,3 +151,16 @@ pub fn parse_ended(text: &str) -> Option<Ended> {
     }
     SIGNALS.iter().find(|(name, _)| *name == text).map(|&(_, number)| Ended::Signal(number))
 }
+
+/// The tool under the name `valgrind`.
+pub fn valgrind(dir: &Path) -> Run {
+    let link = dir.join("valgrind");
+    let target = super::memcheck();
+    let target = super::find_program(&target.to_string_lossy()).unwrap_or_else(|| target.into());
+    if !link.exists() {
+        std::os::unix::fs::symlink(target, &link).expect("a symbolic link");
+    }
+    // Nobody's options file.
+    let run = if super::testing_reference() { Run::new(super::memcheck(), dir) } else { Run::new(link, dir) };
+    run.env("HOME", dir.join("no-home"))
+}

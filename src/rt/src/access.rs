@@ -41,7 +41,8 @@ pub fn addressable(ctx: &ThreadContext, sp: u64, addr: u64) -> bool {
 /// By its A bit. On the thread's stack that of a frame which is gone does not count.
 #[inline]
 fn is_forbidden(ctx: &ThreadContext, addr: u64) -> bool {
-    !shadow::a_clear(addr) && !((ctx.stack_low..ctx.stack_high).contains(&addr) && shadow::v(addr) == shadow::UNDEFINED)
+    let may_be_stale = (ctx.stack_low..ctx.stack_high).contains(&addr);
+    !shadow::a_clear(addr) && (!may_be_stale || shadow::v(addr) != shadow::UNDEFINED)
 }
 
 /// Is `addr` on the thread's current stack, but below what it may use?
