@@ -6,8 +6,8 @@
 
 mod common;
 
-use common::report::Report;
 use common::compile;
+use common::report::Report;
 use common::run::{Ended, Outcome, Run, valgrind};
 use std::os::unix::fs::PermissionsExt;
 use std::path::{Path, PathBuf};

@@ -32,12 +32,13 @@ fn a_missing_terminator_is_an_invalid_read_at_the_first_byte_behind() {
             &|| s::strlen(at),
             &|| s::strchrnul(at, 0),
             &|| s::strchr(at, u32::from(b'q')),
-            &|| s::strcmp(at, at) as u64,
+            &|| s::strcmp(at, TWO + 4096) as u64,
             &|| s::strcpy(TWO, at),
             &|| f::strstr(at, TWO + 8000),
             &|| f::strspn(at, at_end(TWO, b"x\0")),
         ];
         write(TWO + 8000, b"nothing\0");
+        write(TWO + 4096, &[text.as_slice(), b"\0"].concat());
         for (i, call) in calls.iter().enumerate() {
             call();
             let e = one(Kind::InvalidRead);
@@ -47,6 +48,15 @@ fn a_missing_terminator_is_an_invalid_read_at_the_first_byte_behind() {
         reports();
         world_clean(at, len);
     }
+}
+
+#[test]
+fn both_operands_of_a_comparison_are_blamed() {
+    let _world = world();
+    let at = block(b"12345");
+    s::strcmp(at, at);
+    let (n, e) = reports();
+    assert_eq!((n, e.kind, e.addr), (2, Kind::InvalidRead as u32, at + 5), "two instructions, one address");
 }
 
 fn world_clean(at: u64, len: usize) {
