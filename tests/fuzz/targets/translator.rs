@@ -54,8 +54,8 @@ fn check(region: Option<Region>, length: usize) {
     }
 }
 
-fuzz_target!(|input: (bool, bool, bool, bool, &[u8])| {
-    let (writable, private_vectors, origins, pext, code) = input;
+fuzz_target!(|input: (bool, bool, bool, bool, bool, &[u8])| {
+    let (writable, private_vectors, origins, pext, ask_on_stack, code) = input;
     let program = Bytes { code, writable };
     let stub = CACHE_START;
     #[rustfmt::skip]
@@ -63,7 +63,7 @@ fuzz_target!(|input: (bool, bool, bool, bool, &[u8])| {
         dispatch: stub, link: stub, check: stub, helper: stub, syscall: stub, replace: stub, release: stub, stack_moved: stub, dirty_branch: stub,
         dirty_link: stub, frame_origin: stub, frame_note: stub,
     };
-    let mut translator = Translator::new(stubs, Options { undef: true, origins, pext, private_vectors });
+    let mut translator = Translator::new(stubs, Options { undef: true, origins, pext, private_vectors, ask_on_stack });
     let place = Place { hot: CACHE_START + 0x10_0000, cold: CACHE_START + 0x800_0000 };
     check(translator.translate(&program, CODE, place), code.len());
     check(translator.translate_dirty(&program, CODE, place, &mut Plans(Planner::new())), code.len());
