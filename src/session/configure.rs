@@ -24,7 +24,6 @@ pub fn configure(options: &Options, config: &mut Config) {
     config.run_libc_freeres = options.run_libc_freeres.into();
     config.trace_children = options.trace_children.into();
     config.verbose = (options.verbosity > 1).into();
-    config.max_stackframe = options.max_stackframe;
     config.realloc_zero_keeps = (!options.realloc_zero_bytes_frees).into();
     config.show_realloc_zero = options.show_realloc_size_zero.into();
     config.show_bad_alignments = options.show_bad_alignments.into();

@@ -74,7 +74,6 @@ pub struct Config {
     pub verbose: u32,
     /// Soft RLIMIT_STACK of the program.
     pub stack_limit: u64,
-    pub max_stackframe: u64,
     /// The personality flags to restore for the program.
     pub personality: u32,
     /// The tracer, whose child the program is, and the process that it believes to be a child of.

@@ -43,7 +43,6 @@ pub static mut MEMCHECK_CONFIG: Config = Config {
     trace_children: 0,
     verbose: 0,
     stack_limit: 8 << 20,
-    max_stackframe: 2_000_000,
     personality: 0,
     tracer: 0,
     parent: 0,

@@ -87,8 +87,6 @@ pub struct Options {
     pub read_var_info: bool,
     pub extra_debuginfo_path: Option<PathBuf>,
     pub enable_debuginfod: bool,
-    /// Bytes; a larger change of the stack pointer is taken for a switch of stacks.
-    pub max_stackframe: u64,
     /// Bytes; `None`: from the resource limit.
     pub main_stacksize: Option<u64>,
     /// Bytes, a power of two from 16 to 4096.
@@ -176,7 +174,6 @@ impl Default for Options {
             read_var_info: false,
             extra_debuginfo_path: None,
             enable_debuginfod: false,
-            max_stackframe: 2_000_000,
             main_stacksize: None,
             alignment: 16,
             redzone_size: 16,

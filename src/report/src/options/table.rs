@@ -303,7 +303,8 @@ const VALUES: &[OptionRow] = &[
 
 #[rustfmt::skip]
 const BEHAVIOUR: &[OptionRow] = &[
-    row("max-stackframe", INT, "2000000", set!(max_stackframe, unsigned), "larger changes of the stack pointer are stack switches"),
+    // Switches of stacks are told from frames by mappings, not by size.
+    ignored("max-stackframe", INT),
     row("main-stacksize", ANY_SIZE, "from ulimit -s", set!(main_stacksize, unsigned, Some), "size of the main thread's stack"),
     row("soname-synonyms", Kind::Text("syn1=pattern1,..."), "", |o, v| { extend_list(&mut o.soname_synonyms, v); Ok(()) }, "where malloc is: somalloc=NONE, somalloc=libxyz*"),
     row("sim-hints", Kind::Set(SIM_HINTS), "none", set_hints, "unusual behaviours"),
