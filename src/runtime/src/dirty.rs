@@ -21,7 +21,7 @@ use memcheck_abi::event::{ErrorEvent, Kind};
 use memcheck_abi::layout::{PROGRAM_END, RED_ZONE, RETURN_MARK};
 use memcheck_kernel::space;
 use memcheck_rt::{access, callstack, context, report, shadow};
-use memcheck_semantics::{Complaint, ComplaintKind, Machine, Plan, Planner, Segment, ShadowRegs, Wide, lookahead, regs};
+use memcheck_semantics::{Complaint, ComplaintKind, Machine, Plan, Planner, Segment, ShadowRegs, Wide, lookahead, regs, repeats};
 use memcheck_translate::loops::Entry;
 use memcheck_translate::{KEPT_IN_LOOP, LEAVE_BACK, LEAVE_JUMP, LOOP_SLOTS_SIZE, Rule, SHADOW_REGS, VECTOR_SLOTS, slot};
 
@@ -459,13 +459,21 @@ impl Machine for Thread<'_> {
         origin::of_range(self.ctx, addr, len)
     }
 
-    fn complain(&mut self, complaint: Complaint, regs: &ShadowRegs) {
+    fn complain(&mut self, complaint: Complaint, regs: &ShadowRegs) -> u64 {
         if self.silent || crate::startup::UNDEF.load(Ordering::Relaxed) == 0 {
-            return;
+            return u64::MAX;
         }
         let (pc, sp) = (self.ctx.regs.rip, self.sp());
+        let mut settled = 0;
         let (kind, size) = match complaint.kind {
-            ComplaintKind::Branch if self.harmless(pc, regs) => return,
+            ComplaintKind::Branch if self.harmless(pc, regs) => return u64::MAX,
+            ComplaintKind::Value { .. } if complaint.registers != 0 => match self.followed(pc, complaint.registers) {
+                None => return 0,
+                Some(moved) => {
+                    settled = moved;
+                    (Kind::Value, 8)
+                }
+            },
             ComplaintKind::Branch | ComplaintKind::Cond => (Kind::Cond, 0),
             ComplaintKind::Value { size } => (Kind::Value, u64::from(size)),
             ComplaintKind::Target => (Kind::Value, 8),
@@ -474,6 +482,7 @@ impl Machine for Thread<'_> {
             e.size = size;
             origin::fill(e, complaint.origin);
         });
+        settled
     }
 }
 
@@ -495,6 +504,20 @@ impl lookahead::Code for Ahead {
 }
 
 impl Thread<'_> {
+    /// The undefined registers `guilty` are an address at `pc`. None if that was said already, otherwise those that count as defined then.
+    fn followed(&mut self, pc: u64, guilty: u64) -> Option<u64> {
+        let Some(access) = lookahead::Code::instruction(&Ahead, pc) else { return Some(guilty) };
+        let asked = &mut shadow_regs(self.ctx).asked;
+        if asked.iter().any(|&earlier| repeats::is_repeat(&Ahead, earlier, &access, guilty)) {
+            return None;
+        }
+        if !asked.contains(&pc) {
+            asked.rotate_right(1);
+            asked[0] = pc;
+        }
+        Some(repeats::moves_on(&Ahead, &access))
+    }
+
     /// Do both ways of the undefined branch at `pc` come to the same place?
     fn harmless(&mut self, pc: u64, regs: &ShadowRegs) -> bool {
         let Some(branch) = lookahead::Code::instruction(&Ahead, pc) else { return false };

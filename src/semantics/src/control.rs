@@ -82,8 +82,8 @@ pub(crate) fn run<M: Machine>(cx: &mut Cx<M>, op: Control) {
 
 fn branch<M: Machine>(cx: &mut Cx<M>) {
     if flags::is_condition_undefined(cx.plan.condition, cx.regs, cx.m.rflags()) {
-        cx.complain(ComplaintKind::Branch, cx.flags_origin());
-        flags::settle(cx.plan.condition, cx.regs);
+        let settled = cx.complain(ComplaintKind::Branch, cx.flags_origin());
+        flags::settle(cx.plan.condition, cx.regs, settled != 0);
     }
 }
 

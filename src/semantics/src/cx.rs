@@ -114,17 +114,18 @@ pub(crate) struct Cx<'a, M: Machine> {
 
 /// Memory.
 impl<M: Machine> Cx<'_, M> {
-    /// Address registers must be defined; if not, complain once and call them defined.
+    /// Address registers must be defined; if not, complain. The stack pointer counts as defined then: everything goes by it.
     pub fn check_address(&mut self, registers: u64) {
         let guilty = self.regs.dirty & registers;
         if guilty != 0 {
-            self.complain(ComplaintKind::Value { size: 8 }, self.regs.origin_of(guilty));
-            self.regs.dirty &= !registers;
+            let complaint = Complaint { kind: ComplaintKind::Value { size: 8 }, origin: self.regs.origin_of(guilty), registers: guilty };
+            self.regs.dirty &= !(self.m.complain(complaint, self.regs) | guilty & 1 << 4);
         }
     }
 
-    pub fn complain(&mut self, kind: ComplaintKind, origin: u32) {
-        self.m.complain(Complaint { kind, origin }, self.regs);
+    /// About anything but an address; what becomes of the value is the caller's business, by the answer.
+    pub fn complain(&mut self, kind: ComplaintKind, origin: u32) -> u64 {
+        self.m.complain(Complaint { kind, origin, registers: 0 }, self.regs)
     }
 
     /// The mask of a masked load or store decides which memory is touched, so it must be defined.

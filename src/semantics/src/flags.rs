@@ -77,10 +77,14 @@ pub fn is_condition_undefined(condition: ConditionCode, regs: &ShadowRegs, rflag
 /// What a comparison of floating-point numbers leaves undefined, and nothing else does: one answer in three flags.
 const COMPARED_NUMBERS: u64 = CF | PF | ZF;
 
-/// After a report: the flags the condition looked at count as defined. Equality of floating-point numbers takes two jumps (on PF and ZF),
-/// but is one report.
-pub fn settle(condition: ConditionCode, regs: &mut ShadowRegs) {
-    let (flags, _) = if regs.flags() & ARITH == COMPARED_NUMBERS { (COMPARED_NUMBERS, 0) } else { looks_at(condition) };
+/// After a branch was complained about. Other branches on the same flags ask something else, as those of a switch do, and are reported
+/// as well, unless the condition was `excused`. Equality of floating-point numbers takes two jumps (on PF and ZF), but is one report.
+pub fn settle(condition: ConditionCode, regs: &mut ShadowRegs, excused: bool) {
+    let flags = match regs.flags() & ARITH {
+        COMPARED_NUMBERS => COMPARED_NUMBERS,
+        _ if excused => looks_at(condition).0,
+        _ => 0,
+    };
     regs.define(0, flags);
 }
 

@@ -14,11 +14,11 @@
 //! - [`machine`] the surroundings; [`plan`] an instruction made ready; [`cx`] running one; [`table`] all rows
 //! - families, each with its rows: [`moves`] [`integer`] [`shift`] [`bitop`] [`flags`] [`control`] [`string`],
 //!   vectors: [`vmoves`] [`lanes`] [`shuffle`] [`convert`] [`compare`] [`kmask`] [`gather`], and [`x87`] [`state`]
-//! - [`lookahead`] the excuse for branches that compilers reordered
+//! - [`lookahead`] the excuse for branches that compilers reordered; [`repeats`] which uses of one address are reported
 //!
 //! Promises: a bit called defined never depends on an undefined bit (`tests/proof.rs` tries to refute that on the processor).
 //! Not promised: that a bit called undefined can really vary. Exceptions to the promise, all deliberate: the comparison inside cmpxchg
-//! counts as defined; after a complaint the guilty value does.
+//! counts as defined; after a complaint the guilty value does where [`Machine::complain`] says so.
 //!
 //! Deliberately absent: executing anything, addressability, painting of released stack, syscalls, and the meaning of origin tags.
 #![no_std]
@@ -39,6 +39,7 @@ pub mod machine;
 pub mod moves;
 pub mod plan;
 pub mod regs;
+pub mod repeats;
 pub mod shift;
 pub mod shuffle;
 pub mod state;

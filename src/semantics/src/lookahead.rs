@@ -307,8 +307,9 @@ impl<M: Machine> Machine for Ahead<'_, M> {
     fn load_origin(&mut self, _: u64, _: usize) -> u32 {
         0
     }
-    fn complain(&mut self, _: Complaint, _: &ShadowRegs) {
+    fn complain(&mut self, _: Complaint, _: &ShadowRegs) -> u64 {
         self.stuck = true;
+        0
     }
 }
 

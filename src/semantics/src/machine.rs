@@ -24,12 +24,14 @@ pub enum ComplaintKind {
     Target,
 }
 
-/// Raised before the instruction has any effect; afterwards the guilty value counts as defined.
+/// Raised before the instruction has any effect.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub struct Complaint {
     pub kind: ComplaintKind,
     /// Origin tag of the undefined bits; 0 if unknown.
     pub origin: u32,
+    /// Of a value that is part of an address: the general registers with undefined bits, as a mask; otherwise 0.
+    pub registers: u64,
 }
 
 /// The thread before the instruction, and the two memories.
@@ -73,8 +75,9 @@ pub trait Machine {
     /// Origin tag of the undefined bits in a range; asked only if there are any.
     fn load_origin(&mut self, addr: u64, len: usize) -> u32;
 
-    /// `regs` is the shadow as it was when the guilty value was found.
-    fn complain(&mut self, complaint: Complaint, regs: &ShadowRegs);
+    /// `regs` is the shadow as it was when the guilty value was found. Returns the registers of [`Complaint::registers`] that count as
+    /// defined from now on; for a branch, anything but 0 if its flags do.
+    fn complain(&mut self, complaint: Complaint, regs: &ShadowRegs) -> u64;
 }
 
 /// What one instruction did.

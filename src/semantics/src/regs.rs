@@ -62,7 +62,8 @@ pub struct ShadowRegs {
     pub lazy: u64,
     /// Translated code's: how often a loop may still come round without undefined values before it is left for clean code.
     pub patience: u64,
-    reserved: [u64; 3],
+    /// Where undefined addresses were reported last: places in the program, the newest first.
+    pub asked: [u64; 3],
     pub gpr: [u64; 16],
     pub k: [u64; 8],
     /// Physical x87 registers R0..R7: the 64-bit significand (which is also mmN), then sign and exponent in 16 bits.
@@ -89,7 +90,7 @@ impl ShadowRegs {
             fsw: 0,
             lazy: 0,
             patience: 0,
-            reserved: [0; 3],
+            asked: [0; 3],
             gpr: [0; 16],
             k: [0; 8],
             st: [[0; 2]; 8],

@@ -108,8 +108,9 @@ impl Machine for Before {
     fn load_origin(&mut self, _: u64, _: usize) -> u32 {
         1
     }
-    fn complain(&mut self, complaint: Complaint, _: &ShadowRegs) {
+    fn complain(&mut self, complaint: Complaint, _: &ShadowRegs) -> u64 {
         self.complaints.push(complaint);
+        u64::MAX
     }
 }
 

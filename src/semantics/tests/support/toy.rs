@@ -86,8 +86,9 @@ impl Machine for Toy {
     fn load_origin(&mut self, addr: u64, _: usize) -> u32 {
         self.origins.get(&addr).copied().unwrap_or(0)
     }
-    fn complain(&mut self, complaint: Complaint, _: &ShadowRegs) {
+    fn complain(&mut self, complaint: Complaint, _: &ShadowRegs) -> u64 {
         self.complaints.push(complaint);
+        u64::MAX
     }
 }
 

@@ -277,7 +277,8 @@ impl Machine for Concrete<'_> {
         7
     }
 
-    fn complain(&mut self, complaint: Complaint, _: &ShadowRegs) {
+    fn complain(&mut self, complaint: Complaint, _: &ShadowRegs) -> u64 {
         self.complaints.push(complaint.kind);
+        u64::MAX
     }
 }
