@@ -119,7 +119,8 @@ impl<M: Machine> Cx<'_, M> {
         let guilty = self.regs.dirty & registers;
         if guilty != 0 {
             let complaint = Complaint { kind: ComplaintKind::Value { size: 8 }, origin: self.regs.origin_of(guilty), registers: guilty };
-            self.regs.dirty &= !(self.m.complain(complaint, self.regs) | guilty & 1 << 4);
+            let settled = self.m.complain(complaint, self.regs) & guilty;
+            self.regs.dirty &= !(settled | guilty & 1 << 4);
         }
     }
 

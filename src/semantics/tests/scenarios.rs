@@ -3,11 +3,12 @@
 mod toy;
 
 use iced_x86::code_asm::{
-    al, byte_ptr, dword_ptr, eax, ebx, ecx, edx, ptr, qword_ptr, rax, rbp, rbx, rcx, rdi, rdx, rsi, xmm0, xmm1, xmm9, ymm3,
+    al, byte_ptr, dword_ptr, eax, ebx, ecx, edx, ptr, qword_ptr, r8, rax, rbp, rbx, rcx, rdi, rdx, rsi, xmm0, xmm1, xmm9, ymm3,
 };
 use memcheck_semantics::ComplaintKind::{Branch, Cond, Target, Value};
 use memcheck_semantics::lookahead::same_way;
 use memcheck_semantics::regs::{ARITH, CF, VEC0, ZF};
+use memcheck_semantics::repeats;
 use memcheck_semantics::{Planner, ShadowRegs, Wide};
 use toy::{Toy, assemble, straight};
 
@@ -415,4 +416,53 @@ fn no_row_means_a_careful_guess() {
     let outcomes = straight(&assemble(|a| a.extrq(xmm0, xmm1)), &mut regs, &mut Toy::default());
     assert!(!outcomes[0].exact);
     assert_ne!(regs.vec(0), Wide::ZERO);
+}
+
+/// One stretch says once what it has to say about an address.
+#[test]
+fn uses_of_one_address_are_reported_once_in_a_stretch() {
+    let code = assemble(|a| {
+        let mut again = a.create_label();
+        a.set_label(&mut again)?;
+        a.mov(eax, dword_ptr(rdx))?; // 0
+        a.mov(ecx, dword_ptr(rdx + 8))?; // 1: the same pointer
+        a.lea(rsi, ptr(rdx + 16))?;
+        a.mov(ecx, dword_ptr(rsi))?; // 3: made from it
+        a.mov(ecx, dword_ptr(rbx + 4))?; // 4
+        a.mov(ecx, dword_ptr(rbx + 8))?; // 5: another place than the one before; rbx itself was not asked
+        a.mov(ecx, dword_ptr(rbx + 4))?; // 6
+        a.mov(rdx, r8)?;
+        a.mov(eax, dword_ptr(rdx))?; // 8: another value
+        a.jne(again)?;
+        a.call(rax)?;
+        a.mov(eax, dword_ptr(r8))?; // 11: behind the call
+        a.ret()
+    });
+    let [in_rdx, in_rbx, in_rsi, in_r8] = [2, 3, 6, 8].map(|n| 1u64 << n);
+    let repeat = |from: usize, to: usize, guilty| repeats::is_repeat(&code, code.0[from].ip(), &code.0[to], guilty);
+    assert!(repeat(0, 1, in_rdx), "the pointer was followed");
+    assert!(repeat(0, 3, in_rsi), "what lies at a distance from it");
+    assert!(!repeat(1, 0, in_rdx), "the next round is a stretch of its own");
+    assert!(!repeat(4, 5, in_rbx), "another address");
+    assert!(repeat(4, 6, in_rbx), "the same address");
+    assert!(!repeat(0, 8, in_rdx), "a new value came into the register");
+    assert!(!repeat(0, 4, in_rbx), "another register");
+    assert!(!repeat(8, 11, in_r8), "the stretch ended at the call");
+}
+
+#[test]
+fn pointers_that_move_on_count_as_defined() {
+    let code = assemble(|a| {
+        a.mov(al, byte_ptr(rsi))?; // 0
+        a.inc(rsi)?;
+        a.mov(al, byte_ptr(rdi + 1))?; // 2: not the pointer itself
+        a.add(rdi, 4)?;
+        a.mov(al, byte_ptr(rbx))?; // 4
+        a.mov(rbx, qword_ptr(rbx + 8))?; // another value, and not made from it
+        a.lodsb()?; // 6
+        a.ret()
+    });
+    let moved = |i: usize| repeats::moves_on(&code, &code.0[i]);
+    assert_eq!([moved(0), moved(2), moved(6)], [1 << 6, 0, 1 << 6]);
+    assert_eq!(moved(4) & !(1 << 3), 0);
 }
