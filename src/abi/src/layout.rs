@@ -64,9 +64,9 @@ pub const IMAGE_BASE: u64 = 0x6800_0000_0000;
 /// Code cache: within reach of a rel32 from the image.
 pub const CACHE_START: u64 = 0x6800_1000_0000;
 pub const CACHE_END: u64 = 0x6800_5000_0000;
-/// Side tables of the code cache (program address of every translated instruction).
-pub const CACHE_INFO_START: u64 = 0x6800_8000_0000;
-pub const CACHE_INFO_END: u64 = 0x6801_0000_0000;
+/// A bit for every byte of low code: see `runtime::starts`.
+pub const STARTS: u64 = 0x6800_8000_0000;
+pub const STARTS_END: u64 = STARTS + 0x1000_0000;
 /// Stack depot: see `rt::depot`.
 pub const DEPOT_START: u64 = 0x6900_0000_0000;
 pub const DEPOT_END: u64 = 0x6910_0000_0000;

@@ -1,8 +1,8 @@
 //! The code cache: where translations lie, and how they are found.
 //!
 //! ```text
-//! program address < 2 GiB -> branch table entry (gs-relative) -> indirect entry of the region
-//! program address above   -> `high` map
+//! program address         -> `starts`, or `high` from 2 GiB on -> region
+//! the same, in assembly   -> branch table entry (gs-relative), or `far` -> indirect entry of the region
 //! host address            -> `regions` -> program address, spilled register
 //! ```
 //! Code is appended and never moves. Invalidation clears the table entry and unlinks incoming branches; the dead code stays where
@@ -23,6 +23,7 @@ use crate::dirty::{Found, Plans};
 use crate::far;
 use crate::program::View;
 use crate::regions::{Record, Regions};
+use crate::starts::{self, Starts};
 use crate::statistics;
 
 /// Parts of the cache: clean regions are dense, so that they share cache lines and pages with each other only.
@@ -57,7 +58,9 @@ pub struct Cache {
     regions: Regions,
     /// Regions by program page.
     pages: BTreeMap<u64, Vec<u32>>,
-    high: BTreeMap<u64, u64>,
+    /// Which region translates an address: low code, high code.
+    starts: Starts,
+    high: BTreeMap<u64, u32>,
     /// Translations of replaced functions' own code: program address to body.
     originals: BTreeMap<u64, u64>,
     /// Dirty translations by program address.
@@ -79,6 +82,7 @@ pub static CACHE: Lock<Cache> = Lock::new(Cache {
     cold: COLD_START,
     regions: Regions::new(CACHE_START, DIRTY_START),
     pages: BTreeMap::new(),
+    starts: Starts::new(),
     high: BTreeMap::new(),
     originals: BTreeMap::new(),
     dirty: BTreeMap::new(),
@@ -115,7 +119,7 @@ pub struct Position {
 pub fn init(stubs: Stubs, options: Options) -> bool {
     let mut cache = CACHE.lock();
     cache.translator = Some(Translator::new(stubs, options));
-    sys::map_fixed(CACHE_START, CACHE_END - CACHE_START, sys::PROT_READ | sys::PROT_WRITE | sys::PROT_EXEC)
+    starts::init() && sys::map_fixed(CACHE_START, CACHE_END - CACHE_START, sys::PROT_READ | sys::PROT_WRITE | sys::PROT_EXEC)
 }
 
 fn table_entry(pc: u64) -> &'static AtomicU64 {
@@ -124,7 +128,7 @@ fn table_entry(pc: u64) -> &'static AtomicU64 {
     unsafe { &*((V_DISTANCE + TABLE_DISPLACEMENT + 8 * pc) as *const AtomicU64) }
 }
 
-/// Host address of the body of the translation of `pc`, without the lock for low addresses.
+/// Host address of the body of the translation of `pc` if that is low code and in the branch table; without the lock.
 pub fn lookup_low(pc: u64) -> Option<u64> {
     if pc >= CODE_END {
         return None;
@@ -136,22 +140,40 @@ pub fn lookup_low(pc: u64) -> Option<u64> {
 }
 
 impl Cache {
-    pub fn lookup(&self, pc: u64) -> Option<u64> {
-        if pc < CODE_END { lookup_low(pc) } else { self.high.get(&pc).map(|e| e + INDIRECT_ENTRY) }
+    /// The region that translates `pc`.
+    fn lookup(&self, pc: u64) -> Option<u32> {
+        if pc < CODE_END { starts::is_marked(pc).then(|| self.starts.get(pc)).flatten() } else { self.high.get(&pc).copied() }
     }
 
     /// The body of the translation of `pc`; translates it now if need be. None: there is no code.
     pub fn find_or_translate(&mut self, pc: u64) -> Option<u64> {
+        self.region_of(pc).map(|region| self.body(region))
+    }
+
+    /// Host address of a region's body.
+    pub fn body(&self, region: u32) -> u64 {
+        self.regions.get(region as usize).host + INDIRECT_ENTRY
+    }
+
+    /// As `find_or_translate`, for an indirect branch: the next one finds it in the branch table.
+    pub fn find_for_indirect(&mut self, pc: u64) -> Option<u64> {
+        let body = self.find_or_translate(pc)?;
         if pc < CODE_END {
-            // A page of the table that is read first and written later faults twice.
-            let _ = table_entry(pc).compare_exchange(0, 0, Ordering::Relaxed, Ordering::Relaxed);
+            table_entry(pc).store(body - INDIRECT_ENTRY, Ordering::Release);
+        } else {
+            far::insert(pc, body - INDIRECT_ENTRY);
         }
-        if let Some(body) = self.lookup(pc) {
-            return Some(body);
+        Some(body)
+    }
+
+    /// The region that translates `pc`, made now if need be. None: there is no code.
+    pub fn region_of(&mut self, pc: u64) -> Option<u32> {
+        if let Some(region) = self.lookup(pc) {
+            return Some(region);
         }
         let mut translator = self.translator.take()?;
         let at = Place { hot: self.hot.next_multiple_of(16), cold: self.cold };
-        let view = View { high: &self.high, original: 0 };
+        let view = View { low: &self.starts, high: &self.high, original: 0 };
         let region = translator.translate(&view, pc, at);
         let keep = region.as_ref().is_some_and(|_| view.is_writable(pc));
         self.translator = Some(translator);
@@ -164,13 +186,13 @@ impl Cache {
 
     /// The program uses AVX-512 although it is told that there is none: from now on without registers of our own. Code that is already
     /// there only reads them; it is forgotten, and wrong shadow that it may still write is no more than a missed report.
-    fn give_up_private_vectors(&mut self, pc: u64) -> Option<u64> {
+    fn give_up_private_vectors(&mut self, pc: u64) -> Option<u32> {
         if let Some(t) = &mut self.translator {
             (t.options.private_vectors, t.conflict) = (false, false);
         }
         crate::vectors::release();
         self.invalidate(0, memcheck_abi::layout::PROGRAM_END);
-        self.find_or_translate(pc)
+        self.region_of(pc)
     }
 
     /// The program forbids parts of its stack: code that counts on the stack pointer alone is forgotten, and what dirty code does in place is
@@ -189,7 +211,7 @@ impl Cache {
         }
         let mut translator = self.translator.take()?;
         let at = Place { hot: self.hot.next_multiple_of(16), cold: self.cold };
-        let region = translator.translate(&View { high: &self.high, original: pc }, pc, at);
+        let region = translator.translate(&View { low: &self.starts, high: &self.high, original: pc }, pc, at);
         self.translator = Some(translator);
         let region = region?;
         let body = at.hot + u64::from(region.body);
@@ -206,7 +228,7 @@ impl Cache {
         let mut translator = self.translator.take()?;
         let mut plans = self.plans.take().unwrap_or_default();
         let at = Place { hot: self.dirty_hot.next_multiple_of(16), cold: self.cold };
-        let view = View { high: &self.high, original: pc };
+        let view = View { low: &self.starts, high: &self.high, original: pc };
         let region = translator.translate_dirty(&view, pc, at, &mut plans);
         let keep = view.is_writable(pc);
         self.probes.extend(translator.probes.drain(..).map(|probe| (probe.host, probe.resume)));
@@ -220,24 +242,28 @@ impl Cache {
     }
 
     /// Put a region into the cache and make it the translation of `pc`.
-    fn publish(&mut self, region: Region, pc: u64, place: Place, keep_bytes: bool) -> u64 {
-        self.place(&region, pc, place, keep_bytes, false);
-        let at = place.hot;
+    fn publish(&mut self, region: Region, pc: u64, place: Place, keep_bytes: bool) -> u32 {
+        let index = self.place(&region, pc, place, keep_bytes, false);
         if pc < CODE_END {
-            table_entry(pc).store(at, Ordering::Release);
+            starts::mark(pc);
+            self.starts.insert(pc, index);
         } else {
-            self.high.insert(pc, at);
-            far::insert(pc, at);
+            self.high.insert(pc, index);
+        }
+        if region.calls && region.end < CODE_END {
+            // A page of the table that is read first and written later faults twice.
+            let _ = table_entry(region.end).compare_exchange(0, 0, Ordering::Relaxed, Ordering::Relaxed);
         }
         for exit in &region.exits {
             if let Some(target) = self.lookup(exit.target) {
-                self.link(at + u64::from(exit.patch), exit.stub, exit.target, target);
+                self.link(place.hot + u64::from(exit.patch), exit.stub, target);
             }
         }
-        at + u64::from(region.body)
+        index
     }
 
-    fn place(&mut self, region: &Region, pc: u64, place: Place, keep_bytes: bool, dirty: bool) {
+    /// The number of the new region.
+    fn place(&mut self, region: &Region, pc: u64, place: Place, keep_bytes: bool, dirty: bool) -> u32 {
         let at = place.hot;
         let (end, cold_end) = (at + region.code.len() as u64, place.cold + region.cold.len() as u64);
         if end > if dirty { COLD_START } else { DIRTY_START } || cold_end > CACHE_END {
@@ -268,16 +294,14 @@ impl Cache {
         for page in region.start >> 12..=(region.end - 1) >> 12 {
             self.pages.entry(page).or_default().push(index);
         }
+        index
     }
 
-    /// Let the branch whose rel32 is at `patch` go to `body`, the translation of `pc`.
-    pub fn link(&mut self, patch: u64, stub: u64, pc: u64, body: u64) {
-        let Some(index) = self.regions.of_host(body) else { return };
-        let record = self.regions.get_mut(index);
-        if !record.alive || record.pc != pc {
-            return;
-        }
-        debug_assert_eq!(body, record.host + INDIRECT_ENTRY, "the body of a region");
+    /// Let the branch whose rel32 is at `patch` go to a region.
+    pub fn link(&mut self, patch: u64, stub: u64, region: u32) {
+        let record = self.regions.get_mut(region as usize);
+        debug_assert!(record.alive, "only living regions are found");
+        let body = record.host + INDIRECT_ENTRY;
         debug_assert!((COLD_START..CACHE_END).contains(&stub) && (CACHE_START..COLD_START).contains(&patch), "a branch and its stub");
         record.incoming.push(((patch - CACHE_START) as u32, (stub - CACHE_START) as u32));
         write_rel32(patch, body);
@@ -329,7 +353,7 @@ impl Cache {
         let mut translator = self.translator.take()?;
         let mut plans = self.plans.take().unwrap_or_default();
         let at = self.cold.next_multiple_of(64);
-        let code = translator.translate_loop(&View { high: &self.high, original: pc }, entry, at, &mut plans);
+        let code = translator.translate_loop(&View { low: &self.starts, high: &self.high, original: pc }, entry, at, &mut plans);
         self.probes.extend(translator.probes.drain(..).map(|probe| (probe.host, probe.resume)));
         (self.translator, self.plans) = (Some(translator), Some(plans));
         let host = match code {
@@ -455,9 +479,13 @@ impl Cache {
             self.loops.remove(&pc);
             self.forget_cells();
         }
+        if self.lookup(pc) != Some(index as u32) {
+            return;
+        }
         if pc < CODE_END {
+            self.starts.remove(pc);
             let _ = table_entry(pc).compare_exchange(host, 0, Ordering::AcqRel, Ordering::Relaxed);
-        } else if self.high.get(&pc) == Some(&host) {
+        } else {
             self.high.remove(&pc);
             far::remove(pc);
         }

@@ -1,8 +1,8 @@
 //! Find or make the translation of a program address.
 #![allow(unsafe_code, reason = "reads link data from the code cache")]
 
-use crate::cache::{CACHE, INDIRECT_ENTRY, lookup_low};
-use crate::{far, fault};
+use crate::cache::{CACHE, lookup_low};
+use crate::fault;
 use memcheck_rt::context;
 
 /// Host address of the body of the translation of `pc`.
@@ -10,12 +10,7 @@ pub fn body_of(pc: u64) -> u64 {
     if let Some(body) = lookup_low(pc) {
         return body;
     }
-    let mut cache = CACHE.lock();
-    let found = cache.find_or_translate(pc);
-    if let Some(body) = found {
-        far::insert(pc, body - INDIRECT_ENTRY);
-    }
-    drop(cache);
+    let found = CACHE.lock().find_for_indirect(pc);
     found.unwrap_or_else(|| fault::bad_jump(pc))
 }
 
@@ -37,12 +32,12 @@ pub extern "C" fn link(data: u64) -> u64 {
     let [target, patch] = unsafe { (data as *const [u64; 2]).read_unaligned() };
     context::current().target = target;
     let mut cache = CACHE.lock();
-    let Some(body) = cache.find_or_translate(target) else {
+    let Some(region) = cache.region_of(target) else {
         drop(cache);
         fault::bad_jump(target)
     };
-    cache.link(patch, data - STUB_SIZE, target, body);
-    body
+    cache.link(patch, data - STUB_SIZE, region);
+    cache.body(region)
 }
 
 /// Bytes of a link stub in front of its data: spill rax (9), lea (7), jmp (5).

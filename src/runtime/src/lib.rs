@@ -48,6 +48,7 @@ pub mod safepoint;
 pub mod selfsignal;
 pub mod spread;
 pub mod stackmove;
+pub mod starts;
 pub mod startup;
 pub mod statistics;
 pub mod syscalls;

@@ -4,13 +4,13 @@
 use alloc::boxed::Box;
 use alloc::collections::BTreeMap;
 use core::sync::atomic::{AtomicBool, AtomicU64, Ordering};
-use memcheck_abi::layout::{MAGIC_BASE, MAGIC_END, PROGRAM_END};
+use memcheck_abi::layout::{CODE_END, MAGIC_BASE, MAGIC_END, PROGRAM_END};
 use memcheck_abi::replace::Func;
 use memcheck_kernel::space::{self, kind};
 use memcheck_rt::sync::Lock;
 use memcheck_translate::Program;
 
-use crate::cache::{INDIRECT_ENTRY, lookup_low};
+use crate::starts::{self, Starts};
 
 /// Redirects: open addressing on the address; value = func | resolver << 16. Written at start-up and library loads only.
 const SLOTS: usize = 1 << 13;
@@ -26,6 +26,7 @@ pub fn add_redirect(pc: u64, func: u32, resolver: bool) {
     if func == Func::malloc as u32 {
         memcheck_heap::entries::add_malloc(pc);
     }
+    starts::mark(pc);
     let mut i = slot_of(pc);
     for _ in 0..SLOTS {
         let key = KEYS[i].load(Ordering::Relaxed);
@@ -99,7 +100,9 @@ pub fn redirect(pc: u64) -> Option<(u32, bool)> {
 }
 
 pub struct View<'a> {
-    pub high: &'a BTreeMap<u64, u64>,
+    /// What is translated: low and high code.
+    pub low: &'a Starts,
+    pub high: &'a BTreeMap<u64, u32>,
     /// Not taken as replaced: the program's own code here is wanted. 0 = none.
     pub original: u64,
 }
@@ -143,8 +146,11 @@ impl Program for View<'_> {
         if pc == self.original { None } else { redirect(pc) }
     }
 
-    fn translated(&self, pc: u64) -> Option<u64> {
-        lookup_low(pc).or_else(|| self.high.get(&pc).map(|e| e + INDIRECT_ENTRY))
+    fn begins(&self, pc: u64) -> bool {
+        match pc < CODE_END {
+            true => starts::is_marked(pc) && (self.low.get(pc).is_some() || redirect(pc).is_some()),
+            false => self.high.contains_key(&pc) || redirect(pc).is_some(),
+        }
     }
 
     fn is_constant(&self, addr: u64) -> bool {

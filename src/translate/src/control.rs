@@ -276,5 +276,5 @@ pub fn redirected(t: &mut Translator, pc: u64, at: u64, func: u32, resolver: boo
     asm.store_imm(&spill(slot::ARGUMENT), 8, (func | u32::from(resolver) << 16) as i32);
     asm.jmp(t.stubs.replace);
     let info = alloc::vec![InsnInfo { host, pc: 0, spilled: 0xff, len: 1, spill: (0, 0), own: host }];
-    Region { code: asm.buf, cold: Vec::new(), body, info, exits: Vec::new(), start: pc, end: pc + 1 }
+    Region { code: asm.buf, cold: Vec::new(), body, info, exits: Vec::new(), start: pc, end: pc + 1, calls: false }
 }

@@ -110,7 +110,7 @@ pub fn region(program: &dyn Program, pc: u64, items: &mut Vec<Item>) -> Option<T
     loop {
         let at = decoder.ip();
         let position = decoder.position();
-        if !items.is_empty() && (items.len() >= MAX_INSTRUCTIONS || program.translated(at).is_some() || program.redirect(at).is_some()) {
+        if !items.is_empty() && (items.len() >= MAX_INSTRUCTIONS || program.begins(at)) {
             return Some(Tail::Next(at));
         }
         if position >= code.len() {

@@ -15,7 +15,7 @@ use crate::{
     Exit, InsnInfo, LEAVE_CALL, LEAVE_JUMP, Place, Program, Region, Rule, Shadow, Translator, changing, check_descriptor, slot, stack,
 };
 use alloc::vec::Vec;
-use iced_x86::Mnemonic;
+use iced_x86::{FlowControl, Mnemonic};
 use memcheck_abi::context::offset;
 
 pub const fn spill(k: i32) -> Mem {
@@ -204,7 +204,8 @@ impl Emitter<'_> {
         for stub in core::mem::take(&mut self.cold) {
             self.cold_stub(&mut hot, stub);
         }
-        Region { code: hot.buf, cold: self.asm.buf, body: body as u32, info: self.info, exits: self.exits, start, end }
+        let calls = matches!(self.item.insn.flow_control(), FlowControl::Call | FlowControl::IndirectCall);
+        Region { code: hot.buf, cold: self.asm.buf, body: body as u32, info: self.info, exits: self.exits, start, end, calls }
     }
 
     fn cold_stub(&mut self, hot: &mut Asm, stub: Cold) {

@@ -243,8 +243,8 @@ pub trait Program {
     fn code(&self, pc: u64) -> Option<&[u8]>;
     /// A replaced function starts here (number of the function), and whether it is an IFUNC resolver.
     fn redirect(&self, pc: u64) -> Option<(u32, bool)>;
-    /// Host address of the body of the translation of `pc`.
-    fn translated(&self, pc: u64) -> Option<u64>;
+    /// A translation or a replaced function begins at `pc`.
+    fn begins(&self, pc: u64) -> bool;
     /// Data at `addr` cannot be written by the program: its V bytes stay zero.
     fn is_constant(&self, addr: u64) -> bool;
     /// The page of `pc` is writable, through this or another mapping: the code may change under us. Regions there end behind every
@@ -308,6 +308,8 @@ pub struct Region {
     /// Program address range translated: [start, end).
     pub start: u64,
     pub end: u64,
+    /// It ends in a call: somebody will return to `end`.
+    pub calls: bool,
 }
 
 /// Translates regions; keeps its working memory between calls.

@@ -23,8 +23,8 @@ impl Program for Bytes<'_> {
     fn redirect(&self, _: u64) -> Option<(u32, bool)> {
         None
     }
-    fn translated(&self, _: u64) -> Option<u64> {
-        None
+    fn begins(&self, _: u64) -> bool {
+        false
     }
     fn is_constant(&self, addr: u64) -> bool {
         addr & 0x1000 != 0

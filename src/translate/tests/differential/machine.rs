@@ -186,8 +186,8 @@ impl Program for View<'_> {
         None
     }
 
-    fn translated(&self, pc: u64) -> Option<u64> {
-        self.known.get(&pc).copied()
+    fn begins(&self, pc: u64) -> bool {
+        self.known.contains_key(&pc)
     }
 
     fn is_constant(&self, addr: u64) -> bool {
