@@ -10,7 +10,7 @@
 #![allow(unsafe_code, reason = "shadow registers and plans are reached by address; reads the processor's vector state")]
 
 use crate::cache::{CACHE, is_dirty_code};
-use crate::{check, deadness, fault, origin, program, replaced, statistics};
+use crate::{check, deadness, fault, followed, origin, program, replaced, statistics};
 use alloc::boxed::Box;
 use alloc::vec::Vec;
 use core::mem::MaybeUninit;
@@ -21,7 +21,7 @@ use memcheck_abi::event::{ErrorEvent, Kind};
 use memcheck_abi::layout::{PROGRAM_END, RED_ZONE, RETURN_MARK};
 use memcheck_kernel::space;
 use memcheck_rt::{access, callstack, context, report, shadow};
-use memcheck_semantics::{Complaint, ComplaintKind, Machine, Plan, Planner, Segment, ShadowRegs, Wide, lookahead, regs, repeats};
+use memcheck_semantics::{Complaint, ComplaintKind, Machine, Plan, Planner, Segment, ShadowRegs, Wide, lookahead, regs};
 use memcheck_translate::loops::Entry;
 use memcheck_translate::{KEPT_IN_LOOP, LEAVE_BACK, LEAVE_JUMP, LOOP_SLOTS_SIZE, Rule, SHADOW_REGS, VECTOR_SLOTS, slot};
 
@@ -126,7 +126,7 @@ pub type Found = (u64, u64, u64);
 pub const KNOWN: usize = 1 << 12;
 
 impl Known {
-    const fn new() -> Known {
+    pub const fn new() -> Known {
         Known {
             keys: [const { AtomicU64::new(0) }; KNOWN],
             bodies: [const { AtomicU64::new(0) }; KNOWN],
@@ -139,7 +139,7 @@ impl Known {
         (key ^ key >> 12) as usize % KNOWN
     }
 
-    fn get(&self, key: u64) -> Option<Found> {
+    pub fn get(&self, key: u64) -> Option<Found> {
         let i = Self::slot(key);
         if self.keys[i].load(Ordering::Acquire) != key {
             return None;
@@ -148,7 +148,7 @@ impl Known {
         (self.keys[i].load(Ordering::Acquire) == key).then_some(found)
     }
 
-    fn put(&self, key: u64, (body, dead, stale): Found) {
+    pub fn put(&self, key: u64, (body, dead, stale): Found) {
         let i = Self::slot(key);
         self.keys[i].store(0, Ordering::Release);
         self.bodies[i].store(body, Ordering::Release);
@@ -157,7 +157,7 @@ impl Known {
         self.keys[i].store(key, Ordering::Release);
     }
 
-    fn clear(&self) {
+    pub fn clear(&self) {
         for key in &self.keys {
             key.store(0, Ordering::Release);
         }
@@ -172,6 +172,7 @@ pub static ENTRIES: Known = Known::new();
 pub fn forget() {
     TARGETS.clear();
     ENTRIES.clear();
+    followed::JUDGED.clear();
 }
 
 /// Registers that are surely dead at `pc`.
@@ -467,13 +468,15 @@ impl Machine for Thread<'_> {
         let mut settled = 0;
         let (kind, size) = match complaint.kind {
             ComplaintKind::Branch if self.harmless(pc, regs) => return u64::MAX,
-            ComplaintKind::Value { .. } if complaint.registers != 0 => match self.followed(pc, complaint.registers) {
-                None => return 0,
-                Some(moved) => {
-                    settled = moved;
-                    (Kind::Value, 8)
+            ComplaintKind::Value { .. } if complaint.registers != 0 => {
+                match followed::judge(&mut shadow_regs(self.ctx).asked, pc, complaint.registers) {
+                    None => return 0,
+                    Some(moved) => {
+                        settled = moved;
+                        (Kind::Value, 8)
+                    }
                 }
-            },
+            }
             ComplaintKind::Branch | ComplaintKind::Cond => (Kind::Cond, 0),
             ComplaintKind::Value { size } => (Kind::Value, u64::from(size)),
             ComplaintKind::Target => (Kind::Value, 8),
@@ -486,8 +489,8 @@ impl Machine for Thread<'_> {
     }
 }
 
-/// The program's code for the look-ahead.
-struct Ahead;
+/// The program's code for those who look ahead.
+pub struct Ahead;
 
 impl lookahead::Code for Ahead {
     fn instruction(&self, addr: u64) -> Option<Instruction> {
@@ -504,20 +507,6 @@ impl lookahead::Code for Ahead {
 }
 
 impl Thread<'_> {
-    /// The undefined registers `guilty` are an address at `pc`. None if that was said already, otherwise those that count as defined then.
-    fn followed(&mut self, pc: u64, guilty: u64) -> Option<u64> {
-        let Some(access) = lookahead::Code::instruction(&Ahead, pc) else { return Some(guilty) };
-        let asked = &mut shadow_regs(self.ctx).asked;
-        if asked.iter().any(|&earlier| repeats::is_repeat(&Ahead, earlier, &access, guilty)) {
-            return None;
-        }
-        if !asked.contains(&pc) {
-            asked.rotate_right(1);
-            asked[0] = pc;
-        }
-        Some(repeats::moves_on(&Ahead, &access))
-    }
-
     /// Do both ways of the undefined branch at `pc` come to the same place?
     fn harmless(&mut self, pc: u64, regs: &ShadowRegs) -> bool {
         let Some(branch) = lookahead::Code::instruction(&Ahead, pc) else { return false };

@@ -36,6 +36,7 @@ pub mod dispatch;
 pub mod exception;
 pub mod far;
 pub mod fault;
+pub mod followed;
 pub mod helpers;
 pub mod inner;
 pub mod origin;
