@@ -14,7 +14,7 @@
 use crate::control::call_helper;
 use crate::decode::Item;
 use crate::emit::{Asm, CC_NE, Mem, RAX, RCX};
-use crate::emitter::{Cold, Emitter, rip_slot, spill};
+use crate::emitter::{Emitter, Later, rip_slot, spill};
 use crate::{helper, slot};
 use alloc::vec::Vec;
 
@@ -34,7 +34,7 @@ pub fn check(e: &mut Emitter, start: u64, items: &[Item]) {
     let patches = pieces(code.len()).into_iter().map(|(at, size)| compare(&mut e.asm, &code, at, size)).collect();
     restore(&mut e.asm, live);
     let back = e.asm.offset();
-    e.cold.push(Cold::Changed { patches, live, pc: start, back });
+    e.later.push(Later::Changed { patches, live, pc: start, back });
 }
 
 /// The code of a region; none if there is none, or not all of it was kept.
@@ -80,10 +80,11 @@ fn restore(asm: &mut Asm, live: bool) {
 }
 
 impl Emitter<'_> {
-    pub fn changed_stub(&mut self, hot: &mut Asm, patches: Vec<usize>, live: bool, pc: u64, back: usize) {
+    /// In the end: `asm` is the cold part, `cold` the region.
+    pub fn changed_stub(&mut self, patches: Vec<usize>, live: bool, pc: u64, back: usize) {
         let here = self.asm.here();
         for p in patches {
-            hot.patch_to_address(p, here);
+            self.cold.patch_to_address(p, here);
         }
         restore(&mut self.asm, live);
         self.asm.store_const(&rip_slot(), pc);

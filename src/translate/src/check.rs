@@ -9,7 +9,7 @@
 //! red zone are never asked, only made defined.
 
 use crate::emit::{CC_NE, Mem, RAX, RBP, RCX, RSP};
-use crate::emitter::{Cold, Emitter, spill};
+use crate::emitter::{Emitter, spill};
 use crate::{LOAD, STORE, merge, slot};
 use alloc::vec::Vec;
 use iced_x86::Mnemonic;
@@ -92,9 +92,8 @@ impl Emitter<'_> {
         }
         let pieces = pieces(size);
         if pieces.is_empty() {
-            let p = self.asm.jmp_forward();
-            let back = self.asm.offset();
-            self.cold.push(Cold::Check { patches: alloc::vec![p], restore_rcx: false, mem: *mem, size, kind, back });
+            self.asm.jmp(self.cold.here());
+            self.check_stub(false, mem, size, kind);
         } else if self.item.flags_live {
             self.check_keeping_flags(mem, size, kind, &pieces);
         } else if self.item.insn.mnemonic() == Mnemonic::Pop {
@@ -113,13 +112,11 @@ impl Emitter<'_> {
     }
 
     fn check_pieces(&mut self, mem: &Mem, size: u32, kind: u32, pieces: &[(i32, u32)]) {
-        let mut patches = Vec::with_capacity(2);
         for &(at, n) in pieces {
             self.asm.cmp_zero(&mem.shadow(at), n);
-            patches.push(self.asm.jcc_forward(CC_NE));
+            self.asm.jcc(CC_NE, self.cold.here());
         }
-        let back = self.asm.offset();
-        self.cold.push(Cold::Check { patches, restore_rcx: false, mem: *mem, size, kind, back });
+        self.check_stub(false, mem, size, kind);
     }
 
     /// Several words: a vector test, or word by word.
@@ -143,39 +140,35 @@ impl Emitter<'_> {
             self.asm.op_mem(prefix, n == 8, opcode, r, &mem.shadow(at));
         }
         self.asm.load(r, &spill(slot::RCX));
-        let patches = alloc::vec![self.asm.jcc_forward(CC_NE)];
-        let back = self.asm.offset();
-        self.cold.push(Cold::Check { patches, restore_rcx: false, mem: *mem, size, kind, back });
+        self.asm.jcc(CC_NE, self.cold.here());
+        self.check_stub(false, mem, size, kind);
     }
 
     /// The same with one vector test or two, which may overlap.
     fn check_private(&mut self, mem: &Mem, size: u32, kind: u32) {
         let n = [64, 32, 16].into_iter().find(|&n| n <= size).unwrap_or(16);
         self.asm.test_wide(&mem.shadow(0), n);
-        let mut patches = alloc::vec![self.asm.jcc_forward(CC_NE)];
+        self.asm.jcc(CC_NE, self.cold.here());
         if n < size {
             self.asm.test_wide(&mem.shadow((size - n) as i32), n);
-            patches.push(self.asm.jcc_forward(CC_NE));
+            self.asm.jcc(CC_NE, self.cold.here());
         }
-        let back = self.asm.offset();
-        self.cold.push(Cold::Check { patches, restore_rcx: false, mem: *mem, size, kind, back });
+        self.check_stub(false, mem, size, kind);
     }
 
     fn check_keeping_flags(&mut self, mem: &Mem, size: u32, kind: u32, pieces: &[(i32, u32)]) {
         self.asm.store(&spill(slot::RCX), RCX);
-        let mut patches = Vec::with_capacity(2);
         for (i, &(at, n)) in pieces.iter().enumerate() {
             if i > 0 && mem.uses(RCX) {
                 self.asm.load(RCX, &spill(slot::RCX));
             }
             self.asm.load_zx(RCX, &mem.shadow(at), n);
             let clean = self.asm.jrcxz_forward();
-            patches.push(self.asm.jmp_forward());
+            self.asm.jmp(self.cold.here());
             self.asm.patch8_here(clean);
         }
         self.asm.load(RCX, &spill(slot::RCX));
-        let back = self.asm.offset();
-        self.cold.push(Cold::Check { patches, restore_rcx: true, mem: *mem, size, kind, back });
+        self.check_stub(true, mem, size, kind);
     }
 
     /// Fill shadow bytes at `mem` (a gs operand) with ones or zeros from the private registers; the last store may overlap.

@@ -3,7 +3,7 @@
 use crate::decode::{Flow, flow};
 use crate::dirty::is_far_bit;
 use crate::emit::{Mem, RSI, RSP};
-use crate::emitter::{Cold, Emitter, rip_slot, spill};
+use crate::emitter::{Emitter, rip_slot, spill};
 use crate::{LOAD, MODIFY, SPREAD, STATE_AREA, STORE, control, helper, slot, stack};
 use iced_x86::{Instruction, InstructionInfoFactory, InstructionInfoOptions, Mnemonic, OpAccess, OpKind};
 
@@ -80,9 +80,8 @@ impl Emitter<'_> {
             return self.step_always();
         }
         let mem = Mem { disp: mem.disp + XMM_IN_STATE_AREA, ..*mem };
-        let patches = alloc::vec![self.asm.jmp_forward()];
-        let back = self.asm.offset();
-        self.cold.push(Cold::Check { patches, restore_rcx: false, mem, size: STATE_AREA, kind, back });
+        self.asm.jmp(self.cold.here());
+        self.check_stub(false, &mem, STATE_AREA, kind);
     }
 
     /// Gathers and scatters: only their rule knows what they touch. Clean code asks whether it is needed.
@@ -99,10 +98,8 @@ impl Emitter<'_> {
     /// Does the instruction touch anything that is not plainly defined? The runtime finds out (`runtime::spread`).
     fn ask_for_rule(&mut self) {
         self.asm.store_const(&rip_slot(), self.item.pc);
-        let patches = alloc::vec![self.asm.jmp_forward()];
-        let back = self.asm.offset();
-        let mem = Mem::base(RSP, 0);
-        self.cold.push(Cold::Check { patches, restore_rcx: false, mem, size: SPREAD, kind: STORE, back });
+        self.asm.jmp(self.cold.here());
+        self.check_stub(false, &Mem::base(RSP, 0), SPREAD, STORE);
     }
 
     pub fn copy_raw(&mut self) {
@@ -111,9 +108,7 @@ impl Emitter<'_> {
     }
 
     fn copy_raw_here(&mut self) {
-        let n = self.item.len as usize;
-        let raw = self.item.raw;
-        self.asm.bytes(&raw[..n]);
+        self.asm.first_of(&self.item.raw, usize::from(self.item.len));
     }
 
     /// String instructions: the runtime checks and moves the shadow of the whole operation first.

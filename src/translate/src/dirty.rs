@@ -18,8 +18,8 @@
 
 use crate::check::pieces;
 use crate::decode::Item;
-use crate::emit::{Asm, CC_NE, CC_S, Mem, RAX, RCX};
-use crate::emitter::{Cold, Emitter, Pending, rip_slot, spill};
+use crate::emit::{CC_NE, CC_S, Mem, RAX, RCX};
+use crate::emitter::{Emitter, Later, Pending, rip_slot, spill};
 use crate::moves::{Move, halves};
 use crate::needs::Needs;
 use crate::rules::Form;
@@ -185,17 +185,18 @@ impl Emitter<'_> {
         let (rule, action, memory) = (p.rule, p.action, p.memory);
         for (live, patches) in [(false, core::mem::take(&mut p.patches)), (true, core::mem::take(&mut p.live_patches))] {
             if !patches.is_empty() {
-                self.cold.push(Cold::Step { patches, live, pc, rule, action, memory, back });
+                self.later.push(Later::Step { patches, live, pc, rule, action, memory, back });
             }
         }
     }
 
-    pub fn dirty_stub(&mut self, hot: &mut Asm, stub: Cold) {
+    /// In the end: `asm` is the cold part, `cold` the region.
+    pub fn dirty_stub(&mut self, stub: Later) {
         let here = self.asm.here();
         match stub {
-            Cold::Step { patches, live, pc, rule, action, memory, back } => {
+            Later::Step { patches, live, pc, rule, action, memory, back } => {
                 for p in patches {
-                    hot.patch_to_address(p, here);
+                    self.cold.patch_to_address(p, here);
                 }
                 if live {
                     self.asm.load(RCX, &spill(slot::RCX));
@@ -212,8 +213,8 @@ impl Emitter<'_> {
                 self.asm.store(&spill(slot::CONTINUE), RAX);
                 self.asm.jmp(self.t.stubs.helper);
             }
-            Cold::DirtyExit { patch, target, argument } => {
-                hot.patch_to_address(patch, here);
+            Later::DirtyExit { patch, target, argument } => {
+                self.cold.patch_to_address(patch, here);
                 self.leave_for(target, argument);
             }
             _ => {}

@@ -62,6 +62,88 @@ pub const CC_GE: u8 = 13;
 pub const CC_LE: u8 = 14;
 pub const CC_G: u8 = 15;
 
+/// One instruction, put together in place: what grows byte by byte is asked for room only once.
+struct Short {
+    bytes: [u8; Short::ROOM],
+    len: usize,
+}
+
+impl Short {
+    const ROOM: usize = 16;
+
+    const fn new() -> Short {
+        Short { bytes: [0; Short::ROOM], len: 0 }
+    }
+
+    fn push(&mut self, byte: u8) {
+        debug_assert!(self.len < Short::ROOM, "an instruction is shorter");
+        self.bytes[self.len % Short::ROOM] = byte;
+        self.len += 1;
+    }
+
+    fn u32(&mut self, v: u32) {
+        v.to_le_bytes().into_iter().for_each(|byte| self.push(byte));
+    }
+
+    /// ModRM, SIB and displacement of a memory operand with register field `reg`.
+    fn modrm_mem(&mut self, reg: u8, m: &Mem) {
+        let field = (reg & 7) << 3;
+        let index = m.index.map_or(0x20, |(r, s)| s << 6 | (r & 7) << 3);
+        let Some(base) = m.base else {
+            self.push(field | 4);
+            self.push(index | 5);
+            return self.u32(m.disp as u32);
+        };
+        let sib = m.index.is_some() || base & 7 == 4;
+        let small = i8::try_from(m.disp).is_ok();
+        let mode = if m.disp == 0 && base & 7 != 5 {
+            0x00
+        } else if small {
+            0x40
+        } else {
+            0x80
+        };
+        self.push(mode | field | if sib { 4 } else { base & 7 });
+        if sib {
+            self.push(index | base & 7);
+        }
+        match mode {
+            0x40 => self.push(m.disp as u8),
+            0x80 => self.u32(m.disp as u32),
+            _ => {}
+        }
+    }
+
+    fn seg_prefix(&mut self, m: &Mem) {
+        match m.seg {
+            Seg::None => {}
+            Seg::Fs => self.push(0x64),
+            Seg::Gs => self.push(0x65),
+        }
+        if m.addr32 {
+            self.push(0x67);
+        }
+    }
+
+    /// One instruction with a memory operand: optional mandatory prefix, REX, opcode bytes, ModRM.
+    #[inline]
+    fn op_mem(prefix: Option<u8>, wide: bool, opcode: &[u8], reg: u8, m: &Mem) -> Short {
+        let mut code = Short::new();
+        code.seg_prefix(m);
+        if let Some(p) = prefix {
+            code.push(p);
+        }
+        let x = m.index.map_or(0, |(r, _)| r >> 3);
+        let rex = u8::from(wide) << 3 | (reg >> 3) << 2 | x << 1 | m.base.map_or(0, |b| b >> 3);
+        if rex != 0 {
+            code.push(0x40 | rex);
+        }
+        opcode.iter().for_each(|&byte| code.push(byte));
+        code.modrm_mem(reg, m);
+        code
+    }
+}
+
 pub struct Asm {
     pub buf: Vec<u8>,
     /// Address of `buf[0]` when it runs.
@@ -81,6 +163,7 @@ impl Asm {
         self.buf.len()
     }
 
+    #[inline]
     pub fn bytes(&mut self, b: &[u8]) {
         self.buf.extend_from_slice(b);
     }
@@ -93,60 +176,20 @@ impl Asm {
         self.bytes(&v.to_le_bytes());
     }
 
-    /// ModRM, SIB and displacement of a memory operand with register field `reg`.
-    fn modrm_mem(&mut self, reg: u8, m: &Mem) {
-        let field = (reg & 7) << 3;
-        let Some(base) = m.base else {
-            let index = m.index.map_or(0x20, |(r, s)| s << 6 | (r & 7) << 3);
-            self.bytes(&[field | 4, index | 5]);
-            self.u32(m.disp as u32);
-            return;
-        };
-        let sib = m.index.is_some() || base & 7 == 4;
-        let small = i8::try_from(m.disp).is_ok();
-        let mode = if m.disp == 0 && base & 7 != 5 {
-            0x00
-        } else if small {
-            0x40
-        } else {
-            0x80
-        };
-        self.buf.push(mode | field | if sib { 4 } else { base & 7 });
-        if sib {
-            let index = m.index.map_or(0x20, |(r, s)| s << 6 | (r & 7) << 3);
-            self.buf.push(index | base & 7);
-        }
-        match mode {
-            0x40 => self.buf.push(m.disp as u8),
-            0x80 => self.u32(m.disp as u32),
-            _ => {}
-        }
+    /// The first `n` of these bytes. To copy all of them and to forget the rest costs less than to copy a number that only the program knows.
+    pub fn first_of<const N: usize>(&mut self, bytes: &[u8; N], n: usize) {
+        let end = self.buf.len() + n;
+        self.buf.extend_from_slice(bytes);
+        self.buf.truncate(end);
     }
 
-    fn seg_prefix(&mut self, m: &Mem) {
-        match m.seg {
-            Seg::None => {}
-            Seg::Fs => self.buf.push(0x64),
-            Seg::Gs => self.buf.push(0x65),
-        }
-        if m.addr32 {
-            self.buf.push(0x67);
-        }
+    fn put(&mut self, code: &Short) {
+        self.first_of(&code.bytes, code.len);
     }
 
     /// One instruction with a memory operand: optional mandatory prefix, REX, opcode bytes, ModRM.
     pub fn op_mem(&mut self, prefix: Option<u8>, wide: bool, opcode: &[u8], reg: u8, m: &Mem) {
-        self.seg_prefix(m);
-        if let Some(p) = prefix {
-            self.buf.push(p);
-        }
-        let x = m.index.map_or(0, |(r, _)| r >> 3);
-        let rex = u8::from(wide) << 3 | (reg >> 3) << 2 | x << 1 | m.base.map_or(0, |b| b >> 3);
-        if rex != 0 {
-            self.buf.push(0x40 | rex);
-        }
-        self.bytes(opcode);
-        self.modrm_mem(reg, m);
+        self.put(&Short::op_mem(prefix, wide, opcode, reg, m));
     }
 
     /// mov reg64, [m]
@@ -177,9 +220,8 @@ impl Asm {
 
     /// lea reg64, [rip + distance to a host address]
     pub fn lea_host(&mut self, reg: u8, target: u64) {
-        self.bytes(&[0x48 | (reg >> 3) << 2, 0x8d, (reg & 7) << 3 | 5]);
-        let rel = target.wrapping_sub(self.here() + 4);
-        self.u32(rel as u32);
+        let [a, b, c, d] = self.distance(target, 7);
+        self.bytes(&[0x48 | (reg >> 3) << 2, 0x8d, (reg & 7) << 3 | 5, a, b, c, d]);
     }
 
     /// lea reg64, [rip + ?]; returns the position of the rel32 for `patch_here`.
@@ -190,35 +232,19 @@ impl Asm {
 
     /// cmp size [m], 0
     pub fn cmp_zero(&mut self, m: &Mem, size: u32) {
-        match size {
-            1 => self.op_mem(None, false, &[0x80], 7, m),
-            2 => self.op_mem(Some(0x66), false, &[0x83], 7, m),
-            4 => self.op_mem(None, false, &[0x83], 7, m),
-            _ => self.op_mem(None, true, &[0x83], 7, m),
-        }
-        self.buf.push(0);
+        let opcode = if size == 1 { 0x80 } else { 0x83 };
+        let mut code = Short::op_mem((size == 2).then_some(0x66), size == 8, &[opcode], 7, m);
+        code.push(0);
+        self.put(&code);
     }
 
     /// mov size [m], value (value sign-extended from 32 bits)
     pub fn store_imm(&mut self, m: &Mem, size: u32, value: i32) {
-        match size {
-            1 => {
-                self.op_mem(None, false, &[0xc6], 0, m);
-                self.buf.push(value as u8);
-            }
-            2 => {
-                self.op_mem(Some(0x66), false, &[0xc7], 0, m);
-                self.bytes(&(value as u16).to_le_bytes());
-            }
-            4 => {
-                self.op_mem(None, false, &[0xc7], 0, m);
-                self.u32(value as u32);
-            }
-            _ => {
-                self.op_mem(None, true, &[0xc7], 0, m);
-                self.u32(value as u32);
-            }
-        }
+        let opcode = if size == 1 { 0xc6 } else { 0xc7 };
+        let mut code = Short::op_mem((size == 2).then_some(0x66), size == 8, &[opcode], 0, m);
+        let immediate = value.to_le_bytes();
+        immediate.into_iter().take(size as usize).for_each(|byte| code.push(byte));
+        self.put(&code);
     }
 
     /// Store a 64-bit constant without needing a register.
@@ -253,15 +279,25 @@ impl Asm {
 
     /// push imm32 (sign-extended)
     pub fn push_imm(&mut self, value: i32) {
-        self.buf.push(0x68);
-        self.u32(value as u32);
+        let [a, b, c, d] = value.to_le_bytes();
+        self.bytes(&[0x68, a, b, c, d]);
     }
 
     /// jmp to a host address within reach
     pub fn jmp(&mut self, target: u64) {
-        self.buf.push(0xe9);
-        let rel = target.wrapping_sub(self.here() + 4);
-        self.u32(rel as u32);
+        let [a, b, c, d] = self.distance(target, 5);
+        self.bytes(&[0xe9, a, b, c, d]);
+    }
+
+    /// jcc to a host address within reach
+    pub fn jcc(&mut self, cc: u8, target: u64) {
+        let [a, b, c, d] = self.distance(target, 6);
+        self.bytes(&[0x0f, 0x80 | cc, a, b, c, d]);
+    }
+
+    /// The rel32 to a host address, at the end of an instruction of so many bytes.
+    fn distance(&self, target: u64, length: u64) -> [u8; 4] {
+        (target.wrapping_sub(self.here() + length) as u32).to_le_bytes()
     }
 
     pub fn jmp_reg(&mut self, reg: u8) {
@@ -311,6 +347,12 @@ impl Asm {
         let x = m.index.is_some_and(|(r, _)| r >= 8);
         let b = m.base.is_some_and(|r| r >= 8);
         u8::from(!x) << 6 | u8::from(!b) << 5
+    }
+
+    fn seg_prefix(&mut self, m: &Mem) {
+        let mut prefixes = Short::new();
+        prefixes.seg_prefix(m);
+        self.put(&prefixes);
     }
 
     /// Store the low 16, 32 or 64 bytes of zmm31 (all ones) or zmm30 (zeros): vmovdqu64 [m], reg.

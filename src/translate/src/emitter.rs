@@ -26,20 +26,8 @@ pub const fn rip_slot() -> Mem {
     Mem::ctx(offset::REGS + 16 * 8)
 }
 
-/// Code that is emitted behind the region because it is seldom run.
-pub enum Cold {
-    Check {
-        patches: Vec<usize>,
-        restore_rcx: bool,
-        mem: Mem,
-        size: u32,
-        kind: u32,
-        back: usize,
-    },
-    Exit {
-        patch: usize,
-        target: u64,
-    },
+/// Cold code that is emitted when the region is complete.
+pub enum Later {
     /// Dirty mode: something that the instruction touches is undefined; apply its rule.
     Step {
         patches: Vec<usize>,
@@ -80,13 +68,15 @@ pub struct Pending {
 }
 
 pub struct Emitter<'a> {
-    /// Where code is emitted: the region, and in the end its cold part.
+    /// Where code is emitted: the region, and in the end what is put off of its cold part.
     pub asm: Asm,
+    /// The cold part.
+    pub cold: Asm,
     /// Address of the region.
     pub hot: u64,
     pub t: &'a mut Translator,
     pub program: &'a dyn Program,
-    pub cold: Vec<Cold>,
+    pub later: Vec<Later>,
     pub exits: Vec<Exit>,
     pub info: Vec<InsnInfo>,
     /// Copy of the item being emitted.
@@ -124,6 +114,7 @@ pub fn emit_region<'a>(
         _ => first,
     };
     let mut e = Emitter::alone(t, program, shadow, at.hot, Item::none(start));
+    e.cold.base = at.cold;
     e.info.reserve(items.len() + 1);
     e.asm.load(RCX, &spill(slot::RCX));
     let body = e.asm.offset();
@@ -153,7 +144,7 @@ pub fn emit_region<'a>(
             end = end.max(pc + 1);
         }
     }
-    e.finish(body, start, end, at.cold)
+    e.finish(body, start, end)
 }
 
 impl<'a> Emitter<'a> {
@@ -161,10 +152,11 @@ impl<'a> Emitter<'a> {
     pub fn alone(t: &'a mut Translator, program: &'a dyn Program, shadow: Option<&'a mut dyn Shadow>, at: u64, item: Item) -> Emitter<'a> {
         Emitter {
             asm: Asm::new(at),
+            cold: Asm::new(at),
             hot: at,
             t,
             program,
-            cold: Vec::new(),
+            later: Vec::new(),
             exits: Vec::new(),
             info: Vec::new(),
             item,
@@ -199,64 +191,69 @@ impl Emitter<'_> {
     }
 
     /// The cold stubs go to code of their own, so that the warm code stays dense.
-    pub fn finish(mut self, body: usize, start: u64, end: u64, cold: u64) -> Region {
-        let mut hot = core::mem::replace(&mut self.asm, Asm::new(cold));
-        for stub in core::mem::take(&mut self.cold) {
-            self.cold_stub(&mut hot, stub);
+    pub fn finish(mut self, body: usize, start: u64, end: u64) -> Region {
+        core::mem::swap(&mut self.asm, &mut self.cold);
+        for stub in core::mem::take(&mut self.later) {
+            self.later_stub(stub);
         }
         let calls = matches!(self.item.insn.flow_control(), FlowControl::Call | FlowControl::IndirectCall);
-        Region { code: hot.buf, cold: self.asm.buf, body: body as u32, info: self.info, exits: self.exits, start, end, calls }
+        Region { code: self.cold.buf, cold: self.asm.buf, body: body as u32, info: self.info, exits: self.exits, start, end, calls }
     }
 
-    fn cold_stub(&mut self, hot: &mut Asm, stub: Cold) {
-        let here = self.asm.here();
+    fn later_stub(&mut self, stub: Later) {
         match stub {
-            Cold::Check { patches, restore_rcx, mem, size, kind, back } => {
-                for p in patches {
-                    hot.patch_to_address(p, here);
-                }
-                if restore_rcx {
-                    self.asm.load(RCX, &spill(slot::RCX));
-                }
-                self.asm.store(&spill(slot::RAX), RAX);
-                self.asm.lea(RAX, &mem);
-                self.asm.store(&spill(slot::ADDRESS), RAX);
-                self.asm.store_imm(&spill(slot::ARGUMENT), 8, check_descriptor(size, kind) as i32);
-                self.asm.lea_host(RAX, self.hot + back as u64);
-                self.asm.store(&spill(slot::CONTINUE), RAX);
-                self.asm.jmp(self.t.stubs.check);
-            }
-            Cold::Exit { patch, target } => {
-                hot.patch_to_address(patch, here);
-                self.exits.push(Exit { patch: patch as u32, stub: here, target });
-                self.asm.store(&spill(slot::RAX), RAX);
-                let data = self.asm.lea_forward(RAX);
-                self.asm.jmp(self.t.stubs.link);
-                self.asm.patch_here(data);
-                self.asm.u64(target);
-                self.asm.u64(self.hot + patch as u64);
-            }
-            Cold::Step { .. } | Cold::DirtyExit { .. } => self.dirty_stub(hot, stub),
-            Cold::Changed { patches, live, pc, back } => self.changed_stub(hot, patches, live, pc, back),
+            Later::Step { .. } | Later::DirtyExit { .. } => self.dirty_stub(stub),
+            Later::Changed { patches, live, pc, back } => self.changed_stub(patches, live, pc, back),
         }
+    }
+
+    /// The slow side of the check that ends here, which has jumped to the end of the cold part so far.
+    pub fn check_stub(&mut self, restore_rcx: bool, mem: &Mem, size: u32, kind: u32) {
+        let back = self.asm.here();
+        let cold = &mut self.cold;
+        if restore_rcx {
+            cold.load(RCX, &spill(slot::RCX));
+        }
+        cold.store(&spill(slot::RAX), RAX);
+        cold.lea(RAX, mem);
+        cold.store(&spill(slot::ADDRESS), RAX);
+        cold.store_imm(&spill(slot::ARGUMENT), 8, check_descriptor(size, kind) as i32);
+        cold.lea_host(RAX, back);
+        cold.store(&spill(slot::CONTINUE), RAX);
+        cold.jmp(self.t.stubs.check);
+    }
+
+    /// Where the branch that ends here, which has jumped to the end of the cold part, leads until it is linked.
+    fn exit_stub(&mut self, target: u64) {
+        let patch = self.asm.offset() - 4;
+        self.exits.push(Exit { patch: patch as u32, stub: self.cold.here(), target });
+        let cold = &mut self.cold;
+        cold.store(&spill(slot::RAX), RAX);
+        let data = cold.lea_forward(RAX);
+        cold.jmp(self.t.stubs.link);
+        cold.patch_here(data);
+        cold.u64(target);
+        cold.u64(self.hot + patch as u64);
     }
 
     /// Leave the region for a program address.
     pub fn exit_jmp(&mut self, target: u64) {
         self.asm.align_for_patch(1);
-        let patch = self.asm.jmp_forward();
-        self.push_exit(patch, target);
+        self.asm.jmp(self.cold.here());
+        self.push_exit(target);
     }
 
     pub fn exit_jcc(&mut self, cc: u8, target: u64) {
         self.asm.align_for_patch(2);
-        let patch = self.asm.jcc_forward(cc);
-        self.push_exit(patch, target);
+        self.asm.jcc(cc, self.cold.here());
+        self.push_exit(target);
     }
 
-    fn push_exit(&mut self, patch: usize, target: u64) {
-        let dirty = self.shadow.is_some();
+    fn push_exit(&mut self, target: u64) {
+        if self.shadow.is_none() {
+            return self.exit_stub(target);
+        }
         let argument = self.leave_argument(if self.item.insn.mnemonic() == Mnemonic::Call { LEAVE_CALL } else { LEAVE_JUMP });
-        self.cold.push(if dirty { Cold::DirtyExit { patch, target, argument } } else { Cold::Exit { patch, target } });
+        self.later.push(Later::DirtyExit { patch: self.asm.offset() - 4, target, argument });
     }
 }
