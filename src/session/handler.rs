@@ -108,9 +108,9 @@ impl Handler for Session {
         self.of(process).map_or(0, |watched| watched.reporter.error_count())
     }
 
-    fn exiting(&mut self, process: &Process, thread: &ThreadInfo, ending: Ending, report: &ExitReport) {
+    fn exiting(&mut self, process: &Process, thread: &ThreadInfo, ending: Ending, report: &ExitReport) -> Option<i32> {
         if self.of(process).is_none_or(|watched| std::mem::replace(&mut watched.concluded, true)) {
-            return;
+            return None;
         }
         self.count_repeats(process, &memcheck_tracer::traps::repeats(process, report));
         if let Some(watched) = self.of(process) {
@@ -123,6 +123,10 @@ impl Handler for Session {
             statistics(report).iter().for_each(|line| watched.reporter.debug(line));
         }
         self.conclude(process.pid(), ending);
+        match self.codes.get(&process.pid()) {
+            Some(Verdict::Exited(status)) => Some(*status),
+            _ => None,
+        }
     }
 
     fn fatal_signal(&mut self, process: &Process, thread: &ThreadInfo, signal: &FatalSignal) {

@@ -19,7 +19,7 @@ use std::path::{Path, PathBuf};
 
 use memcheck_abi::event::{Redirect, needed};
 use memcheck_abi::layout;
-use memcheck_abi::replace::Func;
+use memcheck_abi::replace::{Func, place};
 use memcheck_report::options::Options;
 use memcheck_report::suppress::pattern;
 use memcheck_symbolize::{self as symbolize, Symbolizer};
@@ -29,8 +29,6 @@ use super::requests;
 use super::wanted::{Entry, Role, Wanted, folded};
 use super::wrapping::Wrapping;
 
-/// Pseudo entry points are this far apart, bytes.
-const MAGIC_STEP: u64 = 16;
 /// No vDSO is larger, bytes.
 const MAX_VDSO: u64 = 1 << 20;
 
@@ -161,15 +159,18 @@ impl Modules {
         for entry in entries {
             self.allocator_seen |= entry.func.is_allocator();
             if !entry.is_resolver {
-                let at = entry.value.wrapping_add(bias);
-                // A comparison blames its second operand at the next address.
-                self.symbolizer.add_synthetic(at, at + 2, entry.func.name(), object);
+                self.name_at(entry.value.wrapping_add(bias), entry.func, object);
             }
             if self.named.insert(entry.func) {
-                let magic = entry.func.magic();
-                self.symbolizer.add_synthetic(magic, magic + MAGIC_STEP, entry.func.name(), object);
+                self.name_at(entry.func.magic(), entry.func, object);
             }
         }
+    }
+
+    /// Overlaps name the function by the name that it was called by: of two that share a stand-in, only one may not overlap.
+    fn name_at(&mut self, entry: u64, func: Func, object: &Path) {
+        self.symbolizer.add_synthetic(entry, entry + place::OVERLAP, func.shown(), object);
+        self.symbolizer.add_synthetic(entry + place::OVERLAP, entry + place::END, &[func.name()], object);
     }
 
     /// The vDSO is an object without a file; other anonymous code has no names.

@@ -23,7 +23,8 @@ pub enum Trap {
     SafePoint = 6,
     /// The program calls rt_sigreturn (program state in ctx.regs).
     SigReturn = 7,
-    /// The process is about to end by exit_group (status, address of [`ExitReport`]): leak check and summaries, then go on.
+    /// The process is about to end by exit_group (status, address of [`ExitReport`]): leak check and summaries, then go on with the status
+    /// that is the answer.
     Exit = 8,
     /// execve is about to be called (address of path, argv).
     Exec = 9,

@@ -55,10 +55,34 @@ impl Func {
         self.is_allocator() && !(self as u32 >= Func::malloc_usable_size as u32 && self as u32 <= Func::malloc_info as u32)
     }
 
+    /// What a call of it is called in stacks, innermost first: names that Valgrind shows, whose stand-ins serve several functions or call
+    /// each other. Rules that hide findings are written with them.
+    pub const fn shown(self) -> &'static [&'static str] {
+        match self {
+            Func::posix_memalign => &["memalign", "posix_memalign"],
+            Func::valloc => &["memalign"],
+            Func::memcmp => &["bcmp"],
+            Func::memcpy => &["memmove"],
+            Func::strrchr => &["rindex"],
+            Func::bzero => &["memset"],
+            other => NAMES.split_at(other as usize).1.split_at(1).0,
+        }
+    }
+
     /// Pseudo entry point.
     pub const fn magic(self) -> u64 {
         crate::layout::MAGIC_BASE + 16 * self as u64
     }
+}
+
+/// Where in a replaced function an error is, bytes from its entry: errors of one call are told apart by their places.
+pub mod place {
+    pub const FIRST_OPERAND: u64 = 0;
+    /// The second operand of a comparison.
+    pub const SECOND_OPERAND: u64 = 1;
+    pub const WRITE: u64 = 2;
+    pub const OVERLAP: u64 = 3;
+    pub const END: u64 = 4;
 }
 
 /// Other symbols for the same functions.

@@ -9,6 +9,7 @@ use core::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 use memcheck_abi::config::Config;
 use memcheck_abi::context::ThreadContext;
 use memcheck_abi::event::{ErrorEvent, Kind};
+use memcheck_abi::replace::place;
 use memcheck_rt::{access, context, report, shadow};
 
 static UNDEF_ERRORS: AtomicBool = AtomicBool::new(true);
@@ -100,14 +101,14 @@ impl Call {
     pub fn bad_read(&mut self, addr: u64, size: u64) {
         if !self.judged {
             self.judged = self.once;
-            bad_access(Kind::InvalidRead, addr, size, self.second);
+            bad_access(Kind::InvalidRead, addr, size, if self.second { place::SECOND_OPERAND } else { place::FIRST_OPERAND });
         }
     }
 
     /// Unaddressable memory at `addr` was written by an access of `size` bytes.
     #[cold]
     pub fn bad_write(&mut self, addr: u64, size: u64) {
-        bad_access(Kind::InvalidWrite, addr, size, false);
+        bad_access(Kind::InvalidWrite, addr, size, place::WRITE);
     }
 
     /// The result depends on the undefined byte at `addr`.
@@ -116,7 +117,7 @@ impl Call {
         if core::mem::replace(&mut self.cond, true) || !UNDEF_ERRORS.load(Ordering::Relaxed) {
             return;
         }
-        raise(Kind::Cond, |e| {
+        raise(Kind::Cond, place::FIRST_OPERAND, |e| {
             let hook = ORIGIN_DESCRIBE.load(Ordering::Acquire);
             if hook != 0 && tracks_origins() {
                 // SAFETY: only `set_origin_hooks` stores here, and it stores a `DescribeOrigin`.
@@ -155,7 +156,7 @@ impl Call {
 #[cold]
 #[inline(never)]
 pub fn overlap(name: &str, dst: u64, src: u64, len: Option<u64>) {
-    raise(Kind::Overlap, |e| {
+    raise(Kind::Overlap, place::OVERLAP, |e| {
         e.args = [dst, src, len.unwrap_or(0), 0];
         e.flag = u32::from(len.is_some());
         e.set_name(name);
@@ -169,16 +170,15 @@ pub fn here() -> (&'static ThreadContext, u64) {
     (ctx, ctx.guest_rsp)
 }
 
-fn bad_access(kind: Kind, addr: u64, size: u64, second: bool) {
-    let (ctx, sp) = here();
-    report::raise(kind, ctx.regs.rip + u64::from(second), sp, |e| {
+fn bad_access(kind: Kind, addr: u64, size: u64, at: u64) {
+    raise(kind, at, |e| {
         e.size = size;
         e.addr = addr;
         e.has_addr = 1;
     });
 }
 
-fn raise(kind: Kind, fill: impl FnOnce(&mut ErrorEvent)) {
+fn raise(kind: Kind, at: u64, fill: impl FnOnce(&mut ErrorEvent)) {
     let (ctx, sp) = here();
-    report::raise(kind, ctx.regs.rip, sp, fill);
+    report::raise(kind, ctx.regs.rip + at, sp, fill);
 }

@@ -40,7 +40,7 @@ pub extern "C" fn memmove(dst: u64, src: u64, n: u64) -> u64 {
 }
 
 pub extern "C" fn bcopy(src: u64, dst: u64, n: u64) {
-    transfer(&mut Call::new(), dst, src, n, WORD);
+    transfer(&mut Call::new(), dst, src, n, 1);
 }
 
 pub extern "C" fn memset(dst: u64, c: u32, n: u64) -> u64 {

@@ -53,15 +53,12 @@ fn special(ctx: &mut ThreadContext, s: Special) -> i64 {
             r
         }
         Special::Exit { status } => {
-            if ctx.vfork_child == 0 && is_last_thread() {
-                finish(ctx, status, true);
-            }
+            let is_end = ctx.vfork_child == 0 && is_last_thread();
+            let status = if is_end { finish(ctx, status, true) } else { status };
             threads::exit(status as u64)
         }
         Special::ExitGroup { status } => {
-            if ctx.vfork_child == 0 {
-                finish(ctx, status, is_last_thread());
-            }
+            let status = if ctx.vfork_child == 0 { finish(ctx, status, is_last_thread()) } else { status };
             loop {
                 // SAFETY: ends the process.
                 unsafe { sys::syscall3(sys::nr::EXIT_GROUP, status as u64, 0, 0) };
@@ -175,14 +172,14 @@ fn soft_limit(resource: u64, soft: u64) -> u64 {
     limit[0]
 }
 
-/// The process ends by itself. `alone`: there is no other thread.
-fn finish(ctx: &mut ThreadContext, status: i32, alone: bool) {
+/// The process ends by itself. `alone`: there is no other thread. The status to end with.
+fn finish(ctx: &mut ThreadContext, status: i32, alone: bool) -> i32 {
     inner::free_libraries(ctx, alone);
-    exit_report(status);
+    exit_report(status)
 }
 
-/// Everything the tracer needs for the summaries.
-pub fn exit_report(status: i32) {
+/// Everything the tracer needs for the summaries. Its answer: the status to exit with.
+pub fn exit_report(status: i32) -> i32 {
     threads::warn_if_reporting_is_off(context::current());
     let mut out = ExitReport::default();
     memcheck_heap::report(&mut out);
@@ -194,5 +191,5 @@ pub fn exit_report(status: i32) {
     (out.descriptors, out.descriptor_count) = (descriptors.as_ptr() as u64, descriptors.len() as u64);
     let ignored = crate::requests::ignored();
     (out.ignored, out.ignored_count) = (ignored.as_ptr() as u64, ignored.len() as u64);
-    report::trap(Trap::Exit, status as u64, core::ptr::from_ref(&out) as u64, 0, 0);
+    report::trap(Trap::Exit, status as u64, core::ptr::from_ref(&out) as u64, 0, 0) as i32
 }

@@ -39,7 +39,8 @@ pub struct Module {
 struct Synthetic {
     start: u64,
     end: u64,
-    function: String,
+    /// Innermost first.
+    functions: Vec<String>,
     object: PathBuf,
 }
 
@@ -139,11 +140,11 @@ impl Symbolizer {
         });
     }
 
-    /// Name for addresses that no object contains (replaced functions): `frames` gives that function and object.
-    pub fn add_synthetic(&mut self, start: u64, end: u64, function: &str, object: &Path) {
+    /// Names for addresses that no object contains (replaced functions): `frames` gives these functions, innermost first, and the object.
+    pub fn add_synthetic(&mut self, start: u64, end: u64, functions: &[&str], object: &Path) {
         self.synthetic.retain(|old| old.end <= start || end <= old.start);
-        let object = object.to_path_buf();
-        self.synthetic.push(Synthetic { start, end, function: function.to_owned(), object });
+        let functions = functions.iter().map(|&name| name.to_owned()).collect();
+        self.synthetic.push(Synthetic { start, end, functions, object: object.to_path_buf() });
     }
 
     /// The module that `addr` lies in: a mapped one, or the last one that was there.
@@ -161,7 +162,7 @@ impl Symbolizer {
     /// The address is looked up as given: subtract 1 from return addresses before the call.
     pub fn frames(&mut self, addr: u64) -> Vec<Frame> {
         if let Some(made_up) = self.synthetic.iter().rev().find(|s| s.start <= addr && addr < s.end) {
-            return vec![self.synthetic_frame(addr, made_up)];
+            return self.synthetic_frames(addr, made_up);
         }
         let Some(module) = self.module_at(addr) else {
             return vec![Frame { addr, ..Frame::default() }];
@@ -180,7 +181,7 @@ impl Symbolizer {
     /// more, a frame without name and marked `inlined` stands before it. Costs far less than [`Symbolizer::frames`].
     pub fn outline(&mut self, addr: u64) -> Vec<Frame> {
         if let Some(made_up) = self.synthetic.iter().rev().find(|s| s.start <= addr && addr < s.end) {
-            return vec![self.synthetic_frame(addr, made_up)];
+            return self.synthetic_frames(addr, made_up);
         }
         let Some(module) = self.module_at(addr) else {
             return vec![Frame { addr, ..Frame::default() }];
@@ -192,16 +193,17 @@ impl Symbolizer {
         has_more.then_some(open).into_iter().chain([frame]).collect()
     }
 
-    fn synthetic_frame(&self, addr: u64, made_up: &Synthetic) -> Frame {
-        let raw = made_up.function.as_str();
-        Frame {
+    fn synthetic_frames(&self, addr: u64, made_up: &Synthetic) -> Vec<Frame> {
+        let frame = |(depth, raw): (usize, &String)| Frame {
             addr,
             function: Some(if self.options.demangle { demangle(raw) } else { escape(raw).into_owned() }),
             raw_name: Some(escape(raw).into_owned()),
             object: Some(made_up.object.clone()),
+            inlined: depth + 1 < made_up.functions.len(),
             synthetic: true,
             ..Frame::default()
-        }
+        };
+        made_up.functions.iter().enumerate().map(frame).collect()
     }
 
     /// The variable that covers `addr`, by the symbol table.
@@ -315,13 +317,14 @@ mod tests {
     #[test]
     fn synthetic_names_come_first() {
         let mut s = with(&[("/no/a.so", 0x1000, 0x5000)]);
-        s.add_synthetic(0x2000, 0x2001, "_Znwm", Path::new("/lib/libstdc++.so.6"));
+        s.add_synthetic(0x2000, 0x2001, &["_Znwm"], Path::new("/lib/libstdc++.so.6"));
         let frame = s.frames(0x2000).remove(0);
         assert_eq!(frame.function.as_deref(), Some("operator new(unsigned long)"));
         assert_eq!(frame.raw_name.as_deref(), Some("_Znwm"));
         assert_eq!(frame.object.as_deref(), Some(Path::new("/lib/libstdc++.so.6")));
-        s.add_synthetic(0x2000, 0x2001, "memcpy", Path::new("/lib/libc.so.6"));
-        assert_eq!(s.frames(0x2000)[0].function.as_deref(), Some("memcpy"), "the newest name counts");
+        s.add_synthetic(0x2000, 0x2001, &["memalign", "posix_memalign"], Path::new("/lib/libc.so.6"));
+        let names: Vec<_> = s.frames(0x2000).into_iter().map(|frame| (frame.function.unwrap_or_default(), frame.inlined)).collect();
+        assert_eq!(names, [("memalign".to_owned(), true), ("posix_memalign".to_owned(), false)], "the newest names count");
         assert_eq!(object_at(&mut s, 0x2001).as_deref(), Some("/no/a.so"));
     }
 

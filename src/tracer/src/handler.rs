@@ -71,8 +71,11 @@ pub trait Handler {
     fn error_count(&mut self, process: &Process) -> u64 {
         0
     }
-    /// The process is about to end, by itself or by a signal (then after `fatal_signal`). All its threads are stopped.
-    fn exiting(&mut self, process: &Process, thread: &ThreadInfo, ending: Ending, report: &ExitReport) {}
+    /// The process is about to end, by itself or by a signal (then after `fatal_signal`). All its threads are stopped. The answer: the
+    /// status to exit with, if not the program's own.
+    fn exiting(&mut self, process: &Process, thread: &ThreadInfo, ending: Ending, report: &ExitReport) -> Option<i32> {
+        None
+    }
     /// This signal will kill the process. All its threads are stopped for the moment. `exiting` follows, except after SIGKILL
     /// and when the runtime is not able to report.
     fn fatal_signal(&mut self, process: &Process, thread: &ThreadInfo, signal: &FatalSignal) {}

@@ -148,11 +148,11 @@ impl Tracer<'_> {
         };
         let ending = dying.map_or(Ending::Exited(regs.rdi as i32 & 0xff), Ending::Signaled);
         let info = process.describe(tid, &regs);
-        handler.exiting(process, &info, ending, &report);
+        let status = handler.exiting(process, &info, ending, &report).map_or(regs.rdi, |status| status as u64);
         process.life = Life::Ending;
         match dying {
             Some(_) => self.finish_dying(pid, stopped),
-            None => self.answer(pid, stopped, regs, 0),
+            None => self.answer(pid, stopped, regs, status),
         }
     }
 

@@ -165,6 +165,10 @@ impl FramePattern {
 const REPLACEMENTS: [&str; 2] =
     ["/usr/lib/valgrind/vgpreload_memcheck-amd64-linux.so", "/usr/libexec/valgrind/vgpreload_memcheck-amd64-linux.so"];
 
+/// Replaced functions that stacks show by the first name: rules may know them by the second.
+const SAME_STAND_IN: [[&str; 2]; 5] =
+    [["memmove", "memcpy"], ["bcmp", "memcmp"], ["rindex", "strrchr"], ["strchr", "index"], ["memset", "bzero"]];
+
 /// Names are compared raw. A rule may or may not give the symbol version (`pthread_create@@GLIBC_2.34`), and old files call
 /// everything under `main` `(below main)`.
 fn function_matches(glob: &str, frame: &Frame) -> bool {
@@ -172,6 +176,10 @@ fn function_matches(glob: &str, frame: &Frame) -> bool {
         return pattern::matches(glob, "???");
     };
     if pattern::matches(glob, name) || (glob == "(below main)" && frame.is_below_main()) {
+        return true;
+    }
+    let other = SAME_STAND_IN.iter().find(|[shown, _]| frame.replaced && *shown == name);
+    if other.is_some_and(|[_, called]| pattern::matches(glob.split('@').next().unwrap_or(glob), called)) {
         return true;
     }
     match (glob.split_once('@'), name.split_once('@')) {
@@ -311,6 +319,9 @@ mod tests {
         assert!(!found("...\nobj:*/libc.so*"), "it would hide every leak");
         assert!(found("obj:*vgpreload_memcheck*\nobj:/bin/prog"));
         assert!(found("fun:malloc\nfun:make"));
+        let copy = Stack(vec![library_frame(1, "memmove", "/lib/libc.so.6").with(|line| line.replaced = true)]);
+        let hides = |name: &str| rules(&format!("{{\nn\nMemcheck:Addr8\nfun:{name}\n}}\n")).find(&ErrorKind::Read { size: 8 }, &copy).is_some();
+        assert_eq!(["memmove", "memcpy", "memcpy@*", "memset"].map(hides), [true, true, true, false], "of one stand-in");
     }
 
     #[test]

@@ -51,11 +51,12 @@ impl Handler for Log {
         let pid = process.pid();
         std::thread::spawn(move || alarm_when_asleep(pid, sleeps_in));
     }
-    fn exiting(&mut self, process: &Process, thread: &ThreadInfo, ending: Ending, report: &ExitReport) {
+    fn exiting(&mut self, process: &Process, thread: &ThreadInfo, ending: Ending, report: &ExitReport) -> Option<i32> {
         assert_eq!((report.allocs, report.frees), (5, 4));
         assert_eq!(thread.exact, Exact::Yes);
         self.exits.push(ending);
         self.threads.push(process.threads().iter().map(|t| t.number).collect());
+        None
     }
     fn fatal_signal(&mut self, _: &Process, _: &ThreadInfo, signal: &FatalSignal) {
         self.fatal.push(*signal);
