@@ -10,7 +10,8 @@
 
 use crate::emit::{CC_NE, Mem, RAX, RBP, RCX, RSP};
 use crate::emitter::{Emitter, spill};
-use crate::{LOAD, STORE, merge, slot};
+use crate::kinds::mark;
+use crate::{LOAD, STORE, slot};
 use alloc::vec::Vec;
 use iced_x86::Mnemonic;
 
@@ -39,13 +40,13 @@ impl Emitter<'_> {
     /// What the instruction just emitted makes of that knowledge.
     pub fn forget(&mut self) {
         let insn = self.item.insn;
-        if insn.is_string_instruction() || self.item.client_request {
+        if self.item.client_request || self.item.marks & mark::SPECIAL != 0 && insn.is_string_instruction() {
             self.known.clear();
         }
         if self.known.is_empty() {
             return;
         }
-        let written = merge::written(&mut self.t.factory, &insn);
+        let written = self.t.kinds.written(&insn);
         let touched = |r: Option<u8>| r.is_some_and(|r| written >> r & 1 != 0);
         self.known.retain(|(m, _)| !touched(m.base) && !touched(m.index.map(|(r, _)| r)));
     }

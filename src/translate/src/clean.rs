@@ -17,6 +17,9 @@ impl Emitter<'_> {
             return control::client_request(self);
         }
         self.begin_dirty();
+        if self.item.plain {
+            return self.ordinary();
+        }
         if control::is_emulated(&insn) {
             return control::emulate(self);
         }
@@ -39,8 +42,8 @@ impl Emitter<'_> {
     /// An instruction whose only special part can be one explicit memory operand.
     pub fn ordinary(&mut self) {
         let insn = self.item.insn;
-        let moves_stack = stack::writes_rsp(&insn);
-        let Some(access) = memory_access(&mut self.t.factory, &insn) else {
+        let moves_stack = !self.item.plain && stack::writes_rsp(&insn);
+        let Some(access) = self.t.kinds.access(&insn) else {
             if moves_stack {
                 self.place_step();
                 self.asm.store(&spill(slot::ADDRESS), RSP);
@@ -86,7 +89,7 @@ impl Emitter<'_> {
 
     /// Gathers and scatters: only their rule knows what they touch. Clean code asks whether it is needed.
     pub fn spread(&mut self) {
-        if !matches!(memory_access(&mut self.t.factory, &self.item.insn), Some(Some(_))) {
+        if !matches!(self.t.kinds.access(&self.item.insn), Some(Some(_))) {
             return;
         }
         if self.shadow.is_some() {

@@ -4,6 +4,7 @@
 //! elsewhere, a limit is reached, or the next instruction already has a translation of its own.
 
 use crate::Program;
+use crate::kinds::{Kinds, mark};
 use alloc::vec::Vec;
 use iced_x86::{Code, Decoder, DecoderOptions, FlowControl, Instruction, Mnemonic, OpKind, Register};
 
@@ -32,6 +33,10 @@ pub struct Item {
     pub covers: Option<(i32, u32)>,
     /// A client request preamble (19 bytes) starts here.
     pub client_request: bool,
+    /// What its kind says: `kinds::mark`.
+    pub marks: u16,
+    /// Nothing of it needs care but a memory operand, if it has one.
+    pub plain: bool,
     /// A conditional branch that is followed; others go on behind it.
     pub followed: bool,
 }
@@ -58,9 +63,13 @@ fn is_request(code: &[u8]) -> bool {
 }
 
 impl Item {
-    fn new(insn: Instruction, code: &[u8], client_request: bool) -> Item {
+    fn new(insn: Instruction, code: &[u8], client_request: bool, marks: u16) -> Item {
         let mut raw = [0; 15];
-        raw[..insn.len()].copy_from_slice(&code[..insn.len()]);
+        match code.first_chunk() {
+            // What lies behind the instruction does no harm.
+            Some(more) => raw = *more,
+            None => raw[..code.len()].copy_from_slice(code),
+        }
         Item {
             insn,
             raw,
@@ -73,6 +82,8 @@ impl Item {
             batch: 1,
             covers: None,
             client_request,
+            marks,
+            plain: marks & (mark::STRAIGHT | mark::SPECIAL) == mark::STRAIGHT && !names_stack_pointer(&insn),
             followed: false,
         }
     }
@@ -81,7 +92,7 @@ impl Item {
     pub fn none(pc: u64) -> Item {
         let mut insn = Instruction::default();
         insn.set_ip(pc);
-        Item::new(insn, &[], false)
+        Item::new(insn, &[], false, 0)
     }
 
     /// Where a conditional branch leads if the code emitted for it does not go on straight.
@@ -90,15 +101,21 @@ impl Item {
     }
 }
 
+/// May it write to the stack pointer that it names?
+fn names_stack_pointer(insn: &Instruction) -> bool {
+    let is_rsp = |r| matches!(r, Register::RSP | Register::ESP | Register::SP | Register::SPL);
+    is_rsp(insn.op0_register()) || is_rsp(insn.op1_register()) && insn.mnemonic() == Mnemonic::Xchg
+}
+
 /// The instruction at `pc`, if it is an ordinary one.
-pub fn one(program: &dyn Program, pc: u64) -> Option<Item> {
+pub fn one(kinds: &mut Kinds, program: &dyn Program, pc: u64) -> Option<Item> {
     let code = program.code(pc)?;
     let insn = Decoder::with_ip(64, code, pc, DecoderOptions::NONE).decode();
-    (!insn.is_invalid() && !is_request(code)).then(|| Item::new(insn, code, false))
+    (!insn.is_invalid() && !is_request(code)).then(|| Item::new(insn, code, false, kinds.marks(&insn)))
 }
 
 /// Decode the region at `pc` into `items`. None if nothing can be executed there.
-pub fn region(program: &dyn Program, pc: u64, items: &mut Vec<Item>) -> Option<Tail> {
+pub fn region(kinds: &mut Kinds, program: &dyn Program, pc: u64, items: &mut Vec<Item>) -> Option<Tail> {
     items.clear();
     let code = program.code(pc)?;
     if code.is_empty() {
@@ -121,7 +138,8 @@ pub fn region(program: &dyn Program, pc: u64, items: &mut Vec<Item>) -> Option<T
         if insn.is_invalid() {
             return Some(if decoder.position() >= code.len() && !items.is_empty() { Tail::Next(at) } else { Tail::Invalid(at) });
         }
-        let mut item = Item::new(insn, &code[position..], request);
+        let marks = kinds.marks(&insn);
+        let mut item = Item::new(insn, &code[position..], request, marks);
         if request {
             item.len = REQUEST_LEN as u8;
             item.raw[REQUEST_KIND] = code[position + REQUEST_LEN - 1];
@@ -129,16 +147,17 @@ pub fn region(program: &dyn Program, pc: u64, items: &mut Vec<Item>) -> Option<T
             return Some(Tail::Next(at + REQUEST_LEN as u64));
         }
         items.push(item);
-        match flow(&insn) {
-            Flow::Straight if changing && may_store(&insn) => return Some(Tail::Next(decoder.ip())),
-            Flow::Straight => {}
-            Flow::Branch => {
-                branches += 1;
-                if branches >= MAX_BRANCHES {
-                    return Some(Tail::Next(decoder.ip()));
-                }
+        if marks & mark::STRAIGHT != 0 {
+            if changing && may_store(&insn) {
+                return Some(Tail::Next(decoder.ip()));
             }
-            Flow::End => return Some(Tail::Control),
+        } else if marks & mark::BRANCH != 0 {
+            branches += 1;
+            if branches >= MAX_BRANCHES {
+                return Some(Tail::Next(decoder.ip()));
+            }
+        } else {
+            return Some(Tail::Control);
         }
     }
 }

@@ -63,7 +63,7 @@ impl Emitter<'_> {
         let rule = shadow.rule(&insn);
         let mask = rule.mask;
         let mut busy = 0;
-        for used in self.t.factory.info(&insn).used_registers() {
+        for used in self.t.kinds.factory.info(&insn).used_registers() {
             let r = used.register();
             busy |= gpr(r).map_or(0, |n| 1 << n);
             if r.is_vector_register() && r.number() < 16 && !matches!(used.access(), OpAccess::Read | OpAccess::CondRead) {

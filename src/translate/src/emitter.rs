@@ -15,7 +15,7 @@ use crate::{
     Exit, InsnInfo, LEAVE_CALL, LEAVE_JUMP, Place, Program, Region, Rule, Shadow, Translator, changing, check_descriptor, slot, stack,
 };
 use alloc::vec::Vec;
-use iced_x86::{FlowControl, Mnemonic};
+use iced_x86::{FlowControl, Mnemonic, Register};
 use memcheck_abi::context::offset;
 
 pub const fn spill(k: i32) -> Mem {
@@ -126,7 +126,9 @@ pub fn emit_region<'a>(
         e.begin(item, start);
         e.instruction();
         e.forget();
-        e.frame = stack::frame_behind(&item.insn, e.frame);
+        if e.frame.is_some() || item.insn.op1_register() == Register::RSP {
+            e.frame = stack::frame_behind(&item.insn, e.frame);
+        }
         end = item.pc + u64::from(item.len);
     }
     match tail {

@@ -32,6 +32,7 @@ pub mod dirty;
 pub mod emit;
 pub mod emitter;
 pub mod frames;
+pub mod kinds;
 pub mod loops;
 pub mod merge;
 pub mod moves;
@@ -44,7 +45,7 @@ pub mod rules;
 pub mod stack;
 
 use alloc::vec::Vec;
-use iced_x86::InstructionInfoFactory;
+use plan::Who;
 
 /// Addresses of the runtime's routines that translated code jumps to. All within a rel32 of the code cache.
 #[derive(Clone, Copy, Default, Debug)]
@@ -319,7 +320,7 @@ pub struct Translator {
     pub(crate) items: Vec<decode::Item>,
     /// Dirty mode: for every item, which conditions on flags are asked for behind it.
     pub(crate) needs: Vec<needs::Needs>,
-    pub(crate) factory: InstructionInfoFactory,
+    pub(crate) kinds: kinds::Kinds,
     /// Memory accesses in the cold code of the last dirty region that may fault.
     pub probes: Vec<rules::Probe>,
     /// Code that the cold parts of dirty regions share, and where it lies. It stays there as long as the translator.
@@ -336,7 +337,7 @@ impl Translator {
             needs: Vec::new(),
             probes: Vec::new(),
             routines: Vec::new(),
-            factory: InstructionInfoFactory::new(),
+            kinds: kinds::Kinds::new(),
             stubs,
             options,
         }
@@ -348,11 +349,14 @@ impl Translator {
             return Some(control::redirected(self, pc, at.hot, func, resolver));
         }
         let mut items = core::mem::take(&mut self.items);
-        let tail = decode::region(program, pc, &mut items);
-        self.conflict = self.options.private_vectors && items.iter().any(|i| uses_private_registers(&i.insn));
+        let tail = decode::region(&mut self.kinds, program, pc, &mut items);
+        let conflicts = |i: &decode::Item| i.marks & kinds::mark::PUBLIC == 0 && uses_private_registers(&i.insn);
+        self.conflict = self.options.private_vectors && items.iter().any(conflicts);
         let region = tail.map(|tail| {
-            plan::plan(program, &mut items, tail);
-            merge::find(&mut self.factory, &mut items, self.options.private_vectors);
+            // The comparison of code that may change keeps flags, too.
+            let who = if program.is_writable(pc) { Who::All } else { Who::Checks };
+            plan::plan(&mut self.kinds, program, &mut items, tail, who);
+            merge::find(&mut self.kinds, &mut items, self.options.private_vectors);
             emitter::emit_region(self, program, &items, tail, at, None)
         });
         self.items = items;
@@ -362,12 +366,12 @@ impl Translator {
     /// Translate the code at `pc` for dirty mode. Regions are short: few instructions run in it at a time.
     pub fn translate_dirty(&mut self, program: &dyn Program, pc: u64, at: Place, shadow: &mut dyn Shadow) -> Option<Region> {
         let mut items = core::mem::take(&mut self.items);
-        let tail = decode::region(program, pc, &mut items).map(|tail| {
+        let tail = decode::region(&mut self.kinds, program, pc, &mut items).map(|tail| {
             let length = dirty::length(&items);
             decode::shorten(&mut items, tail, length)
         });
         let region = tail.map(|tail| {
-            plan::plan(program, &mut items, tail);
+            plan::plan(&mut self.kinds, program, &mut items, tail, Who::All);
             needs::find(program, &items, tail, &mut self.needs);
             self.probes.clear();
             emitter::emit_region(self, program, &items, tail, at, Some(shadow))

@@ -90,8 +90,8 @@ pub fn translate(t: &mut Translator, program: &dyn Program, entry: Entry, place:
         return None;
     }
     let mut items = Vec::new();
-    let tail = collect(program, &entry, &mut items)?;
-    plan::flags(program, &mut items, tail);
+    let tail = collect(t, program, &entry, &mut items)?;
+    plan::flags(&mut t.kinds, program, &mut items, tail, plan::Who::All);
     if items[0].flags_live {
         return None;
     }
@@ -131,7 +131,7 @@ pub fn translate(t: &mut Translator, program: &dyn Program, entry: Entry, place:
 }
 
 /// The instructions of one round: back along branches, on past others.
-fn collect(program: &dyn Program, entry: &Entry, items: &mut Vec<Item>) -> Option<Tail> {
+fn collect(t: &mut Translator, program: &dyn Program, entry: &Entry, items: &mut Vec<Item>) -> Option<Tail> {
     let mut at = entry.pc;
     let mut calls: Vec<u64> = entry.returns_to.into_iter().collect();
     let depth = calls.len();
@@ -143,7 +143,7 @@ fn collect(program: &dyn Program, entry: &Entry, items: &mut Vec<Item>) -> Optio
         if program.redirect(at).is_some() || program.is_writable(at) {
             return None;
         }
-        let item = decode::one(program, at)?;
+        let item = decode::one(&mut t.kinds, program, at)?;
         items.push(item);
         let next = at + u64::from(item.len);
         let near = item.insn.op_count() == 1 && item.insn.op0_kind() == OpKind::NearBranch64;
@@ -179,7 +179,7 @@ fn registers(t: &mut Translator, insn: &Instruction) -> u64 {
         None if r.is_vector_register() && r.number() < 16 => 1 << (layout::VEC0 + r.number() as u32),
         None => 0,
     };
-    t.factory.info(insn).used_registers().iter().fold(0, |all, used| all | bit(used.register()))
+    t.kinds.factory.info(insn).used_registers().iter().fold(0, |all, used| all | bit(used.register()))
 }
 
 impl Loop {

@@ -11,6 +11,7 @@
 
 use crate::decode::{Flow, Item, flow};
 use crate::emit::{Mem, Seg};
+use crate::kinds::{Kinds, mark};
 use crate::{LOAD, clean, control, gpr, stack};
 use alloc::vec::Vec;
 use iced_x86::{Instruction, InstructionInfoFactory, OpAccess, OpKind, Register};
@@ -19,7 +20,7 @@ use iced_x86::{Instruction, InstructionInfoFactory, OpAccess, OpKind, Register};
 const WINDOW: usize = 12;
 const MOST: i64 = 64;
 /// Only regions with vectors of at least so many bytes are looked at: among words too few runs are found to pay for the search.
-const VECTOR: usize = 16;
+pub const VECTOR: usize = 16;
 
 /// What matters of an instruction.
 #[derive(Clone, Copy, Default)]
@@ -33,11 +34,15 @@ struct Fact {
 }
 
 /// For every item, the bytes that its check shall cover; `private`: vectors of 16, 32 and 64 bytes are one test.
-pub fn find(factory: &mut InstructionInfoFactory, items: &mut [Item], private: bool) {
-    if items.iter().filter(|item| item.insn.memory_size().size() >= VECTOR).count() < 2 {
+pub fn find(kinds: &mut Kinds, items: &mut [Item], private: bool) {
+    let wide = |item: &&Item| match item.marks & mark::EVEX {
+        0 => item.marks & mark::WIDE != 0,
+        _ => item.insn.memory_size().size() >= VECTOR,
+    };
+    if items.iter().filter(wide).count() < 2 {
         return;
     }
-    let facts: Vec<Fact> = items.iter().map(|item| fact(factory, item)).collect();
+    let facts: Vec<Fact> = items.iter().map(|item| fact(kinds, item)).collect();
     for (at, item) in items.iter_mut().enumerate() {
         item.covers = if item.flags_live { None } else { run(&facts[at..], private) };
     }
@@ -89,7 +94,7 @@ fn tests(size: u32, private: bool) -> i32 {
     }
 }
 
-fn fact(factory: &mut InstructionInfoFactory, item: &Item) -> Fact {
+fn fact(kinds: &mut Kinds, item: &Item) -> Fact {
     let insn = &item.insn;
     let plain = matches!(flow(insn), Flow::Straight)
         && !item.client_request
@@ -99,12 +104,12 @@ fn fact(factory: &mut InstructionInfoFactory, item: &Item) -> Fact {
     if !plain {
         return Fact { ends: true, ..Fact::default() };
     }
-    let access = clean::memory_access(factory, insn);
+    let access = kinds.access(insn);
     let load = (access == Some(Some(LOAD)) && !clean::is_masked_move(insn)).then(|| operand(insn)).flatten();
     let size = insn.memory_size().size() as u32;
     Fact {
         load: load.filter(|_| (1..=64).contains(&size)).map(|mem| (mem, size)),
-        writes: written(factory, insn),
+        writes: kinds.written(insn),
         ends: !matches!(access, None | Some(None | Some(LOAD))),
     }
 }

@@ -9,7 +9,6 @@
 //! [`InsnInfo`](crate::InsnInfo), so that a fault shows the program's own value.
 
 use crate::check::pieces;
-use crate::clean::memory_access;
 use crate::emit::{CC_NE, Mem, RAX, RCX, Seg};
 use crate::emitter::{Emitter, spill};
 use crate::rules::Probe;
@@ -163,7 +162,7 @@ impl Emitter<'_> {
     fn test_through_scratch(&mut self, load: &impl Fn(&mut Self, u8), build: &impl Fn(&Self, u8) -> Mem) -> bool {
         let insn = self.item.insn;
         let open = self.pending.as_ref().is_some_and(|p| p.open);
-        if !open || !matches!(memory_access(&mut self.t.factory, &insn), Some(Some(_))) {
+        if !open || !matches!(self.t.kinds.access(&insn), Some(Some(_))) {
             return false;
         }
         let words = pieces(insn.memory_size().size() as u32);
@@ -207,7 +206,7 @@ impl Emitter<'_> {
     /// A low register that the current instruction does not touch at all. rcx last: checks spill it to their own slot.
     fn scratch_register(&mut self) -> u8 {
         let insn = self.item.insn;
-        let used = self.t.factory.info(&insn);
+        let used = self.t.kinds.factory.info(&insn);
         let mut mask = 0u32;
         for r in used.used_registers() {
             if let Some(n) = gpr(r.register()) {

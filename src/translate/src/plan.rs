@@ -2,6 +2,7 @@
 
 use crate::Program;
 use crate::decode::{Item, Tail};
+use crate::kinds::{Kinds, mark};
 use iced_x86::{Decoder, DecoderOptions, FlowControl, Instruction, Mnemonic, OpKind, Register, RflagsBits};
 use memcheck_abi::layout::RED_ZONE;
 
@@ -14,29 +15,94 @@ const MAX_BATCH: usize = 8;
 /// Instructions looked at behind an exit to see whether flags are dead there.
 const LOOKAHEAD: usize = 6;
 
-pub fn plan(program: &dyn Program, items: &mut [Item], tail: Tail) {
+/// `who`: in clean code only checks want to know whether flags live.
+pub fn plan(kinds: &mut Kinds, program: &dyn Program, items: &mut [Item], tail: Tail, who: Who) {
     releases(items);
-    flags(program, items, tail);
+    flags(kinds, program, items, tail, who);
     batches(items);
+}
+
+/// For whom liveness of flags is found out: code ahead has to be read for it.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub enum Who {
+    All,
+    /// The other items say that flags live.
+    Checks,
+}
+
+/// Flags that may live at some point because code at `pc` may read them; what comes before may overwrite them.
+struct Ahead {
+    pc: u64,
+    /// Only what is seen to be read counts.
+    read_only: bool,
+    alive: u32,
+}
+
+/// Flags that live at a point of a region, which is gone through backwards. What is ahead of an exit is read when somebody asks: most often
+/// the comparison in front of a branch has overwritten all flags before.
+struct Living<'a> {
+    program: &'a dyn Program,
+    surely: u32,
+    ahead: [Ahead; Living::MOST],
+    count: usize,
+}
+
+impl Living<'_> {
+    const MOST: usize = 6;
+
+    fn new(program: &dyn Program) -> Living<'_> {
+        Living { program, surely: 0, ahead: [const { Ahead { pc: 0, read_only: false, alive: 0 } }; Living::MOST], count: 0 }
+    }
+
+    fn all(&mut self) {
+        (self.surely, self.count) = (ARITHMETIC, 0);
+    }
+
+    fn add(&mut self, pc: u64, read_only: bool) {
+        if self.count == Living::MOST {
+            self.any();
+        }
+        self.ahead[self.count] = Ahead { pc, read_only, alive: ARITHMETIC };
+        self.count += 1;
+    }
+
+    /// Back over an instruction.
+    fn before(&mut self, (read, killed): (u32, u32)) {
+        self.surely = self.surely & !killed | read;
+        let mut kept = 0;
+        for i in 0..self.count {
+            self.ahead[i].alive &= !killed;
+            if self.ahead[i].alive != 0 {
+                self.ahead.swap(kept, i);
+                kept += 1;
+            }
+        }
+        self.count = kept;
+    }
+
+    fn any(&mut self) -> bool {
+        for ahead in &self.ahead[..self.count] {
+            if self.surely & ahead.alive == ahead.alive {
+                continue;
+            }
+            let live = if ahead.read_only { read_at(self.program, ahead.pc) } else { live_at(self.program, ahead.pc) };
+            self.surely |= live & ahead.alive;
+        }
+        self.count = 0;
+        self.surely != 0
+    }
+}
+
+/// Shifts and rotations: by a count of zero they leave the flags alone.
+pub fn is_shift(mnemonic: Mnemonic) -> bool {
+    use Mnemonic::{Rcl, Rcr, Rol, Ror, Sal, Sar, Shl, Shld, Shr, Shrd};
+    matches!(mnemonic, Shl | Shr | Sar | Sal | Rol | Ror | Rcl | Rcr | Shld | Shrd)
 }
 
 /// Flags that the instruction surely overwrites.
 pub fn killed(insn: &Instruction) -> u32 {
     let mut set = insn.rflags_written() | insn.rflags_cleared() | insn.rflags_set() | insn.rflags_undefined() & RflagsBits::AF;
-    let shift = matches!(
-        insn.mnemonic(),
-        Mnemonic::Shl
-            | Mnemonic::Shr
-            | Mnemonic::Sar
-            | Mnemonic::Sal
-            | Mnemonic::Rol
-            | Mnemonic::Ror
-            | Mnemonic::Rcl
-            | Mnemonic::Rcr
-            | Mnemonic::Shld
-            | Mnemonic::Shrd
-    );
-    if shift {
+    if is_shift(insn.mnemonic()) {
         let last = insn.op_count() - 1;
         let by_register = insn.op_kind(last) == OpKind::Register;
         let mask =
@@ -51,39 +117,46 @@ pub fn killed(insn: &Instruction) -> u32 {
     set & ARITHMETIC
 }
 
-pub fn flags(program: &dyn Program, items: &mut [Item], tail: Tail) {
-    let mut live = match tail {
-        Tail::Next(pc) => live_at(program, pc),
-        Tail::Invalid(_) => ARITHMETIC,
+pub fn flags(kinds: &mut Kinds, program: &dyn Program, items: &mut [Item], tail: Tail, who: Who) {
+    let mut live = Living::new(program);
+    match tail {
+        Tail::Next(pc) => live.add(pc, false),
+        Tail::Invalid(_) => live.all(),
         Tail::Control => match items.last() {
-            Some(last) if last.noise => 0,
-            Some(last) => live_after(program, &last.insn),
-            None => ARITHMETIC,
+            Some(last) if last.noise => {}
+            Some(last) => live_after(&last.insn, &mut live),
+            None => live.all(),
         },
-    };
+    }
     for item in items.iter_mut().rev() {
-        let insn = &item.insn;
-        if insn.flow_control() == FlowControl::ConditionalBranch {
-            live |= live_at(program, item.aside());
+        if item.marks & mark::BRANCH != 0 {
+            live.add(item.aside(), false);
         }
         if item.client_request {
-            live = ARITHMETIC;
+            live.all();
         }
-        live = live & !killed(insn) | insn.rflags_read() & ARITHMETIC;
-        item.flags_live = live != 0;
+        live.before(kinds.flags(&item.insn));
+        let asks = who == Who::All || item.marks & mark::POP != 0 || has_memory(&item.insn);
+        item.flags_live = live.surely != 0 || !asks || live.any();
     }
 }
 
+/// Is there an explicit memory operand?
+pub fn has_memory(insn: &Instruction) -> bool {
+    let memory = OpKind::Memory;
+    insn.op0_kind() == memory || insn.op1_kind() == memory || insn.op2_kind() == memory || insn.op3_kind() == memory
+}
+
 /// Flags live after the control transfer that ends a region.
-fn live_after(program: &dyn Program, insn: &Instruction) -> u32 {
+fn live_after(insn: &Instruction, live: &mut Living) {
     match insn.flow_control() {
-        FlowControl::UnconditionalBranch if insn.op0_kind() == OpKind::NearBranch64 => live_at(program, insn.near_branch_target()),
+        FlowControl::UnconditionalBranch if insn.op0_kind() == OpKind::NearBranch64 => live.add(insn.near_branch_target(), false),
         // Only subroutines written by hand take flags, and those read them at once.
-        FlowControl::Call if insn.op0_kind() == OpKind::NearBranch64 => read_at(program, insn.near_branch_target()),
-        FlowControl::IndirectCall => 0,
+        FlowControl::Call if insn.op0_kind() == OpKind::NearBranch64 => live.add(insn.near_branch_target(), true),
+        FlowControl::IndirectCall => {}
         // Through a linkage table to a function.
-        FlowControl::IndirectBranch if insn.is_ip_rel_memory_operand() => 0,
-        _ => ARITHMETIC,
+        FlowControl::IndirectBranch if insn.is_ip_rel_memory_operand() => {}
+        _ => live.all(),
     }
 }
 
@@ -172,16 +245,22 @@ pub fn below_stack(insn: &Instruction) -> bool {
 /// Runs of pops are checked, and runs of pushes made defined, at once, by the first. Prologues save a register between moves: what
 /// does not touch the stack may stand between pushes.
 fn batches(items: &mut [Item]) {
-    let plain = |i: &Item, m| {
-        i.insn.mnemonic() == m
+    let is_pop = |i: &Item| {
+        i.marks & mark::POP != 0
             && i.insn.op0_kind() == OpKind::Register
             && i.insn.op0_register().is_gpr64()
             && i.insn.op0_register() != Register::RSP
     };
-    push_runs(items);
+    let marks = items.iter().fold(0, |all, item| all | item.marks);
+    if marks & mark::PUSH != 0 {
+        push_runs(items);
+    }
+    if marks & mark::POP == 0 {
+        return;
+    }
     let mut at = 0;
     while at < items.len() {
-        let run = items[at..].iter().take(MAX_BATCH).take_while(|i| plain(i, Mnemonic::Pop)).count();
+        let run = items[at..].iter().take(MAX_BATCH).take_while(|i| is_pop(i)).count();
         if run > 1 {
             items[at].batch = run as u8;
             for i in &mut items[at + 1..at + run] {
@@ -193,8 +272,7 @@ fn batches(items: &mut [Item]) {
 }
 
 fn push_runs(items: &mut [Item]) {
-    let is_push =
-        |i: &Item| i.insn.mnemonic() == Mnemonic::Push && i.insn.op0_kind() == OpKind::Register && i.insn.op0_register().is_gpr64();
+    let is_push = |i: &Item| i.marks & mark::PUSH != 0 && i.insn.op0_kind() == OpKind::Register && i.insn.op0_register().is_gpr64();
     let between = |i: &Item| harmless(&i.insn) && (0..i.insn.op_count()).all(|k| i.insn.op_kind(k) != OpKind::Memory);
     let mut at = 0;
     while at < items.len() {

@@ -41,8 +41,12 @@ pub fn writes_rsp(insn: &Instruction) -> bool {
 }
 
 pub fn handles(insn: &Instruction) -> bool {
-    matches!(insn.mnemonic(), Mnemonic::Push | Mnemonic::Pop | Mnemonic::Pushfq | Mnemonic::Popfq | Mnemonic::Leave)
-        || constant_move(insn).is_some()
+    is_stack_mnemonic(insn.mnemonic()) || constant_move(insn).is_some()
+}
+
+/// Push, pop and their like.
+pub fn is_stack_mnemonic(mnemonic: Mnemonic) -> bool {
+    matches!(mnemonic, Mnemonic::Push | Mnemonic::Pop | Mnemonic::Pushfq | Mnemonic::Popfq | Mnemonic::Leave)
 }
 
 /// `add/sub/and rsp, imm` and `lea rsp, [rsp + disp]`: the change in bytes (0 for `and`, which only shrinks).

@@ -40,7 +40,7 @@ impl Emitter<'_> {
         }
         let undefined = self.loops.as_ref()?.undefined;
         let memory = (0..insn.op_count()).find(|&i| insn.op_kind(i) == OpKind::Memory);
-        let access = memory.map_or(OpAccess::NoMemAccess, |at| self.t.factory.info(&insn).op_access(at));
+        let access = memory.map_or(OpAccess::NoMemAccess, |at| self.t.kinds.factory.info(&insn).op_access(at));
         let stores = matches!(access, OpAccess::Write);
         if matches!(access, OpAccess::CondWrite | OpAccess::CondRead | OpAccess::ReadCondWrite) {
             return None;
@@ -117,7 +117,7 @@ impl Emitter<'_> {
     /// General registers that the instruction touches.
     fn busy(&mut self) -> u32 {
         let insn = self.item.insn;
-        self.t.factory.info(&insn).used_registers().iter().fold(0, |busy, used| busy | gpr(used.register()).map_or(0, |n| 1 << n))
+        self.t.kinds.factory.info(&insn).used_registers().iter().fold(0, |busy, used| busy | gpr(used.register()).map_or(0, |n| 1 << n))
     }
 
     pub(super) fn rule_in_loop(&mut self, rule: &Rule, form: Form, needs: Needs, memory: Option<(Mem, u32)>) {
