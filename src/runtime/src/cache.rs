@@ -181,7 +181,15 @@ impl Cache {
         if self.translator.as_ref().is_some_and(|t| t.conflict) {
             return self.give_up_private_vectors(pc);
         }
-        Some(self.publish(region, pc, at, keep))
+        let index = self.publish(&region, pc, at, keep);
+        self.take_back(region);
+        Some(index)
+    }
+
+    fn take_back(&mut self, region: Region) {
+        if let Some(translator) = &mut self.translator {
+            translator.take_back(region);
+        }
     }
 
     /// The program uses AVX-512 although it is told that there is none: from now on without registers of our own. Code that is already
@@ -216,6 +224,7 @@ impl Cache {
         let region = region?;
         let body = at.hot + u64::from(region.body);
         self.place(&region, pc, at, false, false);
+        self.take_back(region);
         self.originals.insert(pc, body);
         Some(body)
     }
@@ -236,14 +245,15 @@ impl Cache {
         let region = region?;
         let body = at.hot + u64::from(region.body);
         self.place(&region, pc, at, keep, true);
+        self.take_back(region);
         let (dead, stale) = crate::dirty::dead_at(pc);
         self.dirty.insert(pc, (body, dead, stale));
         Some((body, dead, stale))
     }
 
     /// Put a region into the cache and make it the translation of `pc`.
-    fn publish(&mut self, region: Region, pc: u64, place: Place, keep_bytes: bool) -> u32 {
-        let index = self.place(&region, pc, place, keep_bytes, false);
+    fn publish(&mut self, region: &Region, pc: u64, place: Place, keep_bytes: bool) -> u32 {
+        let index = self.place(region, pc, place, keep_bytes, false);
         if pc < CODE_END {
             starts::mark(pc);
             self.starts.insert(pc, index);

@@ -12,7 +12,6 @@ use crate::emit::{CC_NE, Mem, RAX, RBP, RCX, RSP};
 use crate::emitter::{Emitter, spill};
 use crate::kinds::mark;
 use crate::{LOAD, STORE, slot};
-use alloc::vec::Vec;
 use iced_x86::Mnemonic;
 
 /// Checked operands remembered at a time.
@@ -39,14 +38,16 @@ impl Emitter<'_> {
 
     /// What the instruction just emitted makes of that knowledge.
     pub fn forget(&mut self) {
-        let insn = self.item.insn;
-        if self.item.client_request || self.item.marks & mark::SPECIAL != 0 && insn.is_string_instruction() {
+        if self.item.client_request || self.item.marks & mark::SPECIAL != 0 && self.item.insn.is_string_instruction() {
             self.known.clear();
         }
         if self.known.is_empty() {
             return;
         }
-        let written = self.t.kinds.written(&insn);
+        let written = self.t.kinds.written(&self.item.insn);
+        if written == 0 {
+            return;
+        }
         let touched = |r: Option<u8>| r.is_some_and(|r| written >> r & 1 != 0);
         self.known.retain(|(m, _)| !touched(m.base) && !touched(m.index.map(|(r, _)| r)));
     }
@@ -200,23 +201,43 @@ impl Emitter<'_> {
         if self.t.options.private_vectors && size >= 16 && size.is_multiple_of(8) {
             return self.fill_wide(&mem.shadow(0), size, false);
         }
-        for (at, n) in pieces(size) {
+        for &(at, n) in pieces(size).iter() {
             self.asm.store_imm(&mem.shadow(at), n, 0);
         }
     }
 }
 
 /// Cut a size into words that one compare can take; empty for sizes that the slow check does whole.
-pub fn pieces(size: u32) -> Vec<(i32, u32)> {
-    let mut out = Vec::with_capacity(8);
+pub fn pieces(size: u32) -> Pieces {
+    let mut out = Pieces { list: [(0, 0); Pieces::MOST], count: 0 };
     if size > 64 {
         return out;
     }
     let mut at = 0;
     while at < size {
         let n = [8, 4, 2, 1].into_iter().find(|n| at + n <= size).unwrap_or(1);
-        out.push((at as i32, n));
+        out.list[out.count] = (at as i32, n);
+        out.count += 1;
         at += n;
     }
     out
+}
+
+/// Offset and size of words. Most accesses have one: no list is allocated for it.
+pub struct Pieces {
+    list: [(i32, u32); Pieces::MOST],
+    count: usize,
+}
+
+impl Pieces {
+    /// Of 63 bytes.
+    const MOST: usize = 10;
+}
+
+impl core::ops::Deref for Pieces {
+    type Target = [(i32, u32)];
+
+    fn deref(&self) -> &[(i32, u32)] {
+        &self.list[..self.count]
+    }
 }

@@ -268,7 +268,7 @@ fn spilled_from_here(e: &mut Emitter) {
 /// The region of a replaced function: call the replacement, return to the caller. For an IFUNC resolver: return the pseudo
 /// entry point of the function instead.
 pub fn redirected(t: &mut Translator, pc: u64, at: u64, func: u32, resolver: bool) -> Region {
-    let mut asm = Asm::new(at);
+    let mut asm = Asm::new(at, Vec::new());
     asm.load(RCX, &spill(slot::RCX));
     let body = asm.offset() as u32;
     let host = asm.offset() as u32;

@@ -58,8 +58,8 @@ pub const fn mask_at(byte: i32) -> Mem {
 impl Emitter<'_> {
     /// Start an instruction: test its registers.
     pub fn begin_dirty(&mut self) {
-        let insn = self.item.insn;
         let Some(shadow) = &mut self.shadow else { return };
+        let insn = self.item.insn;
         let rule = shadow.rule(&insn);
         let mask = rule.mask;
         let mut busy = 0;
@@ -151,7 +151,7 @@ impl Emitter<'_> {
             self.asm.load(RCX, &spill(slot::RCX));
             return;
         }
-        for &(at, n) in &parts {
+        for &(at, n) in parts.iter() {
             self.asm.cmp_zero(&mem.shadow(at), n);
             let patch = self.asm.jcc_forward(CC_NE);
             self.add_patch(patch, false);
@@ -174,7 +174,14 @@ impl Emitter<'_> {
     }
 
     /// The filter of this instruction is complete; its rule, if applied, comes back here.
+    #[inline]
     pub fn place_step(&mut self) {
+        if self.pending.is_some() {
+            self.place_pending();
+        }
+    }
+
+    fn place_pending(&mut self) {
         let back = self.asm.offset();
         let pc = self.item.pc;
         let Some(p) = &mut self.pending else { return };

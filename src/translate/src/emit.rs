@@ -34,6 +34,15 @@ impl Mem {
         Mem { seg: Seg::None, base: Some(reg), index: None, disp, addr32: false }
     }
 
+    /// Its place in the thread context, if it is one.
+    #[inline]
+    const fn in_context(&self) -> Option<i32> {
+        match self {
+            Mem { seg: Seg::Fs, base: None, index: None, disp, addr32: false } => Some(*disp),
+            _ => None,
+        }
+    }
+
     /// The V shadow of this operand, `offset` bytes further on.
     pub const fn shadow(self, offset: i32) -> Mem {
         Mem { seg: Seg::Gs, disp: self.disp.wrapping_add(offset), ..self }
@@ -144,6 +153,12 @@ impl Short {
     }
 }
 
+/// REX.W opcode fs:[disp]: what is emitted most often.
+const fn context_operand(opcode: u8, reg: u8, disp: i32) -> [u8; 9] {
+    let [a, b, c, d] = disp.to_le_bytes();
+    [0x64, 0x48 | (reg >> 3) << 2, opcode, (reg & 7) << 3 | 4, 0x25, a, b, c, d]
+}
+
 pub struct Asm {
     pub buf: Vec<u8>,
     /// Address of `buf[0]` when it runs.
@@ -151,8 +166,10 @@ pub struct Asm {
 }
 
 impl Asm {
-    pub fn new(base: u64) -> Asm {
-        Asm { buf: Vec::with_capacity(1024), base }
+    /// Code for `base` on, in a buffer whose contents are forgotten.
+    pub fn new(base: u64, mut buf: Vec<u8>) -> Asm {
+        buf.clear();
+        Asm { buf, base }
     }
 
     pub fn here(&self) -> u64 {
@@ -193,13 +210,21 @@ impl Asm {
     }
 
     /// mov reg64, [m]
+    #[inline]
     pub fn load(&mut self, reg: u8, m: &Mem) {
-        self.op_mem(None, true, &[0x8b], reg, m);
+        match m.in_context() {
+            Some(disp) => self.bytes(&context_operand(0x8b, reg, disp)),
+            None => self.op_mem(None, true, &[0x8b], reg, m),
+        }
     }
 
     /// mov [m], reg64
+    #[inline]
     pub fn store(&mut self, m: &Mem, reg: u8) {
-        self.op_mem(None, true, &[0x89], reg, m);
+        match m.in_context() {
+            Some(disp) => self.bytes(&context_operand(0x89, reg, disp)),
+            None => self.op_mem(None, true, &[0x89], reg, m),
+        }
     }
 
     /// Zero-extending load of 1, 2, 4 or 8 bytes.
@@ -239,7 +264,18 @@ impl Asm {
     }
 
     /// mov size [m], value (value sign-extended from 32 bits)
+    #[inline]
     pub fn store_imm(&mut self, m: &Mem, size: u32, value: i32) {
+        match m.in_context() {
+            Some(disp) if size == 8 => {
+                self.bytes(&context_operand(0xc7, 0, disp));
+                self.u32(value as u32);
+            }
+            _ => self.store_imm_anywhere(m, size, value),
+        }
+    }
+
+    fn store_imm_anywhere(&mut self, m: &Mem, size: u32, value: i32) {
         let opcode = if size == 1 { 0xc6 } else { 0xc7 };
         let mut code = Short::op_mem((size == 2).then_some(0x66), size == 8, &[opcode], 0, m);
         let immediate = value.to_le_bytes();

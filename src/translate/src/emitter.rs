@@ -115,7 +115,6 @@ pub fn emit_region<'a>(
     };
     let mut e = Emitter::alone(t, program, shadow, at.hot, Item::none(start));
     e.cold.base = at.cold;
-    e.info.reserve(items.len() + 1);
     e.asm.load(RCX, &spill(slot::RCX));
     let body = e.asm.offset();
     if program.is_writable(start) {
@@ -149,24 +148,30 @@ pub fn emit_region<'a>(
     e.finish(body, start, end)
 }
 
+fn emptied<T>(list: &mut Vec<T>) -> Vec<T> {
+    let mut list = core::mem::take(list);
+    list.clear();
+    list
+}
+
 impl<'a> Emitter<'a> {
     /// For code at an address of its own.
     pub fn alone(t: &'a mut Translator, program: &'a dyn Program, shadow: Option<&'a mut dyn Shadow>, at: u64, item: Item) -> Emitter<'a> {
         Emitter {
-            asm: Asm::new(at),
-            cold: Asm::new(at),
+            asm: Asm::new(at, core::mem::take(&mut t.spare.code)),
+            cold: Asm::new(at, core::mem::take(&mut t.spare.cold)),
+            known: emptied(&mut t.spare.known),
+            exits: emptied(&mut t.spare.exits),
+            info: emptied(&mut t.spare.info),
             hot: at,
             t,
             program,
             later: Vec::new(),
-            exits: Vec::new(),
-            info: Vec::new(),
             item,
             shadow,
             pending: None,
             vectors_written: 0,
             loops: None,
-            known: Vec::new(),
             frame: None,
             passing: false,
             tested: false,
@@ -198,6 +203,7 @@ impl Emitter<'_> {
         for stub in core::mem::take(&mut self.later) {
             self.later_stub(stub);
         }
+        self.t.spare.known = self.known;
         let calls = matches!(self.item.insn.flow_control(), FlowControl::Call | FlowControl::IndirectCall);
         Region { code: self.cold.buf, cold: self.asm.buf, body: body as u32, info: self.info, exits: self.exits, start, end, calls }
     }
@@ -231,9 +237,9 @@ impl Emitter<'_> {
         self.exits.push(Exit { patch: patch as u32, stub: self.cold.here(), target });
         let cold = &mut self.cold;
         cold.store(&spill(slot::RAX), RAX);
-        let data = cold.lea_forward(RAX);
+        // lea rax, [rip + 5]: behind the jump.
+        cold.bytes(&[0x48, 0x8d, 0x05, 5, 0, 0, 0]);
         cold.jmp(self.t.stubs.link);
-        cold.patch_here(data);
         cold.u64(target);
         cold.u64(self.hot + patch as u64);
     }

@@ -313,6 +313,16 @@ pub struct Region {
     pub calls: bool,
 }
 
+/// What regions are made of, empty, but with room.
+#[derive(Default)]
+pub(crate) struct Spare {
+    code: Vec<u8>,
+    cold: Vec<u8>,
+    info: Vec<InsnInfo>,
+    exits: Vec<Exit>,
+    known: Vec<(emit::Mem, u32)>,
+}
+
 /// Translates regions; keeps its working memory between calls.
 pub struct Translator {
     /// The last region uses registers that `Options::private_vectors` counts on.
@@ -321,6 +331,8 @@ pub struct Translator {
     /// Dirty mode: for every item, which conditions on flags are asked for behind it.
     pub(crate) needs: Vec<needs::Needs>,
     pub(crate) kinds: kinds::Kinds,
+    /// Lists of regions that are used again.
+    pub(crate) spare: Spare,
     /// Memory accesses in the cold code of the last dirty region that may fault.
     pub probes: Vec<rules::Probe>,
     /// Code that the cold parts of dirty regions share, and where it lies. It stays there as long as the translator.
@@ -335,6 +347,7 @@ impl Translator {
             conflict: false,
             items: Vec::with_capacity(64),
             needs: Vec::new(),
+            spare: Spare::default(),
             probes: Vec::new(),
             routines: Vec::new(),
             kinds: kinds::Kinds::new(),
@@ -361,6 +374,12 @@ impl Translator {
         });
         self.items = items;
         region
+    }
+
+    /// Nobody needs the region any more; the next one is made of its memory.
+    pub fn take_back(&mut self, region: Region) {
+        let Region { code, cold, info, exits, .. } = region;
+        self.spare = Spare { code, cold, info, exits, known: core::mem::take(&mut self.spare.known) };
     }
 
     /// Translate the code at `pc` for dirty mode. Regions are short: few instructions run in it at a time.

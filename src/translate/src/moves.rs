@@ -280,7 +280,7 @@ impl Emitter<'_> {
         let mut probes = Vec::new();
         self.branch_if_any(DIRTY, rule.reads, &mut not);
         if let Some((mem, size)) = memory {
-            for (at, n) in pieces(size) {
+            for &(at, n) in pieces(size).iter() {
                 // A wild address has no shadow either.
                 probes.push(self.asm.here());
                 self.asm.cmp_zero(&mem.shadow(at), n);

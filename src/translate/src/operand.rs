@@ -176,7 +176,7 @@ impl Emitter<'_> {
         load(self, r);
         let mem = build(self, r);
         let (mut patches, mut probes) = (Vec::new(), Vec::new());
-        for (at, n) in words {
+        for &(at, n) in words.iter() {
             if live {
                 self.asm.store(&spill(slot::RCX), RCX);
                 probes.push(self.asm.here());

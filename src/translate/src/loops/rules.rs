@@ -101,7 +101,7 @@ impl Emitter<'_> {
             self.keep_flags();
         }
         let (mut patches, mut probes) = (Vec::new(), Vec::new());
-        for (at, n) in words {
+        for &(at, n) in words.iter() {
             probes.push(self.asm.here());
             self.asm.cmp_zero(&mem.shadow(at), n);
             patches.push(self.asm.jcc_forward(CC_NE));
@@ -176,7 +176,7 @@ impl Emitter<'_> {
         let words = pieces(size);
         // Nothing to do where defined bytes take the place of defined ones.
         let mut some = Vec::new();
-        for &(at, n) in &words {
+        for &(at, n) in words.iter() {
             probes.push(self.asm.here());
             match from {
                 None => self.asm.cmp_zero(&mem.shadow(at), n),
@@ -208,7 +208,7 @@ impl Emitter<'_> {
                 if self.t.options.origins {
                     self.origin_of_store(from, size, [p, a, c], &mut not);
                 }
-                for &(at, n) in &words {
+                for &(at, n) in words.iter() {
                     self.asm.load(v, &from.shadow(at));
                     self.asm.store_sized(&word(at), v, n);
                 }
