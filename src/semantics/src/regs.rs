@@ -63,7 +63,7 @@ pub struct ShadowRegs {
     /// Translated code's: how often a loop may still come round without undefined values before it is left for clean code.
     pub patience: u64,
     /// Where undefined addresses were reported last: places in the program, the newest first.
-    pub asked: [u64; 3],
+    pub asked: [u64; crate::repeats::PLACES],
     pub gpr: [u64; 16],
     pub k: [u64; 8],
     /// Physical x87 registers R0..R7: the 64-bit significand (which is also mmN), then sign and exponent in 16 bits.
@@ -90,7 +90,7 @@ impl ShadowRegs {
             fsw: 0,
             lazy: 0,
             patience: 0,
-            asked: [0; 3],
+            asked: [0; crate::repeats::PLACES],
             gpr: [0; 16],
             k: [0; 8],
             st: [[0; 2]; 8],

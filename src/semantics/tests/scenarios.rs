@@ -439,7 +439,7 @@ fn uses_of_one_address_are_reported_once_in_a_stretch() {
         a.ret()
     });
     let [in_rdx, in_rbx, in_rsi, in_r8] = [2, 3, 6, 8].map(|n| 1u64 << n);
-    let repeat = |from: usize, to: usize, guilty| repeats::is_repeat(&code, code.0[from].ip(), &code.0[to], guilty);
+    let repeat = |from: usize, to: usize, guilty| repeats::is_repeat(&code, &[code.0[from].ip()], &code.0[to], guilty);
     assert!(repeat(0, 1, in_rdx), "the pointer was followed");
     assert!(repeat(0, 3, in_rsi), "what lies at a distance from it");
     assert!(!repeat(1, 0, in_rdx), "the next round is a stretch of its own");
