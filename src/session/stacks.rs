@@ -4,6 +4,7 @@
 //! address, so callers are looked up, printed and compared minus one.
 
 use std::collections::HashMap;
+use std::hash::{BuildHasherDefault, Hasher};
 use std::mem::offset_of;
 use std::rc::Rc;
 
@@ -151,14 +152,35 @@ pub fn of_depot(process: &Process, id: u32) -> Option<Vec<u64>> {
 /// Names for stacks of a process, as the report asks for them. Lives no longer than its objects stay where they are.
 pub struct Namer<'a> {
     modules: &'a mut Modules,
-    outlines: HashMap<u64, Vec<report::Frame>>,
-    named: HashMap<u64, Vec<report::Frame>>,
+    outlines: HashMap<u64, Vec<report::Frame>, ByAddress>,
+    named: HashMap<u64, Vec<report::Frame>, ByAddress>,
+}
+
+/// Code addresses are nobody's attempt to fill one bucket, and millions of them are looked up.
+type ByAddress = BuildHasherDefault<AddressHasher>;
+
+#[derive(Default)]
+struct AddressHasher(u64);
+
+impl Hasher for AddressHasher {
+    fn write(&mut self, bytes: &[u8]) {
+        bytes.iter().for_each(|&byte| self.write_u64(u64::from(byte)));
+    }
+
+    fn write_u64(&mut self, value: u64) {
+        self.0 = (self.0 ^ value).wrapping_mul(0x9e37_79b9_7f4a_7c15);
+        self.0 ^= self.0 >> 32;
+    }
+
+    fn finish(&self) -> u64 {
+        self.0
+    }
 }
 
 impl<'a> Namer<'a> {
     pub fn new(modules: &'a mut Modules, process: &Process) -> Self {
         modules.read(process);
-        Namer { modules, outlines: HashMap::new(), named: HashMap::new() }
+        Namer { modules, outlines: HashMap::default(), named: HashMap::default() }
     }
 
     fn outline_of(&mut self, addr: u64) -> &[report::Frame] {

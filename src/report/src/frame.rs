@@ -87,7 +87,9 @@ impl Line {
 
     /// The last component of `file`.
     pub fn file_name(&self) -> Option<&str> {
-        self.file.as_deref().map(|file| file.rsplit('/').next().unwrap_or(file))
+        let file = self.file.as_deref()?;
+        // Names are short: a search made for long texts takes longer to begin.
+        Some(file.bytes().rposition(|byte| byte == b'/').map_or(file, |slash| &file[slash + 1..]))
     }
 
     /// Directory and file joined; just the file if it is absolute already or no directory is known.
@@ -174,6 +176,9 @@ impl From<Vec<Frame>> for Stack {
 
 /// The positions that stay when recursion of up to `reach` functions is collapsed: of each cycle one round.
 pub fn without_recursion(addresses: &[u64], reach: usize) -> Vec<usize> {
+    if reach == 0 {
+        return (0..addresses.len()).collect();
+    }
     let mut kept: Vec<usize> = Vec::with_capacity(addresses.len());
     for (position, address) in addresses.iter().enumerate() {
         let near = kept.len().saturating_sub(reach);
@@ -246,7 +251,11 @@ impl FrameStyle {
         let name = self.name(frame);
         let mut push = |parts: &[&str]| parts.iter().for_each(|part| out.push_str(part));
         match (name, self.file(frame), frame.line) {
-            (name, Some(file), Some(line)) => push(&[name.unwrap_or("???"), " (", &file, ":", &line.to_string(), ")"]),
+            (name, Some(file), Some(line)) => {
+                push(&[name.unwrap_or("???"), " (", &file, ":"]);
+                push_decimal(out, line);
+                out.push(')');
+            }
             (None, _, _) if frame.object.is_none() => push(&["???"]),
             (name, _, _) => {
                 let object = frame.object_text();
@@ -274,6 +283,21 @@ impl FrameStyle {
             visit(&line);
         }
     }
+}
+
+/// As `{}` writes it.
+fn push_decimal(out: &mut String, value: u32) {
+    let mut digits = [b'0'; 10];
+    let (mut first, mut rest) = (digits.len() - 1, value);
+    while let Some(digit) = digits.get_mut(first) {
+        *digit = b'0' + (rest % 10) as u8;
+        rest /= 10;
+        if rest == 0 {
+            break;
+        }
+        first -= 1;
+    }
+    out.extend(digits[first..].iter().map(|&digit| char::from(digit)));
 }
 
 /// As `{:X}` writes it: a leak report has millions of addresses.
@@ -332,6 +356,11 @@ mod tests {
             let mut text = String::new();
             push_hex(&mut text, value);
             assert_eq!(text, format!("{value:X}"));
+        }
+        for value in [0, 7, 10, 1990, u32::MAX] {
+            let mut text = String::new();
+            push_decimal(&mut text, value);
+            assert_eq!(text, value.to_string());
         }
         let stack = Stack(vec![frame(0x10ab, "f", "a.c", 1), frame(0x20cd, "main", "a.c", 9), frame(0x30, "_start", "s.S", 1)]);
         assert_eq!(FrameStyle::default().lines(&stack), ["   at 0x10AB: f (a.c:1)", "   by 0x20CD: main (a.c:9)"]);

@@ -54,6 +54,8 @@ pub const LOG: DestinationName = DestinationName { option: "--log-file", noun: "
 pub const XML: DestinationName = DestinationName { option: "--xml-file", noun: "XML" };
 
 const DEFAULT_PORT: u16 = 1500;
+/// So much is gathered at most, and what came last.
+const GATHERED_BYTES: usize = 64 << 10;
 /// A log server that has not answered by then is not there.
 const CONNECT_PATIENCE: Duration = Duration::from_secs(3);
 
@@ -66,6 +68,8 @@ enum Target {
 
 struct Inner {
     target: Target,
+    /// What waits while somebody gathers.
+    gathered: Option<Vec<u8>>,
     noun: &'static str,
     complained: bool,
 }
@@ -80,7 +84,7 @@ pub struct Sink {
 
 impl Sink {
     fn new(target: Target, noun: &'static str, detached: bool) -> Self {
-        Sink { inner: Arc::new(Mutex::new(Inner { target, noun, complained: false })), detached }
+        Sink { inner: Arc::new(Mutex::new(Inner { target, gathered: None, noun, complained: false })), detached }
     }
 
     /// Swallows everything.
@@ -100,21 +104,54 @@ impl Sink {
             return;
         }
         let mut inner = lock(&self.inner);
-        let noun = inner.noun;
-        if let Err(failure) = inner.target.write(burst.as_bytes()) {
-            // Nobody is left to tell if stderr fails too.
-            let mut stderr = io::stderr().lock();
-            if !std::mem::replace(&mut inner.complained, true) {
-                let reason = io_reason(&failure);
-                let _ = writeln!(stderr, "memcheck: cannot write to the {noun} destination: {reason}; what cannot be written follows here");
-            }
-            let _ = stderr.write_all(burst.as_bytes());
+        let Some(gathered) = &mut inner.gathered else { return inner.write(burst.as_bytes()) };
+        gathered.extend_from_slice(burst.as_bytes());
+        if gathered.len() >= GATHERED_BYTES {
+            inner.write_gathered();
         }
+    }
+
+    /// Until the answer is dropped, bursts are written together: a hundred thousand of them would cost more to hand over than to compose.
+    pub fn gather(&self) -> Gathering {
+        lock(&self.inner).gathered.get_or_insert_default();
+        Gathering(self.clone())
     }
 
     /// Do both write to the same place?
     pub fn same_as(&self, other: &Sink) -> bool {
         Arc::ptr_eq(&self.inner, &other.inner)
+    }
+}
+
+/// See [`Sink::gather`].
+pub struct Gathering(Sink);
+
+impl Drop for Gathering {
+    fn drop(&mut self) {
+        let mut inner = lock(&self.0.inner);
+        inner.write_gathered();
+        inner.gathered = None;
+    }
+}
+
+impl Inner {
+    fn write(&mut self, bytes: &[u8]) {
+        let Err(failure) = self.target.write(bytes) else { return };
+        // Nobody is left to tell if stderr fails too.
+        let mut stderr = io::stderr().lock();
+        if !std::mem::replace(&mut self.complained, true) {
+            let (noun, reason) = (self.noun, io_reason(&failure));
+            let _ = writeln!(stderr, "memcheck: cannot write to the {noun} destination: {reason}; what cannot be written follows here");
+        }
+        let _ = stderr.write_all(bytes);
+    }
+
+    fn write_gathered(&mut self) {
+        if let Some(mut bytes) = self.gathered.take() {
+            self.write(&bytes);
+            bytes.clear();
+            self.gathered = Some(bytes);
+        }
     }
 }
 

@@ -12,6 +12,7 @@ use crate::options::{LeakCheck, ReportFormat, TrackFds};
 use crate::render::descriptors::{self, OpenDescriptor};
 use crate::render::text::{self, Burst};
 use crate::render::{HeapSummary, json, sarif, summary, xml};
+use crate::sink::Sink;
 
 impl Reporter {
     /// Descriptors that are open at exit, for `--track-fds`; the most recently opened first.
@@ -77,9 +78,13 @@ impl Reporter {
         let mut totals = LeakTotals::default();
         let count = search.records.len();
         self.write_extent(&search);
+        // Who is asked must see what about.
+        let destinations = [Some(&self.outputs.log), self.outputs.xml.as_ref().map(|document| &document.sink)];
+        let gathering: Vec<_> = destinations.into_iter().flatten().filter(|_| !self.asks).map(Sink::gather).collect();
         for (index, loss) in search.records.iter().enumerate() {
             self.loss(loss, (index + 1, count), &search, names, &mut totals);
         }
+        drop(gathering);
         if !self.silent {
             self.write_leak_summary(&search, &totals);
         }

@@ -14,6 +14,7 @@ mod outline;
 pub mod parse;
 pub mod pattern;
 
+use std::borrow::Borrow;
 use std::sync::Arc;
 
 use crate::error::{ErrorKind, LeakKind};
@@ -118,7 +119,7 @@ fn normal_parameter(name: &str) -> String {
 
 /// Prefix match with `...`, by the same single-retry scheme as the wildcards: each frame pattern consumes one frame, so only
 /// the last `...` can usefully take more.
-fn frames_match(patterns: &[FramePattern], frames: &[Frame]) -> bool {
+fn frames_match<F: Borrow<Frame>>(patterns: &[FramePattern], frames: &[F]) -> bool {
     let (mut p, mut f) = (0, 0);
     let mut retry: Option<(usize, usize)> = None;
     loop {
@@ -130,7 +131,7 @@ fn frames_match(patterns: &[FramePattern], frames: &[Frame]) -> bool {
             }
             Some(pattern) => match frames.get(f) {
                 None => return false,
-                Some(frame) if pattern.matches(frame) => {
+                Some(frame) if pattern.matches(frame.borrow()) => {
                     p += 1;
                     f += 1;
                 }

@@ -60,7 +60,7 @@ fn skip_dots(patterns: &[FramePattern], reached: &mut [bool]) {
 
 /// Does a rule match the functions that have symbols, whatever is inlined in them?
 pub fn matches_symbols(patterns: &[FramePattern], outline: &Stack) -> bool {
-    let frames: Vec<Frame> = outline.0.iter().filter(|frame| !frame.inlined).cloned().collect();
+    let frames: Vec<&Frame> = outline.0.iter().filter(|frame| !frame.inlined).collect();
     frames_match(patterns, &frames)
 }
 
