@@ -173,7 +173,7 @@ impl Cache {
         }
         let mut translator = self.translator.take()?;
         let at = Place { hot: self.hot.next_multiple_of(16), cold: self.cold };
-        let view = View { low: &self.starts, high: &self.high, original: 0 };
+        let view = View::new(&self.starts, &self.high, 0);
         let region = translator.translate(&view, pc, at);
         let keep = region.as_ref().is_some_and(|_| view.is_writable(pc));
         self.translator = Some(translator);
@@ -219,7 +219,7 @@ impl Cache {
         }
         let mut translator = self.translator.take()?;
         let at = Place { hot: self.hot.next_multiple_of(16), cold: self.cold };
-        let region = translator.translate(&View { low: &self.starts, high: &self.high, original: pc }, pc, at);
+        let region = translator.translate(&View::new(&self.starts, &self.high, pc), pc, at);
         self.translator = Some(translator);
         let region = region?;
         let body = at.hot + u64::from(region.body);
@@ -237,7 +237,7 @@ impl Cache {
         let mut translator = self.translator.take()?;
         let mut plans = self.plans.take().unwrap_or_default();
         let at = Place { hot: self.dirty_hot.next_multiple_of(16), cold: self.cold };
-        let view = View { low: &self.starts, high: &self.high, original: pc };
+        let view = View::new(&self.starts, &self.high, pc);
         let region = translator.translate_dirty(&view, pc, at, &mut plans);
         let keep = view.is_writable(pc);
         self.probes.extend(translator.probes.drain(..).map(|probe| (probe.host, probe.resume)));
@@ -286,8 +286,8 @@ impl Cache {
         }
         *(if dirty { &mut self.dirty_hot } else { &mut self.hot }) = end;
         self.cold = cold_end;
-        statistics::REGIONS.fetch_add(1, Ordering::Relaxed);
-        statistics::DIRTY_REGIONS.fetch_add(dirty.into(), Ordering::Relaxed);
+        let counter = if dirty { &statistics::DIRTY_REGIONS } else { &statistics::CLEAN_REGIONS };
+        counter.store(counter.load(Ordering::Relaxed) + 1, Ordering::Relaxed);
         let bytes = keep_bytes.then(|| copy_code(region.start, region.end));
         let info = self.regions.keep(&region.info);
         let index = self.regions.push(Record {
@@ -363,7 +363,7 @@ impl Cache {
         let mut translator = self.translator.take()?;
         let mut plans = self.plans.take().unwrap_or_default();
         let at = self.cold.next_multiple_of(64);
-        let code = translator.translate_loop(&View { low: &self.starts, high: &self.high, original: pc }, entry, at, &mut plans);
+        let code = translator.translate_loop(&View::new(&self.starts, &self.high, pc), entry, at, &mut plans);
         self.probes.extend(translator.probes.drain(..).map(|probe| (probe.host, probe.resume)));
         (self.translator, self.plans) = (Some(translator), Some(plans));
         let host = match code {

@@ -86,23 +86,45 @@ const LONG: usize = 512;
 /// As the C function.
 #[unsafe(no_mangle)]
 pub unsafe extern "C" fn memcpy(to: *mut u8, from: *const u8, n: usize) -> *mut u8 {
-    // SAFETY: the C contract; words are moved unaligned and only inside [0, n); `rep movsb` copies forwards.
+    // SAFETY: the C contract; words are moved unaligned and only inside [0, n); forwards, and the last one was read before anything was
+    // written (see `memmove`).
     unsafe {
         if n >= LONG {
             core::arch::asm!("rep movsb", inout("rcx") n => _, inout("rdi") to => _, inout("rsi") from => _, options(nostack, preserves_flags));
             return to;
         }
-        let mut i = 0;
-        while i + 8 <= n {
-            to.add(i).cast::<u64>().write_unaligned(from.add(i).cast::<u64>().read_unaligned());
-            i += 8;
-        }
-        while i < n {
-            to.add(i).write_volatile(from.add(i).read_volatile());
-            i += 1;
+        match n {
+            16.. => {
+                let last = from.add(n - 16).cast::<u128>().read_unaligned();
+                let mut i = 0;
+                while i + 16 <= n {
+                    to.add(i).cast::<u128>().write_unaligned(from.add(i).cast::<u128>().read_unaligned());
+                    i += 16;
+                }
+                to.add(n - 16).cast::<u128>().write_unaligned(last);
+            }
+            8.. => both_ends::<u64>(to, from, n),
+            4.. => both_ends::<u32>(to, from, n),
+            2.. => both_ends::<u16>(to, from, n),
+            1 => *to = *from,
+            _ => {}
         }
     }
     to
+}
+
+/// Copy `n` bytes as two words that may overlap.
+///
+/// # Safety
+/// As `memcpy`; a word is not longer than `n` bytes, two are not shorter.
+unsafe fn both_ends<Word>(to: *mut u8, from: *const u8, n: usize) {
+    let last = n - size_of::<Word>();
+    // SAFETY: both words lie in [0, n); they are read before anything is written.
+    unsafe {
+        let words = (from.cast::<Word>().read_unaligned(), from.add(last).cast::<Word>().read_unaligned());
+        to.cast::<Word>().write_unaligned(words.0);
+        to.add(last).cast::<Word>().write_unaligned(words.1);
+    }
 }
 
 /// # Safety

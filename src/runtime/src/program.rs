@@ -3,6 +3,7 @@
 
 use alloc::boxed::Box;
 use alloc::collections::BTreeMap;
+use core::cell::Cell;
 use core::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use memcheck_abi::layout::{CODE_END, MAGIC_BASE, MAGIC_END, PROGRAM_END};
 use memcheck_abi::replace::Func;
@@ -105,17 +106,37 @@ pub struct View<'a> {
     pub high: &'a BTreeMap<u64, u32>,
     /// Not taken as replaced: the program's own code here is wanted. 0 = none.
     pub original: u64,
+    /// The mapping asked for last: a region is asked about a few times.
+    seen: Cell<Option<Mapping>>,
+}
+
+/// As `space::mapping_of`.
+type Mapping = (u64, u64, u32, u32);
+
+impl<'a> View<'a> {
+    pub fn new(low: &'a Starts, high: &'a BTreeMap<u64, u32>, original: u64) -> View<'a> {
+        View { low, high, original, seen: Cell::new(None) }
+    }
+
+    fn mapping_of(&self, pc: u64) -> Option<Mapping> {
+        let seen = self.seen.get().filter(|seen| (seen.0..seen.1).contains(&pc));
+        seen.or_else(|| {
+            let found = space::mapping_of(pc);
+            self.seen.set(found);
+            found
+        })
+    }
+
+    /// End of the mapping around `pc`, if it can be executed.
+    fn executable_end(&self, pc: u64) -> Option<u64> {
+        let (_, end, prot, _) = self.mapping_of(pc)?;
+        (prot & EXEC != 0 && prot & READ != 0).then_some(end)
+    }
 }
 
 /// Bytes of code shown to the translator at a time. Code runs on from one mapping into the next, as in generated code that the
 /// program makes executable piece by piece.
 const LONGEST_REGION: u64 = 4096;
-
-/// End of the mapping around `pc`, if it can be executed.
-fn executable_end(pc: u64) -> Option<u64> {
-    let (_, end, prot, _) = space::mapping_of(pc)?;
-    (prot & EXEC != 0 && prot & READ != 0).then_some(end)
-}
 
 const EXEC: u32 = 4;
 const WRITE: u32 = 2;
@@ -131,9 +152,9 @@ impl Program for View<'_> {
         {
             return Some(&jump.code);
         }
-        let mut end = executable_end(pc)?;
+        let mut end = self.executable_end(pc)?;
         while end - pc < LONGEST_REGION
-            && let Some(next) = executable_end(end)
+            && let Some(next) = self.executable_end(end)
         {
             end = next;
         }
@@ -162,6 +183,6 @@ impl Program for View<'_> {
     }
 
     fn is_writable(&self, pc: u64) -> bool {
-        space::mapping_of(pc).is_some_and(|(_, _, prot, kind)| prot & WRITE != 0 || kind & kind::SHARED != 0)
+        self.mapping_of(pc).is_some_and(|(_, _, prot, kind)| prot & WRITE != 0 || kind & kind::SHARED != 0)
     }
 }

@@ -28,7 +28,7 @@ fn bits(pc: u64) -> &'static AtomicU8 {
 
 /// Something begins at `pc` from now on.
 pub fn mark(pc: u64) {
-    if pc < CODE_END {
+    if pc < CODE_END && !is_marked(pc) {
         bits(pc).fetch_or(1 << (pc & 7), Ordering::Relaxed);
     }
 }
@@ -57,10 +57,12 @@ impl Starts {
         Starts { entries: Vec::new(), used: 0 }
     }
 
-    /// Where the entry of `pc` is looked for, and then on.
+    /// Where the entry of `pc` is looked for, and then on. Neighbours are near each other: they are asked for one after the other.
     fn first(&self, pc: u64) -> usize {
+        const NEAR: u32 = 8;
         let bits = self.entries.len().trailing_zeros();
-        (pc.wrapping_mul(0x9e37_79b9_7f4a_7c15) >> (64 - bits)) as usize
+        let block = ((pc >> NEAR).wrapping_mul(0x9e37_79b9_7f4a_7c15) >> (64 - bits)) as usize;
+        block & !31 | (pc >> 3) as usize & 31
     }
 
     fn place(&self, pc: u64) -> Option<usize> {

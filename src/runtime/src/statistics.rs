@@ -14,8 +14,8 @@ pub const RULES: usize = local::STATISTICS + 1;
 pub const WITHOUT_ROW: usize = local::STATISTICS + 2;
 const COUNTERS: [usize; 3] = [ENTERED, RULES, WITHOUT_ROW];
 
-/// Regions translated: all, and those of dirty mode.
-pub static REGIONS: AtomicU64 = AtomicU64::new(0);
+/// Regions translated, counted with the cache locked.
+pub static CLEAN_REGIONS: AtomicU64 = AtomicU64::new(0);
 pub static DIRTY_REGIONS: AtomicU64 = AtomicU64::new(0);
 /// Counted by threads whose contexts others have taken over.
 static ENDED: [AtomicU64; COUNTERS.len()] = [const { AtomicU64::new(0) }; COUNTERS.len()];
@@ -33,8 +33,8 @@ pub fn retire(ctx: &ThreadContext) {
 }
 
 pub fn fill(out: &mut ExitReport) {
-    out.regions = REGIONS.load(Relaxed);
     out.dirty_regions = DIRTY_REGIONS.load(Relaxed);
+    out.regions = CLEAN_REGIONS.load(Relaxed) + out.dirty_regions;
     let mut sums: [u64; COUNTERS.len()] = core::array::from_fn(|i| ENDED[i].load(Relaxed));
     threads::for_each(|ctx| sums.iter_mut().zip(COUNTERS).for_each(|(sum, counter)| *sum += ctx.locals[counter]));
     [out.dirty_entered, out.dirty_rules, out.dirty_without_row] = sums;

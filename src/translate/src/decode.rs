@@ -16,7 +16,8 @@ const MAX_BRANCHES: usize = 4;
 #[derive(Clone, Copy)]
 pub struct Item {
     pub insn: Instruction,
-    pub raw: [u8; 15],
+    /// Its bytes, and some that follow.
+    pub raw: [u8; 16],
     pub pc: u64,
     pub len: u8,
     /// Arithmetic flags that are live just before it.
@@ -64,7 +65,7 @@ fn is_request(code: &[u8]) -> bool {
 
 impl Item {
     fn new(insn: Instruction, code: &[u8], client_request: bool, marks: u16) -> Item {
-        let mut raw = [0; 15];
+        let mut raw = [0; 16];
         match code.first_chunk() {
             // What lies behind the instruction does no harm.
             Some(more) => raw = *more,

@@ -154,7 +154,7 @@ impl Form {
     }
 
     /// The rule for an instruction whose flags will be asked for `needs`.
-    pub fn of(insn: &Instruction, raw: &[u8; 15], needs: Needs) -> Option<Form> {
+    pub fn of(insn: &Instruction, raw: &[u8; 16], needs: Needs) -> Option<Form> {
         if let Some(op) = Vectors::of(insn) {
             return Some(Form::Vectors(op));
         }

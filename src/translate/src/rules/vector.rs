@@ -55,7 +55,7 @@ pub struct Carry {
     pub load: bool,
     /// Nothing of what `to` was before is left.
     pub whole: bool,
-    pub raw: [u8; 15],
+    pub raw: [u8; 16],
     pub len: u8,
     /// Bytes of the memory operand.
     pub size: u32,
@@ -166,7 +166,7 @@ impl Vectors {
 }
 
 impl Carry {
-    pub fn of(insn: &Instruction, raw: &[u8; 15], len: u8) -> Option<Carry> {
+    pub fn of(insn: &Instruction, raw: &[u8; 16], len: u8) -> Option<Carry> {
         if insn.encoding() != EncodingKind::Legacy || insn.op_count() < 2 || insn.op0_kind() != OpKind::Register {
             return None;
         }
