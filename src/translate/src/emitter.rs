@@ -41,18 +41,9 @@ pub enum Later {
         back: usize,
     },
     /// Dirty mode: leave for an address, clean or dirty as the registers are then.
-    DirtyExit {
-        patch: usize,
-        target: u64,
-        argument: u32,
-    },
+    DirtyExit { patch: usize, target: u64, argument: u32 },
     /// The program's code is not what was translated; see `changing`.
-    Changed {
-        patches: Vec<usize>,
-        live: bool,
-        pc: u64,
-        back: usize,
-    },
+    Changed { patches: Vec<usize>, live: bool, pc: u64, back: usize },
 }
 
 /// State of the instruction being emitted in dirty mode; see `dirty`.

@@ -178,18 +178,17 @@ fn look(insn: &Instruction) -> Kind {
 /// What common instructions write of the general registers; none of them has an operand that is not named.
 fn writes(insn: &Instruction) -> Option<Written> {
     use Mnemonic::{
-        Adc, Add, And, Cmova, Cmovae, Cmovb, Cmovbe, Cmove, Cmovg, Cmovge, Cmovl, Cmovle, Cmovne, Cmovns, Cmovs, Cmp, Dec, Inc, Ja, Jae, Jb,
-        Jbe, Je, Jg, Jge, Jl, Jle, Jmp, Jne, Jns, Js, Lea, Mov, Movaps, Movd, Movdqa, Movdqu, Movq, Movsx, Movsxd, Movups, Movzx, Neg, Nop,
-        Not, Or, Pxor, Rol, Ror, Sar, Sbb, Seta, Setae, Setb, Setbe, Sete, Setg, Setge, Setl, Setle, Setne, Setns, Sets, Shl, Shr, Sub,
-        Test, Xor,
+        Adc, Add, And, Cmova, Cmovae, Cmovb, Cmovbe, Cmove, Cmovg, Cmovge, Cmovl, Cmovle, Cmovne, Cmovns, Cmovs, Cmp, Dec, Inc, Ja, Jae,
+        Jb, Jbe, Je, Jg, Jge, Jl, Jle, Jmp, Jne, Jns, Js, Lea, Mov, Movaps, Movd, Movdqa, Movdqu, Movq, Movsx, Movsxd, Movups, Movzx, Neg,
+        Nop, Not, Or, Pxor, Rol, Ror, Sar, Sbb, Seta, Setae, Setb, Setbe, Sete, Setg, Setge, Setl, Setle, Setne, Setns, Sets, Shl, Shr,
+        Sub, Test, Xor,
     };
     match insn.mnemonic() {
-        Mov | Movzx | Movsx | Movsxd | Lea | Add | Sub | And | Or | Xor | Adc | Sbb | Inc | Dec | Neg | Not | Shl | Shr | Sar | Rol | Ror
-        | Movd | Movq | Sete | Setne | Setb | Setae | Setbe | Seta | Setl | Setge | Setle | Setg | Sets | Setns | Cmove | Cmovne | Cmovb
-        | Cmovae | Cmovbe | Cmova | Cmovl | Cmovge | Cmovle | Cmovg | Cmovs | Cmovns => Some(Written::First),
-        Cmp | Test | Nop | Je | Jne | Jb | Jae | Jbe | Ja | Jl | Jge | Jle | Jg | Js | Jns | Jmp | Movaps | Movups | Movdqa | Movdqu | Pxor => {
-            Some(Written::None)
-        }
+        Mov | Movzx | Movsx | Movsxd | Lea | Add | Sub | And | Or | Xor | Adc | Sbb | Inc | Dec | Neg | Not | Shl | Shr | Sar | Rol
+        | Ror | Movd | Movq | Sete | Setne | Setb | Setae | Setbe | Seta | Setl | Setge | Setle | Setg | Sets | Setns | Cmove | Cmovne
+        | Cmovb | Cmovae | Cmovbe | Cmova | Cmovl | Cmovge | Cmovle | Cmovg | Cmovs | Cmovns => Some(Written::First),
+        Cmp | Test | Nop | Je | Jne | Jb | Jae | Jbe | Ja | Jl | Jge | Jle | Jg | Js | Jns | Jmp | Movaps | Movups | Movdqa | Movdqu
+        | Pxor => Some(Written::None),
         _ => None,
     }
 }

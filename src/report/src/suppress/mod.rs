@@ -321,7 +321,8 @@ mod tests {
         assert!(found("obj:*vgpreload_memcheck*\nobj:/bin/prog"));
         assert!(found("fun:malloc\nfun:make"));
         let copy = Stack(vec![library_frame(1, "memmove", "/lib/libc.so.6").with(|line| line.replaced = true)]);
-        let hides = |name: &str| rules(&format!("{{\nn\nMemcheck:Addr8\nfun:{name}\n}}\n")).find(&ErrorKind::Read { size: 8 }, &copy).is_some();
+        let hides =
+            |name: &str| rules(&format!("{{\nn\nMemcheck:Addr8\nfun:{name}\n}}\n")).find(&ErrorKind::Read { size: 8 }, &copy).is_some();
         assert_eq!(["memmove", "memcpy", "memcpy@*", "memset"].map(hides), [true, true, true, false], "of one stand-in");
     }
 

@@ -16,7 +16,7 @@ use memcheck_abi::context::{ThreadContext, offset};
 use memcheck_abi::layout::{CACHE_START, SLOT_RUNTIME_STACK, THREADS_START, V_DISTANCE};
 use memcheck_translate::{SHADOW_REGS, Stubs, slot};
 use std::mem::offset_of;
-use std::sync::atomic::{AtomicBool, AtomicU32, AtomicU64, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU32, AtomicU64, AtomicUsize, Ordering};
 
 const ROUTINES: u64 = CACHE_START + 0x4000;
 pub const CACHE: u64 = CACHE_START + 0x1_0000;
@@ -85,6 +85,8 @@ pub struct Fault {
     pub addr: u64,
 }
 
+/// The timer of the thread that is attached; [`Gate::limit`] sets it.
+static TIMER: AtomicUsize = AtomicUsize::new(0);
 static RUNNING: AtomicBool = AtomicBool::new(false);
 static RUNS: AtomicU64 = AtomicU64::new(0);
 static LAST_RUN: AtomicU64 = AtomicU64::new(0);
@@ -342,6 +344,16 @@ impl Gate {
         (state.fs, state.gs) = (THREADS_START, V_DISTANCE);
     }
 
+    /// From now on a run that takes once or twice this time of the processor hangs.
+    pub fn limit(&mut self, nanoseconds: i64) {
+        let period = libc::timespec { tv_sec: nanoseconds / 1_000_000_000, tv_nsec: nanoseconds % 1_000_000_000 };
+        let setting = libc::itimerspec { it_interval: period, it_value: period };
+        // SAFETY: the timer of the thread that is attached.
+        let done =
+            unsafe { libc::timer_settime(TIMER.load(Ordering::Relaxed) as libc::timer_t, 0, &raw const setting, std::ptr::null_mut()) };
+        assert_eq!(done, 0, "a timer");
+    }
+
     /// Run at `entry` with the registers in `state` until something comes back.
     pub fn run(&mut self, entry: u64) -> Reason {
         self.state().entry = entry;
@@ -431,12 +443,14 @@ impl Attached {
             event.sigev_signo = libc::SIGALRM;
             event.sigev_notify_thread_id = libc::syscall(libc::SYS_gettid) as i32;
             let mut timer: libc::timer_t = std::mem::zeroed();
-            let period = libc::timespec { tv_sec: 1, tv_nsec: 0 };
-            let setting = libc::itimerspec { it_interval: period, it_value: period };
             assert_eq!(libc::timer_create(libc::CLOCK_THREAD_CPUTIME_ID, &raw mut event, &raw mut timer), 0, "a timer");
-            assert_eq!(libc::timer_settime(timer, 0, &raw const setting, std::ptr::null_mut()), 0, "a timer");
             Attached { timer, _stack: stack }
         }
+    }
+
+    /// From now on it is this thread that runs programs.
+    pub fn use_timer(&self) {
+        TIMER.store(self.timer as usize, Ordering::Relaxed);
     }
 }
 

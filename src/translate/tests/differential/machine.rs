@@ -61,6 +61,21 @@ pub enum End {
     Outside,
 }
 
+impl End {
+    /// For counting: without the place.
+    pub fn name(self) -> String {
+        match self {
+            End::Fault { signal, .. } => format!("signal {signal}"),
+            end => format!("{end:?}"),
+        }
+    }
+}
+
+/// In nanoseconds: programs take microseconds, but a few of them go round for ever; those are left out.
+const NATIVE_LIMIT: i64 = 10_000_000;
+/// What has ended natively by then has time enough.
+const TRANSLATED_LIMIT: i64 = 2_000_000_000;
+
 /// How a run ended, and the state then.
 #[derive(Clone)]
 pub struct Outcome {
@@ -274,6 +289,7 @@ impl Machine {
         self.load(start);
         let state = self.gate.state();
         (state.fs, state.gs) = (FS, GS);
+        self.gate.limit(NATIVE_LIMIT);
         let reason = self.gate.run(code.entry);
         let end = match reason {
             Reason::End => End::Finished,
@@ -302,6 +318,7 @@ impl Machine {
         self.translator.routines.clear();
         self.translator.options =
             Options { undef: way.undef, private_vectors: way.private, origins: true, pext: way.private, ask_on_stack: false };
+        self.gate.limit(TRANSLATED_LIMIT);
         self.load(start);
         self.gate.reset_context(FS, GS);
         self.gate.set_dirty(way.dirty);

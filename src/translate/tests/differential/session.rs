@@ -4,7 +4,7 @@ use crate::assemble::{Op, assemble};
 use crate::compare;
 use crate::gate::Attached;
 use crate::interpreter::{Left, Rules};
-use crate::machine::{Code, End, Machine, Start, Way};
+use crate::machine::{Code, End, Machine, Outcome, Start, Way};
 use crate::random::Random;
 use crate::shapes::Program;
 use crate::shrink;
@@ -59,8 +59,9 @@ impl Session {
             eprintln!("skipped: needs AVX2 and user-mode segment base instructions");
             return None;
         };
-        let mut session =
-            Session { shared: shared.lock().unwrap_or_else(PoisonError::into_inner), _attached: attached, ends: BTreeMap::new() };
+        let shared = shared.lock().unwrap_or_else(PoisonError::into_inner);
+        attached.use_timer();
+        let mut session = Session { shared, _attached: attached, ends: BTreeMap::new() };
         session.calibrate();
         Some(session)
     }
@@ -99,11 +100,14 @@ impl Session {
     /// Run it natively and in all `ways`; panics with the story if they differ.
     pub fn try_program(&mut self, random: &mut Random, seed: u64, program: &Program, taste: Taste, ways: impl Fn(&mut Random) -> Vec<Way>) {
         let case = self.case(random, program, taste.high);
-        self.shared.machine.inspect = random.one_in(3);
+        let machine = &mut self.shared.machine;
+        machine.inspect = random.one_in(3);
+        let Some((code, native)) = run_natively(machine, &case) else { return };
+        *self.ends.entry(native.end.name()).or_default() += 1;
         for way in ways(random) {
-            let Some(failure) = try_case(&mut self.shared.machine, &case, &way, Some(&mut self.ends)) else { continue };
+            let Some(failure) = differs(&mut self.shared.machine, &case, &code, &native, &way) else { continue };
             let small = shrink::shrink(&mut self.shared.machine, &case, &way, &failure);
-            let again = try_case(&mut self.shared.machine, &small, &way, None)
+            let again = try_case(&mut self.shared.machine, &small, &way)
                 .map_or_else(|| "(the shorter program fails in a child process only)".into(), |f| f.text);
             let difference = failure.text;
             let story = story(&mut self.shared.machine, &small);
@@ -163,28 +167,33 @@ impl Failure {
 }
 
 /// The difference between the native run and one translated run.
-pub fn try_case(machine: &mut Machine, case: &Case, way: &Way, ends: Option<&mut BTreeMap<String, u64>>) -> Option<Failure> {
+pub fn try_case(machine: &mut Machine, case: &Case, way: &Way) -> Option<Failure> {
+    let (code, native) = run_natively(machine, case)?;
+    differs(machine, case, &code, &native, way)
+}
+
+/// None if it does not fit into the world.
+fn run_natively(machine: &mut Machine, case: &Case) -> Option<(Code, Outcome)> {
     let code = case.code()?;
     if code.end() > if case.base < 1 << 31 { CODE.end() } else { HIGH_CODE.end() } {
         return None;
     }
     machine.install(&code);
     let native = machine.native(&code, &case.start);
-    if let Some(ends) = ends {
-        let name = match native.end {
-            End::Fault { signal, .. } => format!("signal {signal}"),
-            end => format!("{end:?}"),
-        };
-        *ends.entry(name).or_default() += 1;
-    }
+    Some((code, native))
+}
+
+fn differs(machine: &mut Machine, case: &Case, code: &Code, native: &Outcome, way: &Way) -> Option<Failure> {
+    // The program may have written over itself.
+    machine.install(code);
     let text = match native.end {
         // A loop without end, a seldom slip of the generator: counted, and left out.
         End::Hang => None,
         // Another one: a stack in the code, which every push writes over.
         _ if [CODE, HIGH_CODE].iter().any(|code| code.contains(native.gpr[4])) => None,
-        _ => match machine.translated(&code, &case.start, way) {
+        _ => match machine.translated(code, &case.start, way) {
             Ok(translated) if translated.end == End::Outside => None,
-            Ok(translated) => compare::difference(&native, &translated, case.program.undefined, machine.gate.components()),
+            Ok(translated) => compare::difference(native, &translated, case.program.undefined, machine.gate.components()),
             Err(broken) => Some(broken),
         },
     };

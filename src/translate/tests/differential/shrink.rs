@@ -51,8 +51,9 @@ fn fails(machine: &mut Machine, case: &Case, way: &Way, like: &Failure) -> bool 
         if child == 0 {
             libc::alarm(5);
             let attached = crate::gate::Attached::new();
+            attached.use_timer();
             std::panic::set_hook(Box::new(|_| {}));
-            let found = std::panic::catch_unwind(std::panic::AssertUnwindSafe(|| try_case(machine, case, way, None)));
+            let found = std::panic::catch_unwind(std::panic::AssertUnwindSafe(|| try_case(machine, case, way)));
             std::mem::forget(attached);
             let failed = matches!(&found, Ok(Some(failure)) if like.is_like(failure));
             libc::_exit(if failed { FAILED } else { 0 });

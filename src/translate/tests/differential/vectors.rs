@@ -2,6 +2,7 @@
 
 use crate::random::Random;
 use memcheck_semantics::Wide;
+use std::sync::OnceLock;
 
 const LEGACY: usize = 512;
 const X87: u64 = 1;
@@ -13,10 +14,16 @@ const MXCSR: usize = 24;
 const ST: usize = 32;
 const XMM: usize = 160;
 
-/// Offset and size of an extended component.
+/// Offset and size of an extended component. Asked once: in a virtual machine the instruction takes longer than a whole program.
 fn component(n: u32) -> (usize, usize) {
-    let leaf = std::arch::x86_64::__cpuid_count(0xd, n);
-    (leaf.ebx as usize, leaf.eax as usize)
+    static COMPONENTS: OnceLock<[(usize, usize); 8]> = OnceLock::new();
+    let all = COMPONENTS.get_or_init(|| {
+        core::array::from_fn(|n| {
+            let leaf = std::arch::x86_64::__cpuid_count(0xd, n as u32);
+            (leaf.ebx as usize, leaf.eax as usize)
+        })
+    });
+    all[n as usize]
 }
 
 fn extended(components: u64) -> impl Iterator<Item = (u32, usize, usize)> {

@@ -95,6 +95,9 @@ impl Image {
 
     /// Program address of the first byte in which two images differ, and both bytes.
     pub fn difference(&self, other: &Image) -> Option<(u64, u8, u8)> {
+        if self.0 == other.0 {
+            return None;
+        }
         let at = self.0.iter().zip(&other.0).position(|(a, b)| a != b)?;
         let mut first = 0;
         for area in AREAS {
