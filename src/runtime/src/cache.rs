@@ -72,6 +72,8 @@ pub struct Cache {
     /// Where loops of dirty code begin, and what they were made of: [start, end), and their beginning.
     loops: BTreeMap<u64, Loop>,
     loop_code: Vec<(u64, u64, u64)>,
+    /// Runs of copies by program address; none if there is no such run.
+    copies: BTreeMap<u64, Option<u64>>,
     plans: Option<Plans>,
     translator: Option<Translator>,
 }
@@ -90,6 +92,7 @@ pub static CACHE: Lock<Cache> = Lock::new(Cache {
     cells: Vec::new(),
     loops: BTreeMap::new(),
     loop_code: Vec::new(),
+    copies: BTreeMap::new(),
     plans: None,
     translator: None,
 });
@@ -382,6 +385,26 @@ impl Cache {
         Some(host)
     }
 
+    /// The run of copies that begins at `pc`, made now if there is one; `region`: the dirty region there.
+    pub fn find_copies(&mut self, pc: u64, region: u64) -> Option<u64> {
+        if let Some(&known) = self.copies.get(&pc) {
+            return known;
+        }
+        let mut translator = self.translator.take()?;
+        let mut plans = self.plans.take().unwrap_or_default();
+        let at = Place { hot: self.dirty_hot.next_multiple_of(16), cold: self.cold };
+        let made = translator.translate_copies(&View::new(&self.starts, &self.high, pc), pc, at, &mut plans, region);
+        (self.translator, self.plans) = (Some(translator), Some(plans));
+        let body = made.map(|made| {
+            let body = at.hot + u64::from(made.body);
+            self.place(&made, pc, at, false, true);
+            self.take_back(made);
+            body
+        });
+        self.copies.insert(pc, body);
+        body
+    }
+
     /// Code in [start, end) is gone: so are the loops made of it.
     fn forget_loops(&mut self, start: u64, end: u64) {
         let Cache { loop_code, loops, .. } = self;
@@ -484,6 +507,7 @@ impl Cache {
             write_rel32(CACHE_START + u64::from(patch), CACHE_START + u64::from(stub));
         }
         self.originals.remove(&pc);
+        self.copies.remove(&pc);
         if self.dirty.remove(&pc).is_some() {
             crate::dirty::forget();
             self.loops.remove(&pc);

@@ -1,7 +1,7 @@
 //! Dirty mode: a thread whose registers carry undefined bits.
 //!
 //! ```text
-//! clean check: V undefined ──► asm::check ──► enter ──► dirty code of the same instruction
+//! clean check: V undefined ──► asm::check ──► enter ──► dirty code of the same instruction, or a run of copies (`copies`)
 //! dirty code: filter hits ──► helper STEP ──► step: the instruction's rule on the shadow registers, reports
 //! dirty region ends ──► asm::dirty_branch ──► all defined? clean code of the target : leave: dirty code of the target
 //! ```
@@ -225,6 +225,8 @@ pub extern "C" fn enter() -> u64 {
     if p.spilled.is_none()
         && let Some(code) = cache.find_loop(Entry { pc: p.pc, returns_to: returns_to(ctx), dirty: 0, region: found.0 })
     {
+        // Where it is no loop it may be a copy.
+        let code = if code == found.0 { cache.find_copies(p.pc, code).unwrap_or(code) } else { code };
         ENTRIES.put(host, (code, found.1, found.2));
     }
     found.0

@@ -30,6 +30,7 @@ extern crate alloc;
 pub mod asm;
 pub mod cache;
 pub mod check;
+pub mod copies;
 pub mod deadness;
 pub mod dirty;
 pub mod dispatch;

@@ -21,7 +21,7 @@ const STACK: u32 = 2;
 /// Most moves that are followed backwards; places can come to refer to each other.
 const MOVES: usize = 64;
 
-fn word(addr: u64) -> *mut u32 {
+pub fn word(addr: u64) -> *mut u32 {
     ((addr & !3) + ORIGIN_DISTANCE) as *mut u32
 }
 
@@ -107,6 +107,13 @@ fn tag_of(pc: u64) -> u32 {
         FRAME_TAGS[(low ^ low >> 4) as usize % TAGS].store(pc << 32 | u64::from(tag), Ordering::Relaxed);
     }
     tag
+}
+
+/// Tag of what was born in the frame that holds the stack address `addr`.
+pub fn of_frame(ctx: &ThreadContext, addr: u64) -> u32 {
+    let pc = frame_of(ctx, addr);
+    let known = FRAME_TAGS[(pc ^ pc >> 4) as u32 as usize % TAGS].load(Ordering::Relaxed);
+    if known >> 32 == pc { known as u32 } else { tag_of(pc) }
 }
 
 /// An address in the function whose frame holds the stack address `addr`.

@@ -20,12 +20,12 @@ fn entry(addr: u64) -> &'static AtomicU64 {
     &NOTED[(addr >> 2) as usize % ENTRIES]
 }
 
-fn on_stack(ctx: &ThreadContext, addr: u64) -> bool {
+pub fn on_stack(ctx: &ThreadContext, addr: u64) -> bool {
     addr >= ctx.stack_low && addr < ctx.stack_high
 }
 
 /// The call whose frame holds `addr`.
-fn digest(ctx: &ThreadContext, addr: u64) -> u64 {
+pub fn digest(ctx: &ThreadContext, addr: u64) -> u64 {
     let mut found = 0;
     callstack::walk_from(ctx, ctx.regs.rip, ctx.regs.gpr[RSP], |slot, return_address| {
         found = (slot ^ return_address.rotate_left(40)).wrapping_mul(0x9e37_79b9_7f4a_7c15) >> (64 - DIGEST_BITS);
@@ -48,9 +48,11 @@ pub fn note(ctx: &ThreadContext, addr: u64, len: u64) {
 
 /// Is the word at `addr` a leftover of a function that has returned?
 pub fn is_stale(ctx: &ThreadContext, addr: u64) -> bool {
-    if !on_stack(ctx, addr) {
-        return false;
-    }
+    on_stack(ctx, addr) && is_noted_elsewhere(addr, || digest(ctx, addr))
+}
+
+/// The same for a word on the stack, `digest` being that of its frame.
+pub fn is_noted_elsewhere(addr: u64, digest: impl FnOnce() -> u64) -> bool {
     let noted = entry(addr).load(Ordering::Relaxed);
-    noted >> DIGEST_BITS == addr >> 2 && noted & ((1 << DIGEST_BITS) - 1) != digest(ctx, addr)
+    noted >> DIGEST_BITS == addr >> 2 && noted & ((1 << DIGEST_BITS) - 1) != digest()
 }

@@ -304,6 +304,7 @@ fn stubs() -> Stubs {
         dirty_link: address(asm::link_dirty),
         frame_origin: address(asm::frame_origin),
         frame_note: address(asm::frame_note),
+        copies: address(asm::copies),
     }
 }
 

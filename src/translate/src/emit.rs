@@ -404,6 +404,21 @@ impl Asm {
         self.modrm_mem32(reg, m);
     }
 
+    /// Load 4, 8, 16 or 32 bytes to a private register (16 or above; zeros behind them), or store them.
+    pub fn move_private(&mut self, m: &Mem, register: u8, size: u32, store: bool) {
+        // vmovd, vmovq, vmovdqu64
+        let (prefixes, opcodes, length) = match size {
+            4 => (0x7d, [0x6e, 0x7e], 0x00),
+            8 => (if store { 0xfd } else { 0xfe }, [0x7e, 0xd6], 0x00),
+            16 => (0xfe, [0x6f, 0x7f], 0x00),
+            _ => (0xfe, [0x6f, 0x7f], 0x20),
+        };
+        self.seg_prefix(m);
+        self.bytes(&[0x62, Self::evex_xb(m) | u8::from(register & 8 == 0) << 7 | 0x01, prefixes, length | 0x08]);
+        self.buf.push(opcodes[usize::from(store)]);
+        self.modrm_mem32(register, m);
+    }
+
     /// ZF = the 16, 32 or 64 bytes at `m` are all zero: vptestmq k7, reg31, [m]; kortestb k7, k7.
     pub fn test_wide(&mut self, m: &Mem, size: u32) {
         self.seg_prefix(m);

@@ -7,12 +7,13 @@
 //! What an item becomes is in `clean` (ordinary instructions), `control`, `stack`; its operand in `operand`; its checks in `check`; what
 //! precedes it in dirty mode in `dirty`.
 
+use crate::copies::Copies;
 use crate::decode::{Item, Tail};
 use crate::emit::{Asm, Mem, RAX, RCX};
 use crate::loops::Loop;
 use crate::moves::Move;
 use crate::{
-    Exit, InsnInfo, LEAVE_CALL, LEAVE_JUMP, Place, Program, Region, Rule, Shadow, Translator, changing, check_descriptor, slot, stack,
+    Exit, InsnInfo, LEAVE_CALL, LEAVE_JUMP, Place, Program, Region, Rule, STORE, Shadow, Translator, changing, check_descriptor, slot, stack,
 };
 use alloc::vec::Vec;
 use iced_x86::{FlowControl, Mnemonic, Register};
@@ -77,6 +78,8 @@ pub struct Emitter<'a> {
     pub pending: Option<Pending>,
     /// Dirty mode: vector registers 0..16 that the region has written so far.
     pub vectors_written: u32,
+    /// A run of copies, which takes undefined bytes along; see `copies`.
+    pub copies: Option<Copies>,
     /// A loop in which undefined values go round; see `loops`.
     pub loops: Option<Loop>,
     /// Operands (and sizes) whose V bytes are known to be zero here: checked or defined by the region, registers unchanged since.
@@ -98,6 +101,7 @@ pub fn emit_region<'a>(
     tail: Tail,
     at: Place,
     shadow: Option<&'a mut dyn Shadow>,
+    copies: Option<Copies>,
 ) -> Region {
     let first = items.first().map_or(0, |i| i.pc);
     let start = match tail {
@@ -111,6 +115,8 @@ pub fn emit_region<'a>(
     if program.is_writable(start) {
         changing::check(&mut e, start, items);
     }
+    e.copies = copies;
+    e.enter_copies();
     let mut end = start + 1;
     for item in items {
         e.begin(item, start);
@@ -126,6 +132,7 @@ pub fn emit_region<'a>(
         Tail::Next(pc) => {
             let last = Item { pc, len: 0, ..e.item };
             e.begin(&last, start);
+            e.leave_copies(pc);
             e.exit_jmp(pc);
         }
         Tail::Invalid(pc) => {
@@ -162,6 +169,7 @@ impl<'a> Emitter<'a> {
             shadow,
             pending: None,
             vectors_written: 0,
+            copies: None,
             loops: None,
             frame: None,
             passing: false,
@@ -208,6 +216,9 @@ impl Emitter<'_> {
 
     /// The slow side of the check that ends here, which has jumped to the end of the cold part so far.
     pub fn check_stub(&mut self, restore_rcx: bool, mem: &Mem, size: u32, kind: u32) {
+        if kind != STORE && self.is_holding() {
+            return self.leave_copies_here(restore_rcx);
+        }
         let back = self.asm.here();
         let cold = &mut self.cold;
         if restore_rcx {

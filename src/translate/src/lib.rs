@@ -6,6 +6,7 @@
 //! emit     the region and its cold stubs (emitter.rs); each instruction                    clean.rs stack.rs control.rs
 //!          its memory operand, its checks, one for a run of them                       operand.rs check.rs merge.rs
 //!          what precedes it in dirty mode                                              dirty.rs moves.rs
+//! copies   clean mode's second translation, of copies of undefined bytes                  copies.rs
 //! loops    dirty mode's second translation, of loops that are dirty round after round      loops.rs
 //! ```
 //! The program's instructions run in their own registers. A check of an n-byte access is one compare of its n shadow bytes,
@@ -27,6 +28,7 @@ pub mod changing;
 pub mod check;
 pub mod clean;
 pub mod control;
+pub mod copies;
 pub mod decode;
 pub mod dirty;
 pub mod emit;
@@ -74,6 +76,8 @@ pub struct Stubs {
     /// Undefined bytes of a frame are loaded, or stored: see `frames`. The registers and slots are left alone, but not the flags.
     pub frame_origin: u64,
     pub frame_note: u64,
+    /// A run of copies begins, see `copies`: rax in slot 1, source and target in 2 and 8, where to go on in 3, in 4 the address of what to copy.
+    pub copies: u64,
 }
 
 /// Helper numbers (slot 4 low 8 bits; the rest is an argument).
@@ -370,7 +374,7 @@ impl Translator {
             let who = if program.is_writable(pc) { Who::All } else { Who::Checks };
             plan::plan(&mut self.kinds, program, &mut items, tail, who);
             merge::find(&mut self.kinds, &mut items, self.options.private_vectors);
-            emitter::emit_region(self, program, &items, tail, at, None)
+            emitter::emit_region(self, program, &items, tail, at, None, None)
         });
         self.items = items;
         region
@@ -393,7 +397,20 @@ impl Translator {
             plan::plan(&mut self.kinds, program, &mut items, tail, Who::All);
             needs::find(program, &items, tail, &mut self.needs);
             self.probes.clear();
-            emitter::emit_region(self, program, &items, tail, at, Some(shadow))
+            emitter::emit_region(self, program, &items, tail, at, Some(shadow), None)
+        });
+        self.items = items;
+        region
+    }
+
+    /// Translate the run of copies that begins at `pc`, for a check there that has found something undefined; `region`: the dirty code, for when
+    /// it is not as simple as it looks. None: there is no such run.
+    pub fn translate_copies(&mut self, program: &dyn Program, pc: u64, at: Place, shadow: &mut dyn Shadow, region: u64) -> Option<Region> {
+        let mut items = core::mem::take(&mut self.items);
+        let found = copies::find(self, program, pc, shadow, region, &mut items);
+        let region = found.map(|(copies, tail)| {
+            plan::plan(&mut self.kinds, program, &mut items, tail, Who::Checks);
+            emitter::emit_region(self, program, &items, tail, at, None, Some(copies))
         });
         self.items = items;
         region

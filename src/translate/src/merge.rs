@@ -115,7 +115,7 @@ fn fact(kinds: &mut Kinds, item: &Item) -> Fact {
 }
 
 /// Its memory operand, if that is one that `with_operand` leaves as it is.
-fn operand(insn: &Instruction) -> Option<Mem> {
+pub fn operand(insn: &Instruction) -> Option<Mem> {
     let (base, index) = (insn.memory_base(), insn.memory_index());
     let wide = |r: Register| r == Register::None || r.is_gpr64();
     if matches!(insn.segment_prefix(), Register::FS | Register::GS) || !(0..insn.op_count()).any(|i| insn.op_kind(i) == OpKind::Memory) {

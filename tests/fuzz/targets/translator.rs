@@ -61,10 +61,11 @@ fuzz_target!(|input: (bool, bool, bool, bool, bool, &[u8])| {
     #[rustfmt::skip]
     let stubs = Stubs {
         dispatch: stub, link: stub, check: stub, helper: stub, syscall: stub, replace: stub, release: stub, stack_moved: stub, dirty_branch: stub,
-        dirty_link: stub, frame_origin: stub, frame_note: stub,
+        dirty_link: stub, frame_origin: stub, frame_note: stub, copies: stub,
     };
     let mut translator = Translator::new(stubs, Options { undef: true, origins, pext, private_vectors, ask_on_stack });
     let place = Place { hot: CACHE_START + 0x10_0000, cold: CACHE_START + 0x800_0000 };
     check(translator.translate(&program, CODE, place), code.len());
     check(translator.translate_dirty(&program, CODE, place, &mut Plans(Planner::new())), code.len());
+    check(translator.translate_copies(&program, CODE, place, &mut Plans(Planner::new()), stub), code.len());
 });

@@ -212,6 +212,8 @@ routine!(enter_dirty, "", crate::dirty::enter, "mov fs:[{s3}], rax\n");
 routine!(leave_dirty, "mov rcx, fs:[{s0}]\n mov fs:[{s1}], rax\n", crate::dirty::leave, "mov fs:[{s3}], rax\n");
 // The same; slot 2 is a cell for the address where it goes on.
 routine!(link_dirty, "mov rcx, fs:[{s0}]\n mov fs:[{s1}], rax\n", crate::dirty::leave_and_link, "mov fs:[{s3}], rax\n");
+// A run of copies begins: slots as `Stubs::copies` says.
+routine!(copies, "", crate::copies::prepare, "mov fs:[{s3}], rax\n");
 routine!(stack_slow, "mov fs:[{s1}], rax\n mov rcx, fs:[{s0}]\n", crate::stackmove::moved, "");
 // Program registers all in place, ctx.target set: a signal handler begins.
 routine!(signal_entry, "mov fs:[{s1}], rax\n", crate::safepoint::handler_begins, "mov fs:[{s3}], rax\n");

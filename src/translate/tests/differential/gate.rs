@@ -300,6 +300,7 @@ impl Gate {
             dirty_link: r.stub(Reason::DirtyBranch, rcx, exit),
             frame_origin: r.answer(),
             frame_note: r.answer(),
+            copies: 0,
         };
         assert!(size_of::<State>() as u64 <= ROUTINES - CACHE_START && r.here() < CACHE, "the gate's parts fit their places");
         // SAFETY: the mapping was made above and nothing runs in it yet.
