@@ -179,11 +179,13 @@ impl Cache {
         let view = View::new(&self.starts, &self.high, 0);
         let region = translator.translate(&view, pc, at);
         let keep = region.as_ref().is_some_and(|_| view.is_writable(pc));
+        let probes = core::mem::take(&mut translator.probes);
         self.translator = Some(translator);
         let region = region?;
         if self.translator.as_ref().is_some_and(|t| t.conflict) {
             return self.give_up_private_vectors(pc);
         }
+        self.probes.extend(probes.into_iter().map(|probe| (probe.host, probe.resume)));
         let index = self.publish(&region, pc, at, keep);
         self.take_back(region);
         Some(index)
@@ -223,6 +225,7 @@ impl Cache {
         let mut translator = self.translator.take()?;
         let at = Place { hot: self.hot.next_multiple_of(16), cold: self.cold };
         let region = translator.translate(&View::new(&self.starts, &self.high, pc), pc, at);
+        self.probes.extend(translator.probes.drain(..).map(|probe| (probe.host, probe.resume)));
         self.translator = Some(translator);
         let region = region?;
         let body = at.hot + u64::from(region.body);

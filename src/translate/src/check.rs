@@ -64,7 +64,7 @@ impl Emitter<'_> {
 
     /// Check an access of `size` bytes at `mem`.
     pub fn check(&mut self, mem: &Mem, size: u32, kind: u32) {
-        if size == 0 || self.tested || self.copied(mem) {
+        if size == 0 || self.tested || self.covered || self.copied(mem) {
             return;
         }
         if let Some(p) = self.pending.as_mut().filter(|p| p.open) {

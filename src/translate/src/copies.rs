@@ -332,7 +332,8 @@ impl Run<'_> {
 
 /// Does the instruction load the register, or all that copies know of it? Its address may be read from it.
 fn is_loaded(fact: &Fact, reg: Reg) -> bool {
-    let address = fact.item.insn.memory_base().full_register() == register(reg) || fact.item.insn.memory_index().full_register() == register(reg);
+    let address =
+        fact.item.insn.memory_base().full_register() == register(reg) || fact.item.insn.memory_index().full_register() == register(reg);
     !address && matches!(fact.moved, Some(Move::Load { to, .. }) if to == reg)
 }
 

@@ -395,12 +395,7 @@ impl Asm {
     pub fn store_wide(&mut self, m: &Mem, ones: bool, size: u32) {
         self.seg_prefix(m);
         let reg: u8 = if ones { 31 } else { 30 };
-        let length = match size {
-            16 => 0x00,
-            32 => 0x20,
-            _ => 0x40,
-        };
-        self.bytes(&[0x62, Self::evex_xb(m) | u8::from(reg & 8 == 0) << 7 | 0x01, 0xfe, length | 0x08, 0x7f]);
+        self.bytes(&[0x62, Self::evex_xb(m) | u8::from(reg & 8 == 0) << 7 | 0x01, 0xfe, length(size) | 0x08, 0x7f]);
         self.modrm_mem32(reg, m);
     }
 
@@ -422,13 +417,22 @@ impl Asm {
     /// ZF = the 16, 32 or 64 bytes at `m` are all zero: vptestmq k7, reg31, [m]; kortestb k7, k7.
     pub fn test_wide(&mut self, m: &Mem, size: u32) {
         self.seg_prefix(m);
-        let length = match size {
-            16 => 0x00,
-            32 => 0x20,
-            _ => 0x40,
-        };
-        self.bytes(&[0x62, Self::evex_xb(m) | 0x92, 0x85, length, 0x27]);
+        self.bytes(&[0x62, Self::evex_xb(m) | 0x92, 0x85, length(size), 0x27]);
         self.modrm_mem32(7, m);
+        self.bytes(&[0xc5, 0xf9, 0x98, 0xff]);
+    }
+
+    /// The low 16, 32 or 64 bytes of zmm29 from `m`, or together with what it holds; what is above becomes zero: vmovdqu64, vporq.
+    pub fn gather_wide(&mut self, m: &Mem, size: u32, first: bool) {
+        self.seg_prefix(m);
+        let (before, behind, opcode) = if first { (0xfe, 0x08, 0x6f) } else { (0x95, 0x00, 0xeb) };
+        self.bytes(&[0x62, Self::evex_xb(m) | 0x01, before, length(size) | behind, opcode]);
+        self.modrm_mem32(29, m);
+    }
+
+    /// ZF = these bytes of zmm29 are all zero: vptestmq k7, reg29, reg29; kortestb k7, k7.
+    pub fn test_gathered(&mut self, size: u32) {
+        self.bytes(&[0x62, 0x92, 0x95, length(size), 0x27, 0xfd]);
         self.bytes(&[0xc5, 0xf9, 0x98, 0xff]);
     }
 
@@ -460,5 +464,14 @@ impl Asm {
         while (self.here() + lead as u64) % 64 > 60 {
             self.buf.push(0x90);
         }
+    }
+}
+
+/// The length of a vector in an EVEX prefix.
+const fn length(size: u32) -> u8 {
+    match size {
+        16 => 0x00,
+        32 => 0x20,
+        _ => 0x40,
     }
 }

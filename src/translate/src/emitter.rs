@@ -13,7 +13,8 @@ use crate::emit::{Asm, Mem, RAX, RCX};
 use crate::loops::Loop;
 use crate::moves::Move;
 use crate::{
-    Exit, InsnInfo, LEAVE_CALL, LEAVE_JUMP, Place, Program, Region, Rule, STORE, Shadow, Translator, changing, check_descriptor, slot, stack,
+    Exit, InsnInfo, LEAVE_CALL, LEAVE_JUMP, Place, Program, Region, Rule, STORE, Shadow, Translator, changing, check_descriptor, slot,
+    stack,
 };
 use alloc::vec::Vec;
 use iced_x86::{FlowControl, Mnemonic, Register};
@@ -90,6 +91,8 @@ pub struct Emitter<'a> {
     pub passing: bool,
     /// ... and its V bytes were looked at before the rule.
     pub tested: bool,
+    /// The instruction's access was looked at by the loop that it is in; see `rounds`.
+    pub covered: bool,
     /// In a routine of `moves`: which instruction it is for is known when it runs.
     pub shared: bool,
 }
@@ -174,13 +177,14 @@ impl<'a> Emitter<'a> {
             frame: None,
             passing: false,
             tested: false,
+            covered: false,
             shared: false,
         }
     }
 }
 
 impl Emitter<'_> {
-    fn begin(&mut self, item: &Item, start: u64) {
+    pub fn begin(&mut self, item: &Item, start: u64) {
         self.item = *item;
         let host = self.asm.offset() as u32;
         let pc = item.pc.wrapping_sub(start) as i32;

@@ -43,6 +43,7 @@ pub mod operand;
 pub mod origins;
 pub mod plan;
 pub mod relocate;
+pub mod rounds;
 pub mod rules;
 pub mod stack;
 
@@ -203,7 +204,7 @@ pub const LINK_DATA_SIZE: usize = 16;
 pub struct Options {
     /// Check definedness of loads (V), not only heap addressability.
     pub undef: bool,
-    /// zmm31 (all ones), zmm30 (zeros) and k7 are ours: the processor has AVX-512 and the program, which is told that it has not,
+    /// zmm31 (all ones), zmm30 (zeros), zmm29 and k7 are ours: the processor has AVX-512 and the program, which is told that it has not,
     /// does not use it. See [`uses_private_registers`].
     pub private_vectors: bool,
     /// Origins of undefined values are kept.
@@ -337,7 +338,9 @@ pub struct Translator {
     pub(crate) kinds: kinds::Kinds,
     /// Lists of regions that are used again.
     pub(crate) spare: Spare,
-    /// Memory accesses in the cold code of the last dirty region that may fault.
+    /// Loops of clean mode are emitted in rounds.
+    pub rounds: bool,
+    /// Memory accesses that may fault though the program's do not: in the cold code of the last dirty region, at the top of a loop in rounds.
     pub probes: Vec<rules::Probe>,
     /// Code that the cold parts of dirty regions share, and where it lies. It stays there as long as the translator.
     pub routines: Vec<(moves::Access, u64)>,
@@ -349,6 +352,7 @@ impl Translator {
     pub fn new(stubs: Stubs, options: Options) -> Translator {
         Translator {
             conflict: false,
+            rounds: true,
             items: Vec::with_capacity(64),
             needs: Vec::new(),
             spare: Spare::default(),
@@ -369,12 +373,9 @@ impl Translator {
         let tail = decode::region(&mut self.kinds, program, pc, &mut items);
         let conflicts = |i: &decode::Item| i.marks & kinds::mark::PUBLIC == 0 && uses_private_registers(&i.insn);
         self.conflict = self.options.private_vectors && items.iter().any(conflicts);
-        let region = tail.map(|tail| {
-            // The comparison of code that may change keeps flags, too.
-            let who = if program.is_writable(pc) { Who::All } else { Who::Checks };
-            plan::plan(&mut self.kinds, program, &mut items, tail, who);
-            merge::find(&mut self.kinds, &mut items, self.options.private_vectors);
-            emitter::emit_region(self, program, &items, tail, at, None, None)
+        let region = tail.map(|tail| match self.in_rounds(program, &mut items, at) {
+            Some(region) => region,
+            None => self.once(program, &mut items, tail, at),
         });
         self.items = items;
         region
@@ -384,6 +385,27 @@ impl Translator {
     pub fn take_back(&mut self, region: Region) {
         let Region { code, cold, info, exits, .. } = region;
         self.spare = Spare { code, cold, info, exits, known: core::mem::take(&mut self.spare.known) };
+    }
+
+    fn once(&mut self, program: &dyn Program, items: &mut [decode::Item], tail: decode::Tail, at: Place) -> Region {
+        // The comparison of code that may change keeps flags, too.
+        let who = if items.first().is_some_and(|first| program.is_writable(first.pc)) { Who::All } else { Who::Checks };
+        plan::plan(&mut self.kinds, program, items, tail, who);
+        merge::find(&mut self.kinds, items, self.options.private_vectors);
+        emitter::emit_region(self, program, items, tail, at, None, None)
+    }
+
+    /// The region as a loop, if it is one that is better checked several rounds at a time.
+    fn in_rounds(&mut self, program: &dyn Program, items: &mut [decode::Item], at: Place) -> Option<Region> {
+        let closing = rounds::closing(items).filter(|_| self.rounds)?;
+        let items = &mut items[..=closing];
+        let behind = items[closing].pc + u64::from(items[closing].len);
+        // The look at the top comes before the first instruction, whatever that is.
+        let tail = if items[closing].marks & kinds::mark::BRANCH != 0 { decode::Tail::Next(behind) } else { decode::Tail::Control };
+        plan::plan(&mut self.kinds, program, items, tail, Who::All);
+        let found = rounds::find(self, program, items)?;
+        merge::find(&mut self.kinds, items, self.options.private_vectors);
+        Some(rounds::emit(self, program, items, behind, &found, at))
     }
 
     /// Translate the code at `pc` for dirty mode. Regions are short: few instructions run in it at a time.

@@ -82,7 +82,7 @@ fn run(facts: &[Fact], private: bool) -> Option<(i32, u32)> {
 }
 
 /// Branches that a check of so many bytes takes, in halves: a test of a vector is dearer than one of a word.
-fn tests(size: u32, private: bool) -> i32 {
+pub fn tests(size: u32, private: bool) -> i32 {
     match size {
         1 | 2 | 4 | 8 => 2,
         0..=8 => 4,

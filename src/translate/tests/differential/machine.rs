@@ -128,7 +128,7 @@ impl Way {
 }
 
 /// What a stub reported.
-#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+#[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Debug)]
 pub enum Event {
     Check { pc: u64, addr: u64, size: u32, kind: u32 },
     Step { pc: u64 },
@@ -282,6 +282,11 @@ impl Machine {
         let components = self.gate.components();
         let state = self.gate.state();
         Outcome { end, gpr: state.gpr, rflags: state.rflags, vectors: vectors::normal(&state.xsave, components), image }
+    }
+
+    /// Are loops emitted in rounds?
+    pub fn set_rounds(&mut self, rounds: bool) {
+        self.translator.rounds = rounds;
     }
 
     /// Run the installed program on the processor.

@@ -3,6 +3,7 @@
 //! ```text
 //! forms     every instruction form of the decoder library, with random operands
 //! writer    straight-line code whose memory operands and flags are sound     shapes   control flow
+//! streams   loops through memory
 //! calls     functions, frames, the stack                                     prepared instructions with special needs
 //! assemble  operations and labels to bytes
 //! world     the program's memory and its shadow                              gate     into generated code and out again
@@ -30,6 +31,7 @@ mod random;
 mod session;
 mod shapes;
 mod shrink;
+mod streams;
 mod vectors;
 mod world;
 mod writer;
@@ -72,7 +74,11 @@ fn random_programs_do_the_same() {
         let mut random = Random::new(seed);
         let taste = Taste { high: random.one_in(6), faults: random.one_in(4), no_masks: random.one_in(2), ..Taste::PLAIN };
         let size = random.pick(&[4, 12, 30, 30, 80, 200]);
-        let program = shapes::program(&mut random, session.forms(), taste, size);
+        let program = if random.one_in(4) {
+            streams::program(&mut random, session.forms(), taste, size.min(12))
+        } else {
+            shapes::program(&mut random, session.forms(), taste, size)
+        };
         session.try_program(&mut random, seed, &program, taste, |random| ways(random, taste.no_masks));
         seed += 1;
         count += 1;
@@ -100,6 +106,27 @@ fn every_form_does_the_same() {
             }
         }
     }
+}
+
+/// Loops checked several rounds at a time find what loops checked round by round find.
+#[test]
+fn rounds_miss_nothing() {
+    let Some(mut session) = Session::begin() else { return };
+    let end = Instant::now() + Duration::from_secs_f64(seconds());
+    let mut seed = first_seed();
+    let mut count = 0;
+    while count < 20 || Instant::now() < end {
+        let mut random = Random::new(seed ^ 0x10_0b5);
+        let taste = Taste { faults: random.one_in(4), no_masks: true, ..Taste::PLAIN };
+        let size = random.pick(&[1, 2, 4, 8, 14]);
+        let program = streams::program(&mut random, session.forms(), taste, size);
+        let private = is_x86_feature_detected!("avx512bw") && !random.one_in(3);
+        let way = Way { painted: random.pick(&[0, 2, 20, 200]), private, seed: random.word(), ..Way::CLEAN };
+        session.try_rounds(&mut random, seed, &program, taste, way);
+        seed += 1;
+        count += 1;
+    }
+    session.report(count);
 }
 
 /// Dirty mode: what translated code does to the shadow by itself is what the interpreter of rules does.

@@ -65,16 +65,20 @@ fn entries(region: &Region, at: Place, pc: u64, hot: &BTreeMap<u64, Instruction>
     Ok(())
 }
 
-/// The instructions follow each other as in the program.
+/// The instructions follow each other as in the program; behind a branch to the beginning they may begin again.
 fn program_counters(region: &Region, code: &Code) -> Result<(), String> {
     let mut pc = region.start;
     for (i, info) in region.info.iter().enumerate() {
         let last = i + 1 == region.info.len();
+        if info.pc == 0 && loops_before(region, i, code) {
+            pc = region.start;
+        }
         if region.start.wrapping_add(info.pc as i64 as u64) != pc {
             return Err(format!("instruction {i} is said to be at {:+#x}, but is at {pc:#x}", info.pc));
         }
-        if info.len == 0 && last {
-            break;
+        if info.len == 0 {
+            // The way out of a round, or of the region.
+            continue;
         }
         let offset = (pc - code.base) as usize;
         let insn = Decoder::with_ip(64, &code.bytes[offset..], pc, DecoderOptions::NONE).decode();
@@ -87,6 +91,16 @@ fn program_counters(region: &Region, code: &Code) -> Result<(), String> {
         return Err(format!("ends at {pc:#x}, not {:#x}", region.end));
     }
     Ok(())
+}
+
+/// Does the instruction in front of this entry (or the way out behind it) branch to the region's beginning?
+fn loops_before(region: &Region, entry: usize, code: &Code) -> bool {
+    let before = region.info[..entry].iter().rev().find(|info| info.len > 0);
+    before.is_some_and(|info| {
+        let pc = region.start.wrapping_add(info.pc as i64 as u64);
+        let insn = Decoder::with_ip(64, &code.bytes[(pc - code.base) as usize..], pc, DecoderOptions::NONE).decode();
+        insn.near_branch_target() == region.start
+    })
 }
 
 /// Every program instruction has its host instructions for itself, and its own one among them.

@@ -4,14 +4,14 @@ use crate::assemble::{Op, assemble};
 use crate::compare;
 use crate::gate::Attached;
 use crate::interpreter::{Left, Rules};
-use crate::machine::{Code, End, Machine, Outcome, Start, Way};
+use crate::machine::{Code, End, Event, Machine, Outcome, Start, Way};
 use crate::random::Random;
 use crate::shapes::Program;
 use crate::shrink;
 use crate::world::{CODE, HIGH_CODE, Image};
 use crate::writer::{Forms, Taste};
 use iced_x86::{Decoder, DecoderOptions, Instruction};
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::sync::{Mutex, MutexGuard, OnceLock, PoisonError};
 use std::time::{Duration, Instant};
 
@@ -141,6 +141,36 @@ impl Session {
         let again = rules_differ(&mut self.shared.machine, &small, &way).unwrap_or_default();
         let story = story(&mut self.shared.machine, &small);
         panic!("seed {seed}, {way:x?}\n{difference}\n\nshortest program found:\n{story}\n{again}");
+    }
+
+    /// Run it with loops in rounds and without; panics with the story if the checks find something else.
+    pub fn try_rounds(&mut self, random: &mut Random, seed: u64, program: &Program, taste: Taste, way: Way) {
+        let case = self.case(random, program, taste.high);
+        let Some(code) = case.code() else { return };
+        let machine = &mut self.shared.machine;
+        machine.install(&code);
+        let mut run = |rounds| {
+            machine.set_rounds(rounds);
+            let outcome = machine.translated(&code, &case.start, &way);
+            machine.set_rounds(true);
+            let found: BTreeSet<Event> = machine.events.iter().copied().collect();
+            (outcome.map(|outcome| outcome.end), found)
+        };
+        let (one, several) = (run(false), run(true));
+        *self.ends.entry(if several.1.is_empty() { "nothing found" } else { "found" }.into()).or_default() += 1;
+        // What an earlier check has found is not asked again, in the next round neither: there the run is in dirty code long since.
+        let contains = |found: &Event, other: &Event| match (found, other) {
+            (Event::Check { addr: a, size: n, .. }, Event::Check { addr: b, size: m, .. }) => {
+                a <= b && b + u64::from(*m) <= a + u64::from(*n)
+            }
+            _ => false,
+        };
+        let missed: Vec<_> = one.1.difference(&several.1).filter(|m| !several.1.iter().any(|found| contains(found, m))).collect();
+        let more: Vec<_> = several.1.difference(&one.1).collect();
+        if one.0 != several.0 || !missed.is_empty() || !more.is_empty() {
+            let story = story(&mut self.shared.machine, &case);
+            panic!("seed {seed}, {way:x?}\nend {:x?}, in rounds {:x?}\nmissed {missed:x?}\nmore {more:x?}\n{story}", one.0, several.0);
+        }
     }
 
     pub fn report(&self, count: u64) {

@@ -94,25 +94,25 @@ pub fn normal(area: &[u8], components: u64) -> Vec<u8> {
 }
 
 /// Offsets of zmm30, zmm31 and k7, and their sizes. None where the processor has no AVX-512.
-fn private(components: u64) -> Option<[(usize, usize); 3]> {
+fn private(components: u64) -> Option<[(usize, usize); 4]> {
     (components >> 7 & 1 != 0).then(|| {
         let (zmm, masks) = (component(7).0, component(5).0);
-        [(zmm + 14 * 64, 64), (zmm + 15 * 64, 64), (masks + 56, 8)]
+        [(zmm + 14 * 64, 64), (zmm + 15 * 64, 64), (masks + 56, 8), (zmm + 13 * 64, 64)]
     })
 }
 
 /// Give the translator's own registers the values that it counts on.
 pub fn set_private(area: &mut [u8], components: u64) {
-    for ((at, len), value) in private(components).into_iter().flatten().zip([0, 0xff, 0x5a]) {
+    for ((at, len), value) in private(components).into_iter().flatten().zip([0, 0xff, 0x5a, 0xa5]) {
         area[at..at + len].fill(value);
     }
 }
 
-/// Do they still have them? (k7 is scratch.)
+/// Do they still have them? (k7 and zmm29 are scratch.)
 pub fn check_private(image: &[u8], components: u64) -> Result<(), String> {
     let fine = |(at, len): (usize, usize), value| image[at..at + len].iter().all(|&b| b == value);
     match private(components) {
-        Some([zeros, ones, _]) if !fine(zeros, 0) || !fine(ones, 0xff) => Err("the translator's own vector registers have changed".into()),
+        Some([zeros, ones, ..]) if !fine(zeros, 0) || !fine(ones, 0xff) => Err("the translator's own vector registers have changed".into()),
         _ => Ok(()),
     }
 }
