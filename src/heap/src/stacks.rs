@@ -99,6 +99,7 @@ impl Memory {
     #[cold]
     #[inline(never)]
     fn learn(&mut self, hash: u64, ctx: &ThreadContext, limit: usize) -> usize {
+        depot::expect(hash);
         // Clearing a longer array than needed would cost more than the walk.
         let (mut usual, mut long);
         let frames: &mut [u64] = if limit <= USUAL {

@@ -2,39 +2,94 @@
 //!
 //! ```text
 //! DEPOT_START + 8 * id:  { next: u32, len: u32, hash: u64 }  frame frame frame ...
+//! ...
+//! DEPOT_END - 8 << bits:  2^bits heads of chains, by hash; the tables of all sizes lie one below the other
 //! ```
 //! Frames take 4 bytes: code lies below 2 GiB. A stack with code elsewhere is stored with 8 bytes a frame.
-//! A hash table of 2^17 chain heads lies at the start. Inserting is one compare-and-swap on a chain head; entries never move or
-//! go away, so readers (this side and the tracer) need no lock. Id 0 is "no stack". When the depot is full (64 GiB) id 0 is given.
+//!
+//! Entries never move or go away, and are written completely before a chain has them, so readers (this side and the tracer) need no lock.
+//! Who finds nothing looks again under the lock before it adds an entry: the table may just be growing, which changes the chains. `next` is
+//! always a smaller number than that of the entry itself, so a chain ends whatever a reader sees of it. A small table is a few pages of a
+//! small program, a large one keeps chains short where there are many stacks: each entry of a chain is a cache miss.
+//!
+//! Id 0 is "no stack". When the depot is full (32 GiB) id 0 is given.
 #![allow(unsafe_code, reason = "the depot is raw shared memory")]
 
-use crate::sys;
-use core::sync::atomic::{AtomicU32, AtomicU64, Ordering};
+use crate::sync::{Guard, Lock};
+use crate::{callstack, sys};
+use core::sync::atomic::{AtomicU32, Ordering};
 use memcheck_abi::event::DepotHeader;
 use memcheck_abi::layout::{DEPOT_END, DEPOT_START};
 
-/// Each touched page of the table costs a page fault: few for the stacks of small programs, short chains for those of large ones.
-const BUCKETS: u64 = 1 << 17;
-/// Words used by the table itself.
-const TABLE_WORDS: u64 = BUCKETS / 2;
 const HEADER_WORDS: u64 = core::mem::size_of::<DepotHeader>() as u64 / 8;
+/// Entries begin behind the word that would be id 0, and end where tables may begin.
+const FIRST_WORD: u64 = 1;
+const LAST_WORD: u64 = u32::MAX as u64;
+const LEAST_BITS: u32 = 13;
+const MOST_BITS: u32 = 29;
+/// A table with more entries per head than this becomes larger by so many bits.
+const LOAD: u64 = 2;
+const GROWTH: u32 = 2;
 
-static NEXT_WORD: AtomicU64 = AtomicU64::new(TABLE_WORDS);
+const _: () = assert!(DEPOT_START + 8 * LAST_WORD <= DEPOT_END - (8 << MOST_BITS), "entries end before the tables");
+
+/// Written under the lock.
+static BITS: AtomicU32 = AtomicU32::new(LEAST_BITS);
+
+/// What is under the lock.
+pub struct Depot {
+    next_word: u64,
+    entries: u64,
+}
+
+static DEPOT: Lock<Depot> = Lock::new(Depot { next_word: FIRST_WORD, entries: 0 });
 
 /// Reserve the depot's address range. Once.
 pub fn init() -> bool {
     sys::map_fixed(DEPOT_START, DEPOT_END - DEPOT_START, sys::PROT_READ | sys::PROT_WRITE)
 }
 
+/// For fork: nobody is inside while this lives.
+pub struct Held(#[expect(dead_code, reason = "held, not read")] Guard<'static, Depot>);
+
+/// Wait until nobody is inside.
+pub fn hold() -> Held {
+    Held(DEPOT.lock())
+}
+
 /// A hash of the frames, never 0.
 #[inline]
 fn hash(frames: &[u64]) -> u64 {
-    let mut h = 0x9e37_79b9_7f4a_7c15u64 ^ frames.len() as u64;
-    for &f in frames {
-        h = (h ^ f).wrapping_mul(0xff51_afd7_ed55_8ccd);
-        h ^= h >> 32;
-    }
-    h | 1
+    callstack::fingerprint_of(frames) | 1
+}
+
+fn table(bits: u32) -> u64 {
+    DEPOT_END - (8 << bits)
+}
+
+/// Where the chain of this hash begins, in a table of this size.
+#[inline(always)]
+fn head(bits: u32, hash: u64) -> &'static AtomicU32 {
+    // SAFETY: the tables lie at the end of the depot, which is mapped; u32 cells, aligned.
+    unsafe { &*((table(bits) + 4 * (hash >> 24 & ((1 << bits) - 1))) as *const AtomicU32) }
+}
+
+fn entry(id: u32) -> *mut DepotHeader {
+    (DEPOT_START + 8 * u64::from(id)) as *mut DepotHeader
+}
+
+/// The next entry in a chain.
+fn next(id: u32) -> &'static AtomicU32 {
+    // SAFETY: a complete entry lies there; this cell of it is only reached here once it is in a chain.
+    unsafe { AtomicU32::from_ptr(&raw mut (*entry(id)).next) }
+}
+
+/// A stack with this fingerprint will be asked for in a moment.
+#[inline(always)]
+pub fn expect(fingerprint: u64) {
+    let head = core::ptr::from_ref(head(BITS.load(Ordering::Relaxed), fingerprint | 1));
+    // SAFETY: a prefetch never faults.
+    unsafe { core::arch::x86_64::_mm_prefetch::<{ core::arch::x86_64::_MM_HINT_T0 }>(head.cast()) }
 }
 
 /// The id of this stack; stores it at first sight. 0 if empty or the depot is full.
@@ -43,71 +98,86 @@ pub fn intern(frames: &[u64]) -> u32 {
     if frames.is_empty() {
         return 0;
     }
-    let h = hash(frames);
-    // SAFETY: the table lies at the start of the depot, which is mapped; u32 cells, aligned.
-    let head = unsafe { &*((DEPOT_START + 4 * (h >> 40 & (BUCKETS - 1))) as *const AtomicU32) };
-    let first = head.load(Ordering::Acquire);
-    match find(first, 0, h, frames) {
-        Some(id) => id,
-        None => insert(head, first, h, frames),
-    }
+    let hash = hash(frames);
+    find(BITS.load(Ordering::Acquire), hash, frames).unwrap_or_else(|| DEPOT.lock().add(hash, frames))
 }
 
-/// Search the chain from `id` up to (not including) `stop`.
+/// Search the chain of a hash.
 #[inline]
-fn find(mut id: u32, stop: u32, h: u64, frames: &[u64]) -> Option<u32> {
-    while id != stop && id != 0 {
-        // SAFETY: ids come from the table, so a complete entry lies there (released by the compare-and-swap).
-        unsafe {
-            let header = &*((DEPOT_START + 8 * u64::from(id)) as *const DepotHeader);
-            if header.hash == h && get(id).eq(frames.iter().copied()) {
-                return Some(id);
-            }
-            id = header.next;
+fn find(bits: u32, hash: u64, frames: &[u64]) -> Option<u32> {
+    let mut id = head(bits, hash).load(Ordering::Acquire);
+    while id != 0 {
+        // SAFETY: ids come from the table, so a complete entry lies there.
+        if unsafe { (*entry(id)).hash } == hash && get(id).eq(frames.iter().copied()) {
+            return Some(id);
         }
+        id = next(id).load(Ordering::Acquire);
     }
     None
 }
 
-#[cold]
-fn insert(head: &AtomicU32, mut first: u32, h: u64, frames: &[u64]) -> u32 {
-    let wide = frames.iter().any(|&frame| frame > u64::from(u32::MAX));
-    let words = HEADER_WORDS + if wide { frames.len() } else { frames.len().div_ceil(2) } as u64;
-    let at = NEXT_WORD.fetch_add(words, Ordering::Relaxed);
-    if at + words > (DEPOT_END - DEPOT_START) / 8 || at + words > u64::from(u32::MAX) {
-        return 0;
-    }
-    let id = at as u32;
-    let base = DEPOT_START + 8 * at;
-    loop {
-        // SAFETY: [at, at + words) was just taken by this thread alone.
+impl Depot {
+    /// The id of a stack that was not found.
+    #[cold]
+    fn add(&mut self, hash: u64, frames: &[u64]) -> u32 {
+        let bits = BITS.load(Ordering::Relaxed);
+        if let Some(id) = find(bits, hash, frames) {
+            return id;
+        }
+        let wide = frames.iter().any(|&frame| frame > u64::from(u32::MAX));
+        let len = frames.len() as u32 | if wide { DepotHeader::WIDE } else { 0 };
+        if self.next_word + words(len) > LAST_WORD {
+            return 0;
+        }
+        let id = self.next_word as u32;
+        let first = head(bits, hash).load(Ordering::Relaxed);
+        // SAFETY: memory of the depot that was never given out.
         unsafe {
-            let len = frames.len() as u32 | if wide { DepotHeader::WIDE } else { 0 };
-            *(base as *mut DepotHeader) = DepotHeader { next: first, len, hash: h };
+            *entry(id) = DepotHeader { next: first, len, hash };
+            let to = entry(id).add(1);
             for (i, &frame) in frames.iter().enumerate() {
-                let to = base + 8 * HEADER_WORDS;
-                if wide { *(to as *mut u64).add(i) = frame } else { *(to as *mut u32).add(i) = frame as u32 }
+                if wide { *to.cast::<u64>().add(i) = frame } else { *to.cast::<u32>().add(i) = frame as u32 }
             }
         }
-        match head.compare_exchange(first, id, Ordering::AcqRel, Ordering::Acquire) {
-            Ok(_) => return id,
-            Err(now) => {
-                if let Some(found) = find(now, first, h, frames) {
-                    return found;
-                }
-                first = now;
-            }
+        head(bits, hash).store(id, Ordering::Release);
+        self.next_word += words(len);
+        self.entries += 1;
+        if self.entries > LOAD << bits && bits + GROWTH <= MOST_BITS {
+            self.grow(bits, bits + GROWTH);
         }
+        id
     }
+
+    /// All entries move to the chains of a larger table, in their order.
+    fn grow(&self, from: u32, to: u32) {
+        let mut at = FIRST_WORD;
+        while at < self.next_word {
+            // SAFETY: entries lie one behind the other, all of them complete.
+            let (hash, len) = unsafe { ((*entry(at as u32)).hash, (*entry(at as u32)).len) };
+            let head = head(to, hash);
+            next(at as u32).store(head.load(Ordering::Relaxed), Ordering::Release);
+            head.store(at as u32, Ordering::Release);
+            at += words(len);
+        }
+        BITS.store(to, Ordering::Release);
+        // Who still reads there finds empty chains, and then looks again.
+        // SAFETY: whole pages that hold the old table alone.
+        unsafe { sys::discard(table(from), 4 << from) };
+    }
+}
+
+/// Words of an entry with this `len`.
+fn words(len: u32) -> u64 {
+    let frames = u64::from(len & !DepotHeader::WIDE);
+    HEADER_WORDS + if len & DepotHeader::WIDE != 0 { frames } else { frames.div_ceil(2) }
 }
 
 /// The frames of a stack.
 #[inline]
 pub fn get(id: u32) -> impl Iterator<Item = u64> {
-    let base = DEPOT_START + 8 * u64::from(id);
-    // SAFETY: ids are only made by `insert`, after the entry was written. 0 names none.
-    let len = if id == 0 { 0 } else { unsafe { (*(base as *const DepotHeader)).len } };
-    let frames = base + 8 * HEADER_WORDS;
+    // SAFETY: ids are only made by `add`, after the entry was written. 0 names none.
+    let len = if id == 0 { 0 } else { unsafe { (*entry(id)).len } };
+    let frames = DEPOT_START + 8 * (u64::from(id) + HEADER_WORDS);
     (0..(len & !DepotHeader::WIDE) as usize).map(move |i| {
         // SAFETY: so many frames of this width follow the header.
         unsafe { if len & DepotHeader::WIDE != 0 { *(frames as *const u64).add(i) } else { u64::from(*(frames as *const u32).add(i)) } }

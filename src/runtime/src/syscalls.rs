@@ -8,7 +8,7 @@ use crate::{inner, safepoint, selfsignal, statistics, threads};
 use memcheck_abi::context::{RAX, RDI, RDX, RSI, RSP, ThreadContext};
 use memcheck_abi::event::{ExitReport, Repeat, Trap};
 use memcheck_kernel::{Action, CloneArgs, Special, sigtrap};
-use memcheck_rt::{arena, context, report, sys};
+use memcheck_rt::{arena, context, depot, report, sys};
 
 const EXECVE: u64 = 59;
 const EXECVEAT: u64 = 322;
@@ -108,10 +108,12 @@ fn clone(ctx: &mut ThreadContext, args: &CloneArgs) -> i64 {
     memcheck_heap::before_fork();
     let numbers = threads::hold_numbers();
     let cache = CACHE.lock();
+    let stacks = depot::hold();
     let memory = arena::hold();
     // SAFETY: a plain copy of the process; the child goes on here with the same context.
     let r = unsafe { sys::syscall6(56, args.flags & !memcheck_kernel::action::clone::SETTLS, 0, args.parent_tid, args.child_tid, 0, 0) };
     drop(memory);
+    drop(stacks);
     drop(cache);
     drop(numbers);
     memcheck_heap::after_fork();

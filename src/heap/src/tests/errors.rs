@@ -205,3 +205,19 @@ fn stacks_of_code_anywhere() {
     }
     assert!(depot::get(0).next().is_none());
 }
+
+#[test]
+fn so_many_stacks_that_the_table_grows() {
+    let (_guard, _) = start();
+    let stack = |i: u64| [0x41_0000 + i, 0x42_0000, 0x43_0000 + i % 7];
+    let ids: std::vec::Vec<u32> = (0..100_000).map(|i| depot::intern(&stack(i))).collect();
+    for (i, &id) in (0..).zip(&ids) {
+        assert_eq!(depot::intern(&stack(i)), id, "stored once");
+        assert!(depot::get(id).eq(stack(i)));
+    }
+    std::thread::scope(|scope| {
+        for _ in 0..2 {
+            scope.spawn(|| (0..200_000).for_each(|i| assert!(depot::get(depot::intern(&stack(i))).eq(stack(i)))));
+        }
+    });
+}
