@@ -55,6 +55,7 @@ unsafe impl GlobalAlloc for Arena {
             if !sys::map_fixed(state.mapped, len, sys::PROT_READ | sys::PROT_WRITE) {
                 return core::ptr::null_mut();
             }
+            sys::will_be_dense(state.mapped, len);
             state.mapped += len;
         }
         state.next = end;

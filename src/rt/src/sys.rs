@@ -40,6 +40,7 @@ pub const MAP_ANONYMOUS: u64 = 0x20;
 pub const MAP_NORESERVE: u64 = 0x4000;
 pub const MAP_FIXED_NOREPLACE: u64 = 0x10_0000;
 pub const MADV_DONTNEED: u64 = 4;
+const MADV_HUGEPAGE: u64 = 14;
 pub const MADV_POPULATE_WRITE: u64 = 23;
 
 /// A raw system call; the result is negative errno on failure.
@@ -76,6 +77,12 @@ pub fn map_fixed(addr: u64, len: u64, prot: u64) -> bool {
     // SAFETY: NOREPLACE never touches existing mappings.
     let r = unsafe { syscall6(nr::MMAP, addr, len, prot, flags, u64::MAX, 0) };
     r == addr as i64
+}
+
+/// Memory that will be filled from one end to the other: large pages, where the kernel has them, so that it is not asked for every 4 KiB.
+pub fn will_be_dense(addr: u64, len: u64) {
+    // SAFETY: contents stay what they are.
+    unsafe { syscall3(nr::MADVISE, addr, len, MADV_HUGEPAGE) };
 }
 
 /// Give the pages of a range back; they read as zero afterwards. Page-aligned.

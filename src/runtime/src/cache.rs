@@ -30,6 +30,8 @@ use crate::statistics;
 const DIRTY_START: u64 = CACHE_START + 0x2000_0000;
 const COLD_START: u64 = CACHE_START + 0x2800_0000;
 
+const LARGE_PAGE: u64 = 2 << 20;
+
 /// Is this host address in a dirty region?
 pub fn is_dirty_code(host: u64) -> bool {
     (DIRTY_START..COLD_START).contains(&host)
@@ -122,7 +124,12 @@ pub struct Position {
 pub fn init(stubs: Stubs, options: Options) -> bool {
     let mut cache = CACHE.lock();
     cache.translator = Some(Translator::new(stubs, options));
-    starts::init() && sys::map_fixed(CACHE_START, CACHE_END - CACHE_START, sys::PROT_READ | sys::PROT_WRITE | sys::PROT_EXEC)
+    let mapped = sys::map_fixed(CACHE_START, CACHE_END - CACHE_START, sys::PROT_READ | sys::PROT_WRITE | sys::PROT_EXEC);
+    // Most programs have little dirty code: the first large page of its part would stay empty.
+    for (start, end) in [(CACHE_START, DIRTY_START), (DIRTY_START + LARGE_PAGE, COLD_START), (COLD_START, CACHE_END)] {
+        sys::will_be_dense(start, end - start);
+    }
+    mapped && starts::init()
 }
 
 fn table_entry(pc: u64) -> &'static AtomicU64 {
