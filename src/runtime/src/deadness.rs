@@ -16,7 +16,7 @@ use memcheck_semantics::regs::{FLAGS, VEC0};
 
 /// Instructions read on one way, and branches followed.
 const INSTRUCTIONS: usize = 32;
-const DEPTH: u32 = 3;
+pub const DEPTH: u32 = 3;
 
 /// Bits as in `ShadowRegs::dirty`.
 pub const VECTORS: u64 = 0xffff_ffff << VEC0;
@@ -29,6 +29,34 @@ const DEAD_AT_RETURN: u64 = 1 << 1 | 1 << 6 | 1 << 7 | 0xf << 8 | 1 << FLAGS | V
 /// was put there before `pc`.
 pub fn dead_at(code: &impl Code, factory: &mut InstructionInfoFactory, pc: u64) -> (u64, u64) {
     walk(code, factory, pc, DEPTH)
+}
+
+/// Is what a general register (by its bit) holds at `pc` overwritten, or not read on the way to the next call or return? As an argument or
+/// result it would be read only if it was put there on purpose.
+pub fn is_unread(code: &impl Code, factory: &mut InstructionInfoFactory, mut pc: u64, bit: u64, depth: u32) -> bool {
+    for _ in 0..INSTRUCTIONS {
+        if program::redirect(pc).is_some() {
+            return true;
+        }
+        let Some(insn) = code.instruction(pc) else { return false };
+        let (reads, writes) = uses(factory, &insn);
+        if reads & bit != 0 || writes & bit != 0 {
+            return reads & bit == 0;
+        }
+        match insn.flow_control() {
+            // Its arguments are not among the operands.
+            FlowControl::Next if insn.mnemonic() != Mnemonic::Syscall => pc = insn.next_ip(),
+            FlowControl::UnconditionalBranch if insn.op0_kind() == OpKind::NearBranch64 => pc = insn.near_branch_target(),
+            FlowControl::ConditionalBranch if depth > 0 => {
+                return is_unread(code, factory, insn.near_branch_target(), bit, depth - 1)
+                    && is_unread(code, factory, insn.next_ip(), bit, depth - 1);
+            }
+            FlowControl::Call | FlowControl::IndirectCall => return insn.is_call_near() || insn.is_call_near_indirect(),
+            FlowControl::Return => return true,
+            _ => return false,
+        }
+    }
+    false
 }
 
 fn walk(code: &impl Code, factory: &mut InstructionInfoFactory, mut pc: u64, depth: u32) -> (u64, u64) {

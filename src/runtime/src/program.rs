@@ -5,12 +5,15 @@ use alloc::boxed::Box;
 use alloc::collections::BTreeMap;
 use core::cell::Cell;
 use core::sync::atomic::{AtomicBool, AtomicU64, Ordering};
+use iced_x86::InstructionInfoFactory;
 use memcheck_abi::layout::{CODE_END, MAGIC_BASE, MAGIC_END, PROGRAM_END};
 use memcheck_abi::replace::Func;
 use memcheck_kernel::space::{self, kind};
 use memcheck_rt::sync::Lock;
 use memcheck_translate::Program;
 
+use crate::deadness;
+use crate::dirty::Ahead;
 use crate::starts::{self, Starts};
 
 /// Redirects: open addressing on the address; value = func | resolver << 16. Written at start-up and library loads only.
@@ -172,6 +175,10 @@ impl Program for View<'_> {
             true => starts::is_marked(pc) && (self.low.get(pc).is_some() || redirect(pc).is_some()),
             false => self.high.contains_key(&pc) || redirect(pc).is_some(),
         }
+    }
+
+    fn is_unread(&self, pc: u64, register: u8) -> bool {
+        deadness::is_unread(&Ahead, &mut InstructionInfoFactory::new(), pc, 1 << register, deadness::DEPTH)
     }
 
     fn is_constant(&self, addr: u64) -> bool {

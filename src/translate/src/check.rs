@@ -4,6 +4,7 @@
 //! cmp n gs:[operand], 0 ; jne cold          one compare for 1, 2, 4, 8 bytes
 //! load, or, or ... ; jne cold               several words (`check_wide`), or one vector test with private registers
 //! movzx ecx, gs:[operand] ; jrcxz ; jmp     where flags are live
+//! test n gs:[operand], bits ; jne cold      where only some bits matter (`bits`)
 //! ```
 //! What was checked or defined is known until one of the operand's registers changes, and not asked again. Stores to the stack above its
 //! red zone are never asked, only made defined.
@@ -27,7 +28,7 @@ impl Emitter<'_> {
 
     /// From here on the V bytes are zero: a check that finds something else leaves for dirty code, and does not come back to this.
     pub fn learn(&mut self, mem: &Mem, size: u32) {
-        if self.shadow.is_some() || self.passing || size > 64 {
+        if self.shadow.is_some() || self.passing || size > 64 || self.item.bits != 0 {
             return;
         }
         if self.known.len() >= MAX_KNOWN {
@@ -115,7 +116,10 @@ impl Emitter<'_> {
 
     fn check_pieces(&mut self, mem: &Mem, size: u32, kind: u32, pieces: &[(i32, u32)]) {
         for &(at, n) in pieces {
-            self.asm.cmp_zero(&mem.shadow(at), n);
+            match self.item.bits {
+                0 => self.asm.cmp_zero(&mem.shadow(at), n),
+                bits => self.asm.test_bits(&mem.shadow(at), n, bits),
+            }
             self.asm.jcc(CC_NE, self.cold.here());
         }
         self.check_stub(false, mem, size, kind);

@@ -32,6 +32,10 @@ pub struct Item {
     pub batch: u8,
     /// Where its check shall cover more than it loads itself: displacement and size; see `merge`.
     pub covers: Option<(i32, u32)>,
+    /// For a load: which bits of it anybody will look at; 0 = all. See `bits`.
+    pub bits: u32,
+    /// For `pop`: what it pops is only taken off the stack; see `plan`.
+    pub unread: bool,
     /// A client request preamble (19 bytes) starts here.
     pub client_request: bool,
     /// What its kind says: `kinds::mark`.
@@ -82,6 +86,8 @@ impl Item {
             noise: false,
             batch: 1,
             covers: None,
+            bits: 0,
+            unread: false,
             client_request,
             marks,
             plain: marks & (mark::STRAIGHT | mark::SPECIAL) == mark::STRAIGHT && !names_stack_pointer(&insn),

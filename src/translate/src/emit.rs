@@ -263,6 +263,16 @@ impl Asm {
         self.put(&code);
     }
 
+    /// test size [m], bits; of 1, 2 or 4 bytes
+    pub fn test_bits(&mut self, m: &Mem, size: u32, bits: u32) {
+        match size {
+            1 => self.op_mem(None, false, &[0xf6], 0, m),
+            2 => self.op_mem(Some(0x66), false, &[0xf7], 0, m),
+            _ => self.op_mem(None, false, &[0xf7], 0, m),
+        }
+        self.bytes(&bits.to_le_bytes()[..size as usize]);
+    }
+
     /// mov size [m], value (value sign-extended from 32 bits)
     #[inline]
     pub fn store_imm(&mut self, m: &Mem, size: u32, value: i32) {

@@ -4,7 +4,7 @@
 //! decode   a region: straight-line code from one entry, past not-taken branches           decode.rs
 //! plan     which flags live at each instruction, what the stack pointer does               plan.rs
 //! emit     the region and its cold stubs (emitter.rs); each instruction                    clean.rs stack.rs control.rs
-//!          its memory operand, its checks, one for a run of them                       operand.rs check.rs merge.rs
+//!          its memory operand, its checks, one for a run of them, of bits              operand.rs check.rs merge.rs bits.rs
 //!          what precedes it in dirty mode                                              dirty.rs moves.rs
 //! copies   clean mode's second translation, of copies of undefined bytes                  copies.rs
 //! loops    dirty mode's second translation, of loops that are dirty round after round      loops.rs
@@ -24,6 +24,7 @@
 #![no_std]
 extern crate alloc;
 
+pub mod bits;
 pub mod changing;
 pub mod check;
 pub mod clean;
@@ -256,6 +257,10 @@ pub trait Program {
     /// The page of `pc` is writable, through this or another mapping: the code may change under us. Regions there end behind every
     /// store and begin with a comparison.
     fn is_writable(&self, pc: u64) -> bool;
+    /// Is what this general register holds at `pc` overwritten there, or not read until the next call or return?
+    fn is_unread(&self, _pc: u64, _register: u8) -> bool {
+        false
+    }
     /// The indirect branch at `pc` is known to go to code that has no entry in the branch table.
     fn is_far(&self, _pc: u64) -> bool {
         false
@@ -392,6 +397,7 @@ impl Translator {
         let who = if items.first().is_some_and(|first| program.is_writable(first.pc)) { Who::All } else { Who::Checks };
         plan::plan(&mut self.kinds, program, items, tail, who);
         merge::find(&mut self.kinds, items, self.options.private_vectors);
+        bits::find(items);
         emitter::emit_region(self, program, items, tail, at, None, None)
     }
 

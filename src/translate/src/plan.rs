@@ -1,6 +1,6 @@
 //! What must be known about a region before it is emitted: which flags live, and what its tail does to the stack pointer.
 
-use crate::Program;
+use crate::{Program, gpr};
 use crate::decode::{Item, Tail};
 use crate::kinds::{Kinds, mark};
 use iced_x86::{Decoder, DecoderOptions, FlowControl, Instruction, Mnemonic, OpKind, Register, RflagsBits};
@@ -19,7 +19,7 @@ const LOOKAHEAD: usize = 6;
 pub fn plan(kinds: &mut Kinds, program: &dyn Program, items: &mut [Item], tail: Tail, who: Who) {
     releases(items);
     flags(kinds, program, items, tail, who);
-    batches(items);
+    batches(program, items);
 }
 
 /// For whom liveness of flags is found out: code ahead has to be read for it.
@@ -244,9 +244,10 @@ pub fn below_stack(insn: &Instruction) -> bool {
 
 /// Runs of pops are checked, and runs of pushes made defined, at once, by the first. Prologues save a register between moves: what
 /// does not touch the stack may stand between pushes.
-fn batches(items: &mut [Item]) {
+fn batches(program: &dyn Program, items: &mut [Item]) {
     let is_pop = |i: &Item| {
         i.marks & mark::POP != 0
+            && !i.unread
             && i.insn.op0_kind() == OpKind::Register
             && i.insn.op0_register().is_gpr64()
             && i.insn.op0_register() != Register::RSP
@@ -257,6 +258,9 @@ fn batches(items: &mut [Item]) {
     }
     if marks & mark::POP == 0 {
         return;
+    }
+    for item in items.iter_mut().filter(|i| i.marks & mark::POP != 0) {
+        item.unread = takes_off(program, item);
     }
     let mut at = 0;
     while at < items.len() {
@@ -269,6 +273,14 @@ fn batches(items: &mut [Item]) {
         }
         at += run.max(1);
     }
+}
+
+/// Does a pop only take something off the stack: an argument that was passed there, or padding? Compilers pop to a register that is of no use
+/// then. If nobody reads it up to the next call or return, the register is no argument or result either.
+fn takes_off(program: &dyn Program, item: &Item) -> bool {
+    const KEPT_BY_CALLS: u32 = 1 << 3 | 1 << 4 | 1 << 5 | 0xf << 12;
+    let register = if item.insn.op0_register().is_gpr64() { gpr(item.insn.op0_register()) } else { None };
+    register.is_some_and(|r| KEPT_BY_CALLS >> r & 1 == 0 && program.is_unread(item.pc + u64::from(item.len), r))
 }
 
 fn push_runs(items: &mut [Item]) {

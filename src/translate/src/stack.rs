@@ -158,7 +158,9 @@ fn pop(e: &mut Emitter, insn: &Instruction) {
     }
     // In dirty mode every pop asks for itself.
     let covered = if e.shadow.is_some() { 1 } else { u32::from(e.item.batch) };
-    e.check(&Mem::base(RSP, 0), bytes * covered, LOAD);
+    if !e.item.unread || e.shadow.is_some() {
+        e.check(&Mem::base(RSP, 0), bytes * covered, LOAD);
+    }
     if insn.op_count() > 0 && insn.op0_kind() == OpKind::Memory {
         pop_to_memory(e, bytes);
     } else {
