@@ -293,6 +293,10 @@ pub fn parse(argv0: &OsStr, args: &[OsString], env: &dyn Env) -> Result<Invocati
             .filter(|option| wants_debugger(option))
             .map(|option| format!("Warning: {option} has no effect, there is no gdb server.")),
     );
+    if options.freelist_big_blocks >= options.freelist_vol && !options.is_quiet() {
+        notes.push(format!("Warning: --freelist-big-blocks value {} has no effect", options.freelist_big_blocks));
+        notes.push(format!("as it is >= to --freelist-vol value {}", options.freelist_vol));
+    }
     Ok(Invocation::Run(Box::new(Run { options, command: command.to_vec(), given: given.to_vec(), notes })))
 }
 

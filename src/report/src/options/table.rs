@@ -269,7 +269,7 @@ const LEAKS: &[OptionRow] = &[
         set!(leak_resolution, word, |at: usize| [LeakResolution::Low, LeakResolution::Med, LeakResolution::High][at]), "how much must agree for leaks to be merged"),
     row("show-leak-kinds", Kind::Set(LeakKindSet::WORDS), "definite,possible", set!(show_leak_kinds, bits, LeakKindSet), "which leaks to show"),
     row("errors-for-leak-kinds", Kind::Set(LeakKindSet::WORDS), "definite,possible", set!(errors_for_leak_kinds, bits, LeakKindSet), "which leaks are errors"),
-    row("show-reachable", Kind::Bool, "", |o, v| { o.show_leak_kinds = if v.yes() { LeakKindSet::ALL } else { LeakKindSet::DEFAULT }; Ok(()) }, "old spelling of --show-leak-kinds=all"),
+    row("show-reachable", Kind::Bool, "", |o, v| { o.show_leak_kinds = if v.yes() { LeakKindSet::ALL } else { o.show_leak_kinds.with(crate::error::LeakKind::Reachable, false) }; Ok(()) }, "old spelling of --show-leak-kinds=all"),
     row("show-possibly-lost", Kind::Bool, "", |o, v| { o.show_leak_kinds = o.show_leak_kinds.with(crate::error::LeakKind::Possible, v.yes()); Ok(()) }, "show possibly lost blocks?"),
     row("leak-check-heuristics", Kind::Set(HeuristicSet::WORDS), "all", set!(leak_check_heuristics, bits, HeuristicSet), "which inner pointers keep a block reachable"),
     row("trace-malloc", Kind::Bool, "no", set!(trace_malloc, yes), "print every allocation and what is freed?"),

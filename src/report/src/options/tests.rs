@@ -45,6 +45,8 @@ fn the_last_one_wins_and_lists_collect() {
     assert_eq!(options.log, Destination::Descriptor(9));
     let options = run("--show-leak-kinds=definite --show-reachable=yes --show-possibly-lost=no p").options;
     assert!(options.show_leak_kinds.contains(LeakKind::Reachable) && !options.show_leak_kinds.contains(LeakKind::Possible));
+    let options = run("--show-leak-kinds=indirect,reachable --show-reachable=no p").options;
+    assert_eq!(options.show_leak_kinds.0, run("--show-leak-kinds=indirect p").options.show_leak_kinds.0, "only that kind goes");
     let options = run("--show-reachable=yes --show-leak-kinds=indirect p").options;
     assert_eq!(options.show_leak_kinds, LeakKindSet(2));
 }
@@ -195,6 +197,9 @@ fn ignored_options_are_remembered_by_name() {
 #[test]
 fn two_log_files_are_worth_a_word() {
     assert_eq!(run("--log-file=a --log-file=b p").notes.len(), 1);
+    let warning = ["Warning: --freelist-big-blocks value 1000000 has no effect", "as it is >= to --freelist-vol value 100"];
+    assert_eq!(run("--freelist-vol=100 p").notes, warning);
+    assert!(run("-q --freelist-vol=100 p").notes.is_empty());
     assert!(run("--log-file=a p").notes.is_empty());
 }
 
