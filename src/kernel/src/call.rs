@@ -174,6 +174,14 @@ impl<'a> Call<'a> {
         }
     }
 
+    /// What the kernel read and has then written: that it was undefined is told once more, as of the result.
+    pub fn read_back(&mut self, addr: u64, len: u64, name: impl Into<Name>) {
+        let is_checked = self.phase == Phase::Mark && addr != 0 && UNDEF.load(Ordering::Relaxed) && check::has_shadow(addr, len);
+        if is_checked && let Some(bad) = check::first_bad(self.ctx, self.sp(), addr, len) {
+            self.bad(bad, name.into());
+        }
+    }
+
     /// The kernel writes `[addr, addr + len)` if it succeeds.
     #[inline]
     pub fn output(&mut self, addr: u64, len: u64, name: impl Into<Name>) {

@@ -152,13 +152,13 @@ fn transfer_dirty(call: &mut Call, dst: u64, src: u64, n: u64, unit: u64) {
 
 /// First unaddressable byte; `None` for memory without shadow.
 #[inline]
-fn first_bad(addr: u64, n: u64) -> Option<u64> {
+pub fn first_bad(addr: u64, n: u64) -> Option<u64> {
     let (ctx, sp) = here();
     if suspicious(ctx, sp, addr, n) { access::first_unaddressable(ctx, sp, addr, n) } else { None }
 }
 
 /// Is any byte of the word addressable?
-fn is_partly_good(word: u64) -> bool {
+pub fn is_partly_good(word: u64) -> bool {
     let (ctx, sp) = here();
     (word..word + WORD).any(|at| access::addressable(ctx, sp, at))
 }

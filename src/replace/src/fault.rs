@@ -3,11 +3,14 @@
 //! The kernel gives an address; the program expects "read or write, at which byte". Kernels of this crate load aligned vectors, so the
 //! address may lie up to 15 bytes before the string; and memory of the tool is never touched, but an address beside it (see
 //! [`crate::scan::shadowed`]), which must be translated back.
+#![allow(unsafe_code, reason = "reads strings that a function has read before")]
 
+use crate::copy::{first_bad, is_partly_good};
+use crate::raw::get;
 use crate::scan::TOOL_END;
-use crate::steps::Steps;
+use crate::steps::{Steps, WORD};
 use memcheck_abi::event::Kind;
-use memcheck_abi::layout::V_DISTANCE;
+use memcheck_abi::layout::{PROGRAM_END, V_DISTANCE};
 use memcheck_abi::replace::Func;
 
 /// The program's access that faulted.
@@ -32,6 +35,9 @@ pub fn blame(func: Func, args: &[u64; 6], addr: u64) -> Access {
         let distance = at.wrapping_sub(pointer);
         // An append first reads: only behind its start it may be a write.
         let writes = letter == b'w' || letter == b'a' && distance != 0;
+        if !writes && has_ended(func, args, at) {
+            continue;
+        }
         let access = Access { kind: if writes { Kind::InvalidWrite } else { Kind::InvalidRead }, addr: at, size };
         if best.is_none_or(|b| distance < b.0) {
             best = Some((distance, access));
@@ -39,6 +45,57 @@ pub fn blame(func: Func, args: &[u64; 6], addr: u64) -> Access {
     }
     let access = best.map_or(Access { kind: Kind::InvalidRead, addr, size }, |b| b.1);
     word(func, args, access).unwrap_or(access)
+}
+
+/// A function that copies a string reads it to its end first. Was that before `at`, so that only writing can have come there?
+fn has_ended(func: Func, args: &[u64; 6], at: u64) -> bool {
+    let [_, src, count, ..] = *args;
+    let most = match func {
+        Func::strcpy | Func::stpcpy | Func::__strcpy_chk | Func::__stpcpy_chk => u64::MAX,
+        Func::strncpy | Func::stpncpy | Func::__strncpy_chk => count,
+        _ => return false,
+    };
+    let distance = at.wrapping_sub(src);
+    // SAFETY: the function has read these bytes up to the first terminator.
+    distance < PROGRAM_END && (0..distance.min(most)).any(|i| unsafe { get::<u8>(src + i) } == 0)
+}
+
+/// Functions that touch the far end of overlapping ranges first: destination, source, bytes, access.
+fn moved(func: Func, args: &[u64; 6]) -> Option<(u64, u64, u64, u64)> {
+    let [first, second, n, ..] = *args;
+    Some(match func {
+        Func::memcpy | Func::memmove | Func::__memcpy_chk | Func::__memmove_chk => (first, second, n, WORD),
+        Func::mempcpy | Func::__mempcpy_chk => (first, second, n, 1),
+        Func::bcopy => (second, first, n, 1),
+        Func::wmemcpy | Func::wmemmove => (first, second, n.saturating_mul(4), 4),
+        _ => return None,
+    })
+}
+
+/// Bytes from the start of a move in which its first mistakes are looked for.
+const NEAR: u64 = 4096;
+
+/// A move faulted before it did anything, for its length is absurd: the first invalid read and write that a loop from the start does
+/// are what tells the user which blocks it is about.
+pub fn before(func: Func, args: &[u64; 6]) -> [Option<Access>; 2] {
+    let mut found = [None; 2];
+    let Some((dst, src, n, unit)) = moved(func, args).filter(|&(dst, src, n, _)| n > dst.abs_diff(src))
+    else {
+        return found;
+    };
+    for (at, size) in Steps::forward(dst, src, n.min(NEAR), unit) {
+        let (to, from) = (dst.wrapping_add(at), src.wrapping_add(at));
+        let reads = first_bad(from, size).is_some() && !(size == WORD && is_partly_good(from));
+        for (kind, addr, is_bad) in [(Kind::InvalidRead, from, reads), (Kind::InvalidWrite, to, first_bad(to, size).is_some())] {
+            if is_bad && !found.iter().flatten().any(|access: &Access| access.kind == kind) {
+                found[usize::from(found[0].is_some())] = Some(Access { kind, addr, size });
+            }
+        }
+        if found[1].is_some() {
+            break;
+        }
+    }
+    found
 }
 
 /// The functions that move words: the word that holds the byte.

@@ -10,9 +10,10 @@ use crate::unit::{Exact, One};
 /// No limit; a multiple of every unit's size.
 pub const UNBOUNDED: u64 = !3;
 
+/// A negative length is another mistake than that ranges overlap.
 #[inline(always)]
-fn overlaps(dst: u64, src: u64, n: u64) -> bool {
-    dst.wrapping_sub(src) < n || src.wrapping_sub(dst) < n
+pub fn overlaps(dst: u64, src: u64, n: u64) -> bool {
+    (n as i64) > 0 && (dst.wrapping_sub(src) < n || src.wrapping_sub(dst) < n)
 }
 
 /// memcpy and its relatives. Compilers copy a structure onto itself by memcpy, so `dst == src` is no error.

@@ -33,6 +33,11 @@ impl Steps {
         Steps { dst, src, n, unit, forward: dst.wrapping_sub(src) >= n, halves: true, words, done: 0 }
     }
 
+    /// Of a copy that does not care for overlaps.
+    pub fn forward(dst: u64, src: u64, n: u64, unit: u64) -> Steps {
+        Steps { forward: true, ..Steps::copy(dst, src, n, unit) }
+    }
+
     pub fn fill(dst: u64, n: u64, unit: u64) -> Steps {
         Steps { halves: false, forward: true, ..Steps::copy(dst, dst, n, unit) }
     }

@@ -89,12 +89,13 @@ pub fn copy_within<U: Unit>(name: &str, dst: u64, src: u64, count: u64) -> u64 {
     let mut call = Call::new();
     let n = bytes::<U>(count);
     let len = find::<U, _>(&mut call, src, n, Nul);
-    if share(dst, n, src, n.min(len + U::SIZE)) {
-        overlap(name, dst, src, Some(count));
-    }
     call.reads_again();
     transfer(&mut call, dst, src, len, U::SIZE);
     fill(&mut call, dst.wrapping_add(len), 0, n - len, U::SIZE);
+    // Only of a copy that comes to its end.
+    if share(dst, n, src, n.min(len + U::SIZE)) {
+        overlap(name, dst, src, Some(count));
+    }
     dst.wrapping_add(len)
 }
 

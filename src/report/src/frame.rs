@@ -72,13 +72,10 @@ impl Line {
         self.raw_name.as_deref().or(self.function.as_deref())
     }
 
-    /// Is this start-up code, which reports call `(below main)`?
+    /// Is this start-up code, which reports call `(below main)`? Under its bare name: what constructors have below them is
+    /// `__libc_start_main@@GLIBC_2.34`, called by `(below main)`, in Valgrind's reports and in rules made from them.
     pub fn is_below_main(&self) -> bool {
-        // A versioned symbol (`__libc_start_main@@GLIBC_2.34`) is the same function.
-        let Some(name) = self.suppression_name() else {
-            return false;
-        };
-        name.starts_with(['_', 'g']) && BELOW_MAIN.contains(&name.split('@').next().unwrap_or(name))
+        self.suppression_name().is_some_and(|name| name.starts_with(['_', 'g']) && BELOW_MAIN.contains(&name))
     }
 
     pub fn object_text(&self) -> Option<Cow<'_, str>> {
@@ -220,7 +217,7 @@ impl FrameStyle {
     /// The name to print, `None` if there is none.
     pub fn name<'a>(&self, frame: &'a Frame) -> Option<&'a str> {
         if !self.show_below_main && frame.is_below_main() {
-            return Some("(below main)");
+            return Some(crate::suppress::BELOW_MAIN);
         }
         let (first, second) = if self.demangle { (&frame.function, &frame.raw_name) } else { (&frame.raw_name, &frame.function) };
         first.as_deref().or(second.as_deref())
@@ -366,8 +363,10 @@ mod tests {
         assert_eq!(FrameStyle::default().lines(&stack), ["   at 0x10AB: f (a.c:1)", "   by 0x20CD: main (a.c:9)"]);
         let below = FrameStyle { show_below_main: true, ..FrameStyle::default() };
         assert_eq!(below.lines(&stack)[2], "   by 0x30: _start (s.S:1)");
-        let early = Stack(vec![frame(1, "init", "a.c", 1), library_frame(2, "__libc_start_main@@GLIBC_2.34", "/lib/libc.so.6")]);
-        assert_eq!(FrameStyle::default().lines(&early)[1], "   by 0x2: (below main) (in /lib/libc.so.6)");
+        let versioned = library_frame(2, "__libc_start_main@@GLIBC_2.34", "/lib/libc.so.6");
+        let early = Stack(vec![frame(1, "init", "a.c", 1), versioned, library_frame(3, "_start", "/bin/prog"), frame(4, "", "", 0)]);
+        let below = ["   by 0x2: __libc_start_main@@GLIBC_2.34 (in /lib/libc.so.6)", "   by 0x3: (below main) (in /bin/prog)"];
+        assert_eq!(FrameStyle::default().lines(&early)[1..], below);
     }
 
     #[test]

@@ -8,7 +8,7 @@ use iced_x86::Instruction;
 use memcheck_abi::context::{RCX, RSP, ThreadContext};
 use memcheck_abi::event::Kind;
 use memcheck_abi::layout::{CACHE_END, CACHE_START, IMAGE_BASE, PROGRAM_END, RED_ZONE};
-use memcheck_abi::replace::Func;
+use memcheck_abi::replace::{Func, place};
 use memcheck_rt::{access, context, report};
 
 /// What the tracer wrote: the kernel's register set, signal, code and address.
@@ -200,8 +200,11 @@ fn in_replaced(ctx: &mut ThreadContext, fault: &Fault, func: Func) -> ! {
     ctx.regs.rflags = 0x202;
     let args = crate::replaced::ARGUMENTS.map(|r| ctx.regs.gpr[r]);
     let access = memcheck_replace::fault::blame(func, &args, fault.addr);
-    if !is_present(access.addr, sp) {
-        report::raise(access.kind, pc, sp, |e| (e.addr, e.has_addr, e.size) = (access.addr, 1, access.size));
+    let earlier = memcheck_replace::fault::before(func, &args);
+    let last = (!is_present(access.addr, sp)).then_some(access);
+    for access in earlier.into_iter().flatten().chain(last) {
+        let at = if access.kind == Kind::InvalidWrite { place::WRITE } else { place::FIRST_OPERAND };
+        report::raise(access.kind, pc + at, sp, |e| (e.addr, e.has_addr, e.size) = (access.addr, 1, access.size));
     }
     exception::deliver(ctx, fault.exception().of_access(&Instruction::default(), access.addr, access.kind == Kind::InvalidWrite))
 }

@@ -103,6 +103,9 @@ fn address_out(c: &mut Call, addr: u64, len_at: u64, slot: usize, names: [&'stat
             let there = u64::from(c.peek_or_zero::<u32>(len_at));
             let room = c.kept(slot);
             c.output(addr, there.min(room), name);
+            if addr != 0 {
+                c.read_back(len_at, 4, len_out);
+            }
             c.output(len_at, 4, len_out);
         }
         Phase::Fault => {

@@ -3,13 +3,19 @@
 use super::{AREA, ONE, PAGE, PC, STACK, TWO, at_end, read, reports, silent, world, write};
 use crate::{memory as m, search as f, string as s};
 use memcheck_abi::event::{ErrorEvent, Kind};
+use memcheck_abi::replace::{Func, place};
 use memcheck_rt::shadow;
 
 #[track_caller]
 fn one(kind: Kind) -> ErrorEvent {
     let (n, e) = reports();
     assert_eq!((n, e.kind), (1, kind as u32), "number and kind of reports");
-    assert_eq!((e.stack[0], e.sp), (PC, STACK + 2 * PAGE));
+    let at = match kind {
+        Kind::InvalidWrite => place::WRITE,
+        Kind::Overlap => place::OVERLAP,
+        _ => place::FIRST_OPERAND,
+    };
+    assert_eq!((e.stack[0], e.sp), (PC + at, STACK + 2 * PAGE));
     e
 }
 
@@ -280,6 +286,28 @@ fn overlaps() {
 }
 
 #[test]
+fn moves_of_absurd_lengths_leave_their_blocks_first() {
+    let _world = world();
+    let (to, from) = (ONE + 256, ONE + 1024);
+    for at in [to, from] {
+        shadow::make_noaccess(at - 16, 16);
+        shadow::make_noaccess(at + 20, 16);
+    }
+    let found = |func, args: [u64; 3]| {
+        let accesses = crate::fault::before(func, &[args[0], args[1], args[2], 0, 0, 0]);
+        accesses.map(|access| access.map(|access| (access.kind, access.addr, access.size)))
+    };
+    // The word at the end of the block may be read, but not written.
+    let words = [Some((Kind::InvalidWrite, to + 16, 8)), Some((Kind::InvalidRead, from + 24, 8))];
+    assert_eq!(found(Func::memmove, [to, from, u64::MAX]), words);
+    let bytes = [Some((Kind::InvalidRead, from + 20, 1)), Some((Kind::InvalidWrite, to + 20, 1))];
+    assert_eq!(found(Func::mempcpy, [to, from, u64::MAX]), bytes);
+    assert_eq!(found(Func::memmove, [to, from, 20]), [None; 2], "they do not overlap: what is in front of the fault was told");
+    assert_eq!(found(Func::strcpy, [to, from, 0]), [None; 2]);
+    silent();
+}
+
+#[test]
 fn no_overlap() {
     let _world = world();
     letters();
@@ -288,6 +316,7 @@ fn no_overlap() {
     m::bcopy(ONE, ONE + 1, 20);
     m::memcpy(ONE, ONE + 10, 10);
     m::memcpy(ONE, ONE + 10, 0);
+    assert!(!m::overlaps(ONE, ONE + 10, u64::MAX), "a negative length is another mistake");
     s::strncpy(ONE, ONE + 5, 5);
     write(ONE, b"ab\0ef\0\0\0");
     s::strcpy(ONE + 3, ONE);

@@ -5,6 +5,7 @@
 
 use crate::error::ErrorKind;
 use crate::frame::{Frame, Stack};
+use crate::suppress::BELOW_MAIN;
 
 /// The name a generated rule carries until its owner finds a better one.
 pub const PLACEHOLDER: &str = "insert_a_suppression_name_here";
@@ -24,12 +25,13 @@ pub fn generate(kind: &ErrorKind, stack: &Stack, show_below_main: bool) -> Gener
     Generated {
         kind: format!("{}:{}", kind.suppression_tool(), kind.suppression_kind()),
         extra: kind.suppression_extra(),
-        frames: stack.shown(show_below_main).iter().map(frame_line).collect(),
+        frames: stack.shown(show_below_main).iter().map(|frame| frame_line(frame, show_below_main)).collect(),
     }
 }
 
-fn frame_line(frame: &Frame) -> String {
+fn frame_line(frame: &Frame, show_below_main: bool) -> String {
     match (frame.suppression_name(), frame.object_text()) {
+        _ if !show_below_main && frame.is_below_main() => format!("fun:{BELOW_MAIN}"),
         (Some(name), _) => format!("fun:{name}"),
         (None, Some(object)) => format!("obj:{object}"),
         (None, None) => "obj:*".to_string(),

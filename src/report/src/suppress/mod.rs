@@ -170,13 +170,16 @@ const REPLACEMENTS: [&str; 2] =
 const SAME_STAND_IN: [[&str; 2]; 5] =
     [["memmove", "memcpy"], ["bcmp", "memcmp"], ["rindex", "strrchr"], ["strchr", "index"], ["memset", "bzero"]];
 
+/// What rules call start-up code.
+pub const BELOW_MAIN: &str = "(below main)";
+
 /// Names are compared raw. A rule may or may not give the symbol version (`pthread_create@@GLIBC_2.34`), and old files call
 /// everything under `main` `(below main)`.
 fn function_matches(glob: &str, frame: &Frame) -> bool {
     let Some(name) = frame.suppression_name() else {
         return pattern::matches(glob, "???");
     };
-    if pattern::matches(glob, name) || (glob == "(below main)" && frame.is_below_main()) {
+    if pattern::matches(glob, name) || (glob == BELOW_MAIN && frame.is_below_main()) {
         return true;
     }
     let other = SAME_STAND_IN.iter().find(|[shown, _]| frame.replaced && *shown == name);
