@@ -136,7 +136,11 @@ fn map_image(stopped: Stopped, process: &mut Process, start: &Regs, image: &Imag
     let arguments = [layout::IMAGE_BASE, size, prot as u64, MAP as u64, u64::MAX, 0];
     let (stopped, answer) = remote_syscall(stopped, process, start, libc::SYS_mmap, arguments)?;
     match answer as i64 {
-        at if at as u64 == layout::IMAGE_BASE => Ok(stopped),
+        at if at as u64 == layout::IMAGE_BASE => {
+            // One large page costs less than hundreds of small ones. Where there are none it is as it was.
+            let advice = [layout::IMAGE_BASE, size, libc::MADV_HUGEPAGE as u64, 0, 0, 0];
+            Ok(remote_syscall(stopped, process, start, libc::SYS_madvise, advice)?.0)
+        }
         at @ -4095..0 => {
             let error = std::io::Error::from_raw_os_error(-at as i32);
             Err(Failure::Impossible(format!("no memory for the runtime in the program ({})", crate::resolve::reason(&error))))
