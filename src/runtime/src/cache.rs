@@ -22,7 +22,7 @@ use memcheck_translate::{Options, Place, Program, Region, Stubs, Translator};
 use crate::dirty::{Found, Plans};
 use crate::far;
 use crate::program::View;
-use crate::regions::{Record, Regions};
+use crate::regions::Regions;
 use crate::starts::{self, Starts};
 use crate::statistics;
 
@@ -162,7 +162,7 @@ impl Cache {
 
     /// Host address of a region's body.
     pub fn body(&self, region: u32) -> u64 {
-        self.regions.get(region as usize).host + INDIRECT_ENTRY
+        self.regions.host(region) + INDIRECT_ENTRY
     }
 
     /// As `find_or_translate`, for an indirect branch: the next one finds it in the branch table.
@@ -302,18 +302,8 @@ impl Cache {
         let counter = if dirty { &statistics::DIRTY_REGIONS } else { &statistics::CLEAN_REGIONS };
         counter.store(counter.load(Ordering::Relaxed) + 1, Ordering::Relaxed);
         let bytes = keep_bytes.then(|| copy_code(region.start, region.end));
-        let info = self.regions.keep(&region.info);
-        let index = self.regions.push(Record {
-            host: at,
-            host_end: end,
-            pc,
-            start: region.start,
-            end: region.end,
-            info,
-            incoming: Vec::new(),
-            alive: true,
-            bytes,
-        });
+        debug_assert_eq!(region.start, pc, "a region begins with what it translates");
+        let index = self.regions.push(region, at, bytes);
         for page in region.start >> 12..=(region.end - 1) >> 12 {
             self.pages.entry(page).or_default().push(index);
         }
@@ -322,11 +312,10 @@ impl Cache {
 
     /// Let the branch whose rel32 is at `patch` go to a region.
     pub fn link(&mut self, patch: u64, stub: u64, region: u32) {
-        let record = self.regions.get_mut(region as usize);
-        debug_assert!(record.alive, "only living regions are found");
-        let body = record.host + INDIRECT_ENTRY;
+        debug_assert!(self.regions.get(region).alive, "only living regions are found");
+        let body = self.body(region);
         debug_assert!((COLD_START..CACHE_END).contains(&stub) && (CACHE_START..COLD_START).contains(&patch), "a branch and its stub");
-        record.incoming.push(((patch - CACHE_START) as u32, (stub - CACHE_START) as u32));
+        self.regions.add_incoming(region, patch, stub);
         write_rel32(patch, body);
     }
 
@@ -337,11 +326,12 @@ impl Cache {
 
     /// The copied instruction whose check this host address is in, if it needs nothing from the check.
     pub fn own_instruction(&self, host: u64) -> Option<u64> {
-        let record = self.regions.get(self.regions.of_host(host)?);
-        let at = u16::try_from(host - record.host).ok()?;
-        let x = record.info.get(record.info.partition_point(|x| x.host <= at).checked_sub(1)?)?;
+        let region = self.regions.of_host(host)?;
+        let start = self.regions.host(region);
+        let at = (host - start) as u32;
+        let x = self.regions.places(region).take_while(|x| x.host <= at).last()?;
         let needs = x.spilled != 0xff && x.own >= x.spill.0 && x.own < x.spill.1;
-        (at < x.own && !needs).then_some(record.host + u64::from(x.own))
+        (at < x.own && !needs).then_some(start + u64::from(x.own))
     }
 
     /// Let the end of a dirty region whose cell this is go to `host`, the dirty code of `pc`; if it goes back, with these registers dirty, to
@@ -441,9 +431,10 @@ impl Cache {
             // On the way from or to a region: no boundary, and nothing there faults.
             return Some(Position { pc: 0, len: 0, before_own: true, at_start: false, at_own: false, spilled: None });
         }
-        let record = self.regions.get(self.regions.of_host(host)?);
-        let at = u16::try_from(host - record.host).unwrap_or(u16::MAX);
-        if record.info.is_empty() || at < record.info[0].host {
+        let region = self.regions.of_host(host)?;
+        let at = (host - self.regions.host(region)) as u32;
+        let record = self.regions.get(region);
+        let Some(x) = self.regions.places(region).take_while(|x| x.host <= at).last() else {
             return Some(Position {
                 pc: record.pc,
                 len: 0,
@@ -452,16 +443,14 @@ impl Cache {
                 at_own: false,
                 spilled: (at == 0).then_some((1, 0)),
             });
-        }
-        let i = record.info.partition_point(|x| x.host <= at) - 1;
-        let x = &record.info[i];
+        };
         let spilled = (x.spilled != 0xff && at >= x.spill.0 && at < x.spill.1).then_some(if x.spilled & 0x80 != 0 {
             (x.spilled & 0x7f, 0)
         } else {
             (x.spilled, 6)
         });
         Some(Position {
-            pc: record.start.wrapping_add(i64::from(x.pc) as u64),
+            pc: record.pc.wrapping_add(i64::from(x.pc) as u64),
             len: x.len,
             before_own: at <= x.own,
             at_start: at == x.host,
@@ -482,12 +471,12 @@ impl Cache {
             let Some(list) = self.pages.remove(&page) else { continue };
             let mut rest = Vec::new();
             for index in list {
-                let r = self.regions.get(index as usize);
+                let r = self.regions.get(index);
                 if !r.alive {
                     continue;
                 }
-                if r.start < end && start < r.end {
-                    self.kill(index as usize);
+                if r.pc < end && start < r.end() {
+                    self.kill(index);
                 } else {
                     rest.push(index);
                 }
@@ -506,16 +495,12 @@ impl Cache {
         }
     }
 
-    fn kill(&mut self, index: usize) {
-        let r = self.regions.get_mut(index);
-        r.alive = false;
-        r.bytes = None;
-        let incoming = core::mem::take(&mut r.incoming);
-        let (pc, host) = (r.pc, r.host);
-        for (patch, stub) in incoming {
-            debug_assert_eq!(branch_target(CACHE_START + u64::from(patch)), host + INDIRECT_ENTRY, "a linked branch leads to its region");
-            write_rel32(CACHE_START + u64::from(patch), CACHE_START + u64::from(stub));
-        }
+    fn kill(&mut self, index: u32) {
+        let (pc, host) = (self.regions.get(index).pc, self.regions.host(index));
+        self.regions.kill(index, |patch, stub| {
+            debug_assert_eq!(branch_target(patch), host + INDIRECT_ENTRY, "a linked branch leads to its region");
+            write_rel32(patch, stub);
+        });
         self.originals.remove(&pc);
         self.copies.remove(&pc);
         if self.dirty.remove(&pc).is_some() {
@@ -523,7 +508,7 @@ impl Cache {
             self.loops.remove(&pc);
             self.forget_cells();
         }
-        if self.lookup(pc) != Some(index as u32) {
+        if self.lookup(pc) != Some(index) {
             return;
         }
         if pc < CODE_END {
@@ -540,12 +525,13 @@ impl Cache {
     pub fn recheck(&mut self, host: u64, surely: bool) -> bool {
         let Some(index) = self.regions.of_host(host) else { return false };
         let r = self.regions.get(index);
-        let changed = match &r.bytes {
+        let (pc, end, alive) = (r.pc, r.end(), r.alive);
+        let changed = match self.regions.code(index) {
             _ if surely => true,
-            Some(bytes) => **bytes != *copy_code(r.start, r.end),
-            None => !r.alive,
+            Some(bytes) => *bytes != *copy_code(pc, end),
+            None => !alive,
         };
-        if changed && r.alive {
+        if changed && alive {
             self.kill(index);
         }
         changed

@@ -7,63 +7,57 @@
 //! host address -> its KiB -> first region that begins there -> a few steps
 //! ```
 
+use crate::chunks::{Bytes, Chunks};
+use crate::places;
 use alloc::boxed::Box;
+use alloc::collections::BTreeMap;
 use alloc::vec::Vec;
-use memcheck_translate::InsnInfo;
+use memcheck_translate::{InsnInfo, Region};
 
 /// A published region.
 pub struct Record {
-    pub host: u64,
-    pub host_end: u64,
+    /// The program's code: [pc, end).
     pub pc: u64,
-    pub start: u64,
-    pub end: u64,
-    pub info: &'static [Info],
-    /// Branches that were linked to the body: (rel32, link stub it falls back to), from the start of the code cache on.
-    pub incoming: Vec<(u32, u32)>,
+    /// From the start of the code cache on.
+    host: u32,
+    length: u32,
+    code_length: u16,
     pub alive: bool,
-    /// The code bytes, kept where they may change without notice.
-    pub bytes: Option<Box<[u8]>>,
+    places: u32,
+    /// The first of the branches that were linked to the body.
+    incoming: u32,
 }
 
-/// [`InsnInfo`] in little space: regions are short.
-#[derive(Clone, Copy, Default)]
-pub struct Info {
-    pub host: u16,
-    pub own: u16,
-    pub spill: (u16, u16),
-    pub pc: i16,
-    pub spilled: u8,
-    pub len: u8,
-}
-
-impl Info {
-    fn of(wide: &InsnInfo) -> Info {
-        let short = |offset: u32| u16::try_from(offset).unwrap_or(u16::MAX);
-        Info {
-            host: short(wide.host),
-            own: short(wide.own),
-            spill: (short(wide.spill.0), short(wide.spill.1)),
-            pc: wide.pc as i16,
-            spilled: wide.spilled,
-            len: wide.len,
-        }
+impl Record {
+    pub fn end(&self) -> u64 {
+        self.pc + u64::from(self.code_length)
     }
 }
 
-/// Records that are stored together.
-const CHUNK: usize = 512;
-/// Entries of [`Info`] that are allocated together: most of 64 KiB.
-const INFOS: usize = 5400;
+/// A branch that was linked: its rel32 and the stub that it falls back to, from the start of the code cache on; and the next one.
+#[derive(Clone, Copy)]
+struct Branch {
+    patch: u32,
+    stub: u32,
+    next: u32,
+}
+
+const NONE: u32 = u32::MAX;
+
 /// Bytes of code, as a power of two, for which the first region is remembered.
 const GRANULE: u32 = 10;
 
 pub struct Regions {
-    chunks: Vec<Vec<Record>>,
+    base: u64,
+    records: Chunks<Record>,
     clean: Order,
     dirty: Order,
-    /// Room for further entries.
-    infos: &'static mut [Info],
+    places: Bytes,
+    branches: Chunks<Branch>,
+    /// The first branch that is not in use any more.
+    free_branch: u32,
+    /// The code bytes of regions, kept where they may change without notice.
+    code: BTreeMap<u32, Box<[u8]>>,
 }
 
 /// Regions of one part of the cache, which are made in the order of their host addresses.
@@ -103,41 +97,85 @@ impl Order {
 impl Regions {
     /// The parts of the cache begin at these addresses, dirty code behind clean code.
     pub const fn new(clean: u64, dirty: u64) -> Regions {
-        Regions { chunks: Vec::new(), clean: Order::new(clean), dirty: Order::new(dirty), infos: &mut [] }
+        Regions {
+            base: clean,
+            records: Chunks::new(),
+            clean: Order::new(clean),
+            dirty: Order::new(dirty),
+            places: Bytes::new(),
+            branches: Chunks::new(),
+            free_branch: NONE,
+            code: BTreeMap::new(),
+        }
     }
 
-    /// Keep what is known of a region; its number. Host addresses only grow within a part.
-    pub fn push(&mut self, record: Record) -> u32 {
-        let index = self.chunks.last().map_or(0, |last| (self.chunks.len() - 1) * CHUNK + last.len());
-        if index.is_multiple_of(CHUNK) {
-            self.chunks.push(Vec::with_capacity(CHUNK));
+    /// Keep what is known of a region that lies at `host`; its number. Host addresses only grow within a part.
+    pub fn push(&mut self, region: &Region, host: u64, code: Option<Box<[u8]>>) -> u32 {
+        let index = self.records.push(Record {
+            pc: region.start,
+            host: (host - self.base) as u32,
+            length: region.code.len() as u32,
+            code_length: (region.end - region.start) as u16,
+            alive: true,
+            places: places::keep(&mut self.places, &region.info),
+            incoming: NONE,
+        });
+        self.order(host).push(host, index);
+        if let Some(code) = code {
+            self.code.insert(index, code);
         }
-        self.order(record.host).push(record.host, index as u32);
-        if let Some(chunk) = self.chunks.last_mut() {
-            chunk.push(record);
-        }
-        index as u32
+        index
     }
 
-    /// Keep these entries for ever.
-    pub fn keep(&mut self, wide: &[InsnInfo]) -> &'static [Info] {
-        if self.infos.len() < wide.len() {
-            self.infos = alloc::vec![Info::default(); INFOS.max(wide.len())].leak();
-        }
-        let (kept, rest) = core::mem::take(&mut self.infos).split_at_mut(wide.len());
-        self.infos = rest;
-        for (short, wide) in kept.iter_mut().zip(wide) {
-            *short = Info::of(wide);
-        }
-        kept
+    pub fn get(&self, index: u32) -> &Record {
+        self.records.get(index)
     }
 
-    pub fn get(&self, index: usize) -> &Record {
-        &self.chunks[index / CHUNK][index % CHUNK]
+    pub fn host(&self, index: u32) -> u64 {
+        self.base + u64::from(self.records.get(index).host)
     }
 
-    pub fn get_mut(&mut self, index: usize) -> &mut Record {
-        &mut self.chunks[index / CHUNK][index % CHUNK]
+    fn host_end(&self, index: u32) -> u64 {
+        self.host(index) + u64::from(self.records.get(index).length)
+    }
+
+    /// Where its instructions lie.
+    pub fn places(&self, index: u32) -> impl Iterator<Item = InsnInfo> + '_ {
+        places::read(self.places.from(self.records.get(index).places))
+    }
+
+    /// Its code as it was translated, if that was kept.
+    pub fn code(&self, index: u32) -> Option<&[u8]> {
+        self.code.get(&index).map(|code| &**code)
+    }
+
+    /// Remember a branch that was linked to the body.
+    pub fn add_incoming(&mut self, index: u32, patch: u64, stub: u64) {
+        let next = self.records.get(index).incoming;
+        let branch = Branch { patch: (patch - self.base) as u32, stub: (stub - self.base) as u32, next };
+        let at = match self.free_branch {
+            NONE => self.branches.push(branch),
+            free => {
+                self.free_branch = self.branches.get(free).next;
+                *self.branches.get_mut(free) = branch;
+                free
+            }
+        };
+        self.records.get_mut(index).incoming = at;
+    }
+
+    /// The region is dead; what to do with the branches to it.
+    pub fn kill(&mut self, index: u32, mut unlink: impl FnMut(u64, u64)) {
+        self.code.remove(&index);
+        let record = self.records.get_mut(index);
+        record.alive = false;
+        let mut at = core::mem::replace(&mut record.incoming, NONE);
+        while at != NONE {
+            let Branch { patch, stub, next } = *self.branches.get(at);
+            unlink(self.base + u64::from(patch), self.base + u64::from(stub));
+            self.branches.get_mut(at).next = core::mem::replace(&mut self.free_branch, at);
+            at = next;
+        }
     }
 
     fn order(&mut self, host: u64) -> &mut Order {
@@ -145,11 +183,10 @@ impl Regions {
     }
 
     /// The region that this host address lies in.
-    pub fn of_host(&self, host: u64) -> Option<usize> {
+    pub fn of_host(&self, host: u64) -> Option<u32> {
         let near = if host >= self.dirty.base { &self.dirty } else { &self.clean }.around(host);
-        let at = near.partition_point(|&index| self.get(index as usize).host <= host).checked_sub(1)?;
-        let index = near[at] as usize;
-        (host < self.get(index).host_end).then_some(index)
+        let at = near.partition_point(|&index| self.host(index) <= host).checked_sub(1)?;
+        (host < self.host_end(near[at])).then_some(near[at])
     }
 }
 
@@ -157,8 +194,9 @@ impl Regions {
 mod tests {
     use super::*;
 
-    fn record(host: u64, len: u64) -> Record {
-        Record { host, host_end: host + len, pc: host, start: 0, end: 0, info: &[], incoming: Vec::new(), alive: true, bytes: None }
+    fn region(length: usize) -> Region {
+        let (code, end) = (alloc::vec![0; length], 0x40_0010);
+        Region { code, cold: Vec::new(), body: 0, info: Vec::new(), exits: Vec::new(), start: 0x40_0000, end, calls: false }
     }
 
     #[test]
@@ -171,11 +209,11 @@ mod tests {
         let (mut clean, mut dirty) = (CLEAN, DIRTY + 0x800);
         for i in 0..2000 {
             let (at, len) = (if i % 3 == 0 { &mut dirty } else { &mut clean }, lengths[i % lengths.len()]);
-            assert_eq!(regions.push(record(*at, len)), i as u32);
-            *at = (*at + len).next_multiple_of(16);
+            assert_eq!(regions.push(&region(len), *at, None), i as u32);
+            *at = (*at + len as u64).next_multiple_of(16);
         }
         for i in 0..2000 {
-            let (host, end) = (regions.get(i).host, regions.get(i).host_end);
+            let (host, end) = (regions.host(i), regions.host_end(i));
             for inside in [host, (host + end) / 2, end - 1] {
                 assert_eq!(regions.of_host(inside), Some(i));
             }
@@ -189,14 +227,25 @@ mod tests {
     }
 
     #[test]
-    fn entries_stay_what_they_were() {
-        let mut regions = Regions::new(0, 1 << 40);
-        let wide = |n: u32| InsnInfo { host: n, pc: -3, spilled: 0x81, len: 7, spill: (n + 1, n + 2), own: n + 3 };
-        let kept: Vec<_> = (0..3000u32).map(|n| regions.keep(&[wide(n), wide(n + 9)])).collect();
-        for (n, infos) in (0..).zip(&kept) {
-            let first = infos[0];
-            assert_eq!((first.host, first.own, first.spill, first.pc), (n, n + 3, (n + 1, n + 2), -3));
-            assert_eq!((infos[1].host, infos[1].spilled, infos[1].len), (n + 9, 0x81, 7));
+    fn branches_to_a_region_are_undone_once() {
+        let mut regions = Regions::new(0x1000, 0x9000);
+        let (a, b) = (regions.push(&region(16), 0x1000, Some(Box::from([1, 2]))), regions.push(&region(16), 0x1010, None));
+        for i in 0..10 {
+            regions.add_incoming(if i % 2 == 0 { a } else { b }, 0x1100 + i, 0x1200 + i);
         }
+        let undone = |regions: &mut Regions, index| {
+            let mut all = Vec::new();
+            regions.kill(index, |patch, stub| all.push((patch, stub)));
+            all.sort_unstable();
+            all
+        };
+        assert_eq!(regions.code(a), Some(&[1, 2][..]));
+        assert_eq!(undone(&mut regions, a), [0, 2, 4, 6, 8].map(|i| (0x1100 + i, 0x1200 + i)));
+        assert_eq!(undone(&mut regions, a), []);
+        assert_eq!((regions.code(a), regions.get(a).alive, regions.get(b).alive), (None, false, true));
+        // Their room is used again.
+        let c = regions.push(&region(16), 0x1020, None);
+        (0..5).for_each(|i| regions.add_incoming(c, 0x1300 + i, 0x1400));
+        assert_eq!((regions.branches.len(), undone(&mut regions, c).len(), undone(&mut regions, b).len()), (10, 5, 5));
     }
 }
