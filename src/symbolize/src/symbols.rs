@@ -94,10 +94,10 @@ impl<'a> SymbolTable<'a> {
 impl<'a> Ranges<'a> {
     /// Keep the best name per address and give every range an end. `starts` are those of all symbols, sorted.
     fn choose(mut candidates: Vec<Candidate<'a>>, starts: &[u64]) -> Ranges<'a> {
-        candidates.sort_unstable_by(|a, b| (a.symbol.st_value, preference(a.name)).cmp(&(b.symbol.st_value, preference(b.name))));
+        candidates.sort_unstable_by_key(|candidate| candidate.symbol.st_value);
         let mut symbols: Vec<Symbol<'a>> = Vec::with_capacity(candidates.len());
         for group in candidates.chunk_by(|a, b| a.symbol.st_value == b.symbol.st_value) {
-            let Some(best) = group.first() else { continue };
+            let Some(best) = group.iter().min_by(|a, b| preference(a.name).cmp(&preference(b.name))) else { continue };
             let start = best.symbol.st_value;
             let size = group.iter().map(|candidate| candidate.symbol.st_size).max().unwrap_or(0);
             let end = if size > 0 { start.saturating_add(size) } else { best.guess_end(starts) };
