@@ -63,6 +63,7 @@ impl Func {
             Func::valloc => &["memalign"],
             Func::memcmp => &["bcmp"],
             Func::memcpy => &["memmove"],
+            Func::strchr => &["index"],
             Func::strrchr => &["rindex"],
             Func::bzero => &["memset"],
             other => NAMES.split_at(other as usize).1.split_at(1).0,

@@ -1,7 +1,7 @@
 //! Threads, programs, scheduling, limits and identity.
 
 use crate::action::{self, clone};
-use crate::call::{Call, Name};
+use crate::call::Call;
 use crate::row::Rule::{Do, In, Out, Pre, Set, Str};
 use crate::row::Size::{Arg, Fix, Int, Ret, RetMul};
 use crate::row::{Row, plain, row};
@@ -19,7 +19,7 @@ pub const ROWS: &[Row] = &[
     row(56, "clone", "flags child_stack parent_tidptr child_tidptr tlsinfo", &[Do(clone_tids)]).uses(clone_uses).act(action::clone_),
     plain(57, "fork", "").act(action::fork),
     plain(58, "vfork", "").act(action::vfork),
-    row(59, "execve", "filename argv envp", &[Pre(execve_filename), Pre(execve_argv), Pre(|c| vector(c, c.args[2], "execve(envp)", "execve(envp[i])"))]).act(action::execve),
+    row(59, "execve", "filename argv envp", &[Pre(execve_filename), Pre(execve_argv), Pre(|c| vector(c, c.args[2], "execve(envp)", ["execve(envp[i])"; 2]))]).act(action::execve),
     plain(60, "exit", "status:4").act(action::exit),
     row(61, "wait4", "pid:4 status options:4 rusage", &[Do(wait4)]),
     plain(62, "kill", "pid:4 signal:4").act(action::kill),
@@ -95,7 +95,7 @@ pub const ROWS: &[Row] = &[
     row(314, "sched_setattr", "pid:4 p flags:4", &[Do(sched_setattr)]),
     row(315, "sched_getattr", "pid:4 p size:4 flags:4", &[Out(1, Int(2, 1), Int(2, 1), "sched_getattr(attr)")]),
     row(322, "execveat", "fd:4 filename argv envp flags:4", &[
-        Str(1, "execveat(filename)"), Pre(execveat_argv), Pre(|c| vector(c, c.args[3], "execveat(envp)", "execveat(envp[i])"))]).act(action::execveat),
+        Str(1, "execveat(filename)"), Pre(execveat_argv), Pre(|c| vector(c, c.args[3], "execveat(envp)", ["execveat(envp[i])"; 2]))]).act(action::execveat),
     plain(334, "rseq", "rseq rseq_len:4 flags:4 sig:4").act(action::not_implemented),
     row(424, "pidfd_send_signal", "pidfd:4 sig:4 info flags:4", &[In(2, Fix(SIGINFO), "pidfd_send_signal(info)")]),
     plain(434, "pidfd_open", "pid:4 flags:4"),
@@ -160,26 +160,26 @@ fn execve_filename(c: &mut Call) {
 }
 
 fn execve_argv(c: &mut Call) {
-    arguments(c, c.args[1], "execve(argv)", "execve(argv[#])");
+    arguments(c, c.args[1], "execve(argv)", ["execve(argv[0])", "execve(argv[i])"]);
 }
 
 fn execveat_argv(c: &mut Call) {
-    arguments(c, c.args[2], "execveat(argv)", "execveat(argv[#])");
+    arguments(c, c.args[2], "execveat(argv)", ["execveat(argv[0])", "execveat(argv[i])"]);
 }
 
 /// The arguments of a program. Linux takes none for one that is empty; programs rely on the first.
-fn arguments(c: &mut Call, at: u64, name: &'static str, entry: &'static str) {
+fn arguments(c: &mut Call, at: u64, name: &'static str, entries: [&'static str; 2]) {
     if at == 0 {
         return c.missing(name);
     }
-    vector(c, at, name, entry);
+    vector(c, at, name, entries);
     if c.peek::<u64>(at) == Some(0) {
-        c.missing(Name::at(entry, 0));
+        c.missing(entries[0]);
     }
 }
 
-/// A null-terminated vector of strings.
-fn vector(c: &mut Call, at: u64, name: &'static str, entry: &'static str) {
+/// A null-terminated vector of strings; names of the first and of the others.
+fn vector(c: &mut Call, at: u64, name: &'static str, [first, other]: [&'static str; 2]) {
     const MOST: u64 = 1 << 16;
     if at == 0 {
         return;
@@ -189,7 +189,7 @@ fn vector(c: &mut Call, at: u64, name: &'static str, entry: &'static str) {
         c.input(slot, 8, name);
         match c.peek::<u64>(slot) {
             None | Some(0) => return,
-            Some(string) => c.string_up_to(string, 128 << 10, Name::at(entry, i as u32)),
+            Some(string) => c.string_up_to(string, 128 << 10, if i == 0 { first } else { other }),
         }
     }
 }

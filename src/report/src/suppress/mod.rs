@@ -168,7 +168,7 @@ const REPLACEMENTS: [&str; 2] =
 
 /// Replaced functions that stacks show by the first name: rules may know them by the second.
 const SAME_STAND_IN: [[&str; 2]; 5] =
-    [["memmove", "memcpy"], ["bcmp", "memcmp"], ["rindex", "strrchr"], ["strchr", "index"], ["memset", "bzero"]];
+    [["memmove", "memcpy"], ["bcmp", "memcmp"], ["rindex", "strrchr"], ["index", "strchr"], ["memset", "bzero"]];
 
 /// What rules call start-up code.
 pub const BELOW_MAIN: &str = "(below main)";
