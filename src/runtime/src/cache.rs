@@ -32,6 +32,11 @@ const COLD_START: u64 = CACHE_START + 0x2800_0000;
 
 const LARGE_PAGE: u64 = 2 << 20;
 
+/// A part is filled from the end of its first large page on, which is given in small ones: a large one would stay empty in small programs.
+const fn begin(part: u64) -> u64 {
+    part + LARGE_PAGE - (512 << 10)
+}
+
 /// Is this host address in a dirty region?
 pub fn is_dirty_code(host: u64) -> bool {
     (DIRTY_START..COLD_START).contains(&host)
@@ -81,10 +86,10 @@ pub struct Cache {
 }
 
 pub static CACHE: Lock<Cache> = Lock::new(Cache {
-    hot: CACHE_START,
-    dirty_hot: DIRTY_START,
-    cold: COLD_START,
-    regions: Regions::new(CACHE_START, DIRTY_START),
+    hot: begin(CACHE_START),
+    dirty_hot: begin(DIRTY_START),
+    cold: begin(COLD_START),
+    regions: Regions::new(begin(CACHE_START), begin(DIRTY_START)),
     pages: BTreeMap::new(),
     starts: Starts::new(),
     high: BTreeMap::new(),
@@ -125,9 +130,8 @@ pub fn init(stubs: Stubs, options: Options) -> bool {
     let mut cache = CACHE.lock();
     cache.translator = Some(Translator::new(stubs, options));
     let mapped = sys::map_fixed(CACHE_START, CACHE_END - CACHE_START, sys::PROT_READ | sys::PROT_WRITE | sys::PROT_EXEC);
-    // Most programs have little dirty code: the first large page of its part would stay empty.
-    for (start, end) in [(CACHE_START, DIRTY_START), (DIRTY_START + LARGE_PAGE, COLD_START), (COLD_START, CACHE_END)] {
-        sys::will_be_dense(start, end - start);
+    for (start, end) in [(CACHE_START, DIRTY_START), (DIRTY_START, COLD_START), (COLD_START, CACHE_END)] {
+        sys::will_be_dense(start + LARGE_PAGE, end - start - LARGE_PAGE);
     }
     mapped && starts::init()
 }
