@@ -41,10 +41,12 @@ pub struct Cache {
 /// How many slots before its turn the lines of a slot are asked for.
 const AHEAD: usize = 4;
 
-/// Ask for the lines that the next life of a slot will touch first.
+/// Ask for the lines that the next life of a slot will touch: first its record, its shadow and its bytes, and when it ends all of its V,
+/// which in most slots is these three lines. (Stores that wait for memory one after the other would hold up everything behind them.)
 #[inline(always)]
-fn warm(slot: Slot) {
-    for line in [slot.link, A_BASE + slot.block / 8, v_of(slot.block), slot.block] {
+fn warm(class: usize, slot: Slot) {
+    let v = v_of(slot.block);
+    for line in [slot.link, A_BASE + slot.block / 8, v, slot.block, v + 64, v + CLASSES[class].slot - 64] {
         prefetch(line);
     }
 }
@@ -140,7 +142,7 @@ impl Cache {
             && let Some(slot) = tray.pop()
         {
             if let Some(later) = tray.peek(AHEAD) {
-                warm(later);
+                warm(class, later);
             }
             return Some(slot);
         }
@@ -159,7 +161,7 @@ impl Cache {
             }
         }
         let tray = self.current[class].as_mut()?;
-        (0..=AHEAD).filter_map(|ahead| tray.peek(ahead)).for_each(warm);
+        (0..=AHEAD).filter_map(|ahead| tray.peek(ahead)).for_each(|slot| warm(class, slot));
         tray.pop()
     }
 
