@@ -6,6 +6,7 @@
 //! |---|---|
 //! | `//@ cflags: -g -O0` | compiler flags; each further `cflags` line is one more build of the same program. Default `-g -O0`, for Rust `-g` |
 //! | `//@ args: a b` | arguments of the program |
+//! | `//@ rounds: 2` | the argument of a program that repeats itself; the variable `LOAD=50` makes it 50 times as much |
 //! | `//@ options: --x=y` | further options of memcheck |
 //! | `//@ exit: 3` or `SIGSEGV` | how the run ends under memcheck. Default 0; for programs without findings: as natively |
 //! | `//@ needs: X` | `musl-gcc`, `clang` (compiled with it), `static` (needs libc.a), `cpu:FLAG`, `header:FILE`; skipped with a message otherwise |
@@ -101,6 +102,10 @@ impl Fixture {
         match key.trim() {
             "cflags" => self.builds.push(words(value)),
             "args" => self.args = words(value),
+            "rounds" => {
+                let rounds: u32 = value.parse().map_err(|_| format!("not a number '{value}'"))?;
+                self.args = vec![(rounds * times_as_long()).to_string()];
+            }
             "options" => self.options = words(value),
             "exit" => self.exit = Some(parse_ended(value).ok_or(format!("unknown end '{value}'"))?),
             "needs" => self.needs.extend(words(value)),
@@ -143,6 +148,11 @@ impl Fixture {
             },
         })
     }
+}
+
+/// How many times as long as usual programs that repeat themselves run; their time limit grows with it.
+fn times_as_long() -> u32 {
+    std::env::var("LOAD").ok().and_then(|times| times.parse().ok()).unwrap_or(1).max(1)
 }
 
 fn words(text: &str) -> Vec<String> {
@@ -201,6 +211,7 @@ fn check_build(fixture: &Fixture, flags: &[String], index: usize) -> Result<(), 
         .args(&fixture.options)
         .arg(&exe)
         .args(&fixture.args)
+        .limit(LIMIT * times_as_long())
         .finish("checked");
     let log = std::fs::read(&log).unwrap_or_default();
     let report = Report::parse(&String::from_utf8_lossy(&log));
@@ -209,7 +220,7 @@ fn check_build(fixture: &Fixture, flags: &[String], index: usize) -> Result<(), 
         faults.extend(judge_summary(&report));
     }
     if fixture.is_clean() && !fixture.skip_native {
-        let native = Run::new(&exe, &dir).args(&fixture.args).finish("native");
+        let native = Run::new(&exe, &dir).args(&fixture.args).limit(LIMIT * times_as_long()).finish("native");
         faults.extend(judge_outcome(&outcome, &native));
     }
     if !fixture.is_clean() || fixture.exit.is_some() || fixture.skip_native {
@@ -219,7 +230,7 @@ fn check_build(fixture: &Fixture, flags: &[String], index: usize) -> Result<(), 
         }
     }
     if outcome.ended == Ended::TimedOut {
-        faults.push(format!("no end after {} s", LIMIT.as_secs()));
+        faults.push(format!("no end after {} s", (LIMIT * times_as_long()).as_secs()));
     }
     if faults.is_empty() {
         return Ok(());
@@ -354,7 +365,7 @@ macro_rules! families {
     };
 }
 
-families! { access value free args leak clean syscalls threads signals replace }
+families! { access value free args leak clean syscalls threads signals replace load }
 
 /// The reader of reports must see what the writer of reports means, or every annotation would be worthless.
 #[test]
