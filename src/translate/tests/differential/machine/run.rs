@@ -267,8 +267,10 @@ impl Run<'_> {
     fn is_run(&mut self, insn: &Instruction, addr: u64, size: u32) -> bool {
         let mut loaded = vec![false; size as usize];
         let mut next = *insn;
+        // A place relative to the instruction is a constant, by whichever width it is reckoned.
+        let base = |insn: &Instruction| Some(insn.memory_base()).filter(|_| !insn.is_ip_rel_memory_operand()).unwrap_or(Register::None);
         for _ in 0..=12 {
-            let same = next.memory_base() == insn.memory_base() && next.memory_index() == insn.memory_index();
+            let same = base(&next) == base(insn) && next.memory_index() == insn.memory_index();
             if let Some(at) = self.m.operand_address(&next).filter(|_| same && kind_of(&next) == LOAD) {
                 let first = at.wrapping_sub(addr) as usize;
                 let inside = loaded.get_mut(first..).and_then(|rest| rest.get_mut(..next.memory_size().size()));
