@@ -3,14 +3,28 @@
 //! The user sees one job and one pid: `timeout`, `kill %1` and supervisors send to memcheck. Such a signal is passed on, and memcheck
 //! lives on to report. What the terminal sends goes to the whole process group: the program has it already (unless it left the
 //! group), so memcheck only must not die of it.
+//!
+//! Nor does it stop before the program: an editor that is suspended puts the terminal in order first, and for that it needs its tracer.
+//! The shell sees the job stopped when the program is:
+//!
+//! ```text
+//! terminal ─SIGTSTP─► program: its handler, if any; then it stops ──► tracer: group stop ─┐
+//!          └SIGTSTP─► memcheck: notes it down ────────────────────────────────────────────┴─► stops, too
+//! ```
+//! A program that stops on its own account is another matter: who continues it may need memcheck running.
 #![allow(unsafe_code, reason = "signal handlers")]
 
-use std::sync::atomic::{AtomicI32, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicI32, Ordering};
 
-const SIGNALS: [i32; 6] = [libc::SIGHUP, libc::SIGINT, libc::SIGQUIT, libc::SIGTERM, libc::SIGUSR1, libc::SIGUSR2];
+const SIGNALS: [i32; 8] =
+    [libc::SIGHUP, libc::SIGINT, libc::SIGQUIT, libc::SIGTERM, libc::SIGUSR1, libc::SIGUSR2, libc::SIGTSTP, libc::SIGTTIN];
 
 /// Where to; 0 = the program has ended, the signal is for memcheck itself.
 static TARGET: AtomicI32 = AtomicI32::new(0);
+/// The signal that asks the job to stop, until it is obeyed.
+static STOP: AtomicI32 = AtomicI32::new(0);
+/// The program has stopped.
+static STOPPED: AtomicBool = AtomicBool::new(false);
 
 extern "C" fn pass_on(signo: i32, info: *mut libc::siginfo_t, _: *mut libc::c_void) {
     let target = TARGET.load(Ordering::Relaxed);
@@ -18,15 +32,89 @@ extern "C" fn pass_on(signo: i32, info: *mut libc::siginfo_t, _: *mut libc::c_vo
     unsafe {
         let errno = *libc::__errno_location();
         let sent = (*info).si_code <= 0;
+        let stops = is_stop(signo);
+        if stops && target != 0 {
+            STOP.store(signo, Ordering::SeqCst);
+        }
         if target == 0 {
-            if sent {
+            if stops {
+                stop(signo);
+            } else if sent {
                 libc::signal(signo, libc::SIG_DFL);
                 libc::raise(signo);
             }
         } else if sent && (*info).si_pid() != target || !sent && libc::getpgid(target) != libc::getpgrp() {
             libc::kill(target, signo);
         }
+        if STOPPED.load(Ordering::SeqCst) {
+            obey();
+        }
         *libc::__errno_location() = errno;
+    }
+}
+
+fn is_stop(signo: i32) -> bool {
+    matches!(signo, libc::SIGTSTP | libc::SIGTTIN)
+}
+
+/// Stop as if nothing had been done about the signal; returns when somebody continues memcheck.
+fn stop(signo: i32) {
+    // SAFETY: async-signal-safe calls; `pass_on` has the signature that its flags ask for.
+    unsafe {
+        libc::signal(signo, libc::SIG_DFL);
+        libc::raise(signo);
+        let _ = listen(signo);
+    }
+}
+
+/// The program has stopped: if the whole job shall, memcheck stops as well. When that is over and the program still stands, nobody but
+/// memcheck was told to continue.
+fn obey() {
+    let signo = STOP.swap(0, Ordering::SeqCst);
+    if signo == 0 {
+        return;
+    }
+    stop(signo);
+    let target = TARGET.load(Ordering::Relaxed);
+    // SAFETY: async-signal-safe calls on plain memory.
+    unsafe {
+        let moment = libc::timespec { tv_sec: 0, tv_nsec: 20_000_000 };
+        libc::nanosleep(&raw const moment, std::ptr::null_mut());
+        let mut info: libc::siginfo_t = std::mem::zeroed();
+        let peek = libc::WSTOPPED | libc::WEXITED | libc::WNOHANG | libc::WNOWAIT | libc::__WALL;
+        let asked = libc::waitid(libc::P_PID, target as libc::id_t, &raw mut info, peek);
+        if target != 0 && asked == 0 && info.si_pid() == 0 {
+            libc::kill(target, libc::SIGCONT);
+        }
+    }
+}
+
+/// The program (its first thread) has stopped, or goes on.
+pub(crate) fn program_stopped(yes: bool) {
+    STOPPED.store(yes, Ordering::SeqCst);
+    if yes {
+        obey();
+    }
+}
+
+/// Installs the handler; what was there before, unless the signal is ignored.
+///
+/// # Safety
+/// Changes the disposition of a signal for the process.
+unsafe fn listen(signo: i32) -> Option<libc::sigaction> {
+    // SAFETY: both actions are live and initialised; the handler has the signature that SA_SIGINFO asks for.
+    unsafe {
+        let mut old: libc::sigaction = std::mem::zeroed();
+        let mut new: libc::sigaction = std::mem::zeroed();
+        new.sa_sigaction = pass_on as *const () as usize;
+        // A stop has to take effect inside the handler.
+        new.sa_flags = libc::SA_SIGINFO | libc::SA_RESTART | if is_stop(signo) { libc::SA_NODEFER } else { 0 };
+        // Ignored for us (nohup) is ignored for the program.
+        if libc::sigaction(signo, std::ptr::null(), &mut old) != 0 || old.sa_sigaction == libc::SIG_IGN {
+            return None;
+        }
+        libc::sigaction(signo, &new, std::ptr::null_mut());
+        Some(old)
     }
 }
 
@@ -40,18 +128,8 @@ impl Forwarding {
         TARGET.store(pid, Ordering::Relaxed);
         let mut before = Vec::new();
         for signo in SIGNALS {
-            // SAFETY: both actions are live and initialised; the handler has the signature that SA_SIGINFO asks for.
-            unsafe {
-                let mut old: libc::sigaction = std::mem::zeroed();
-                let mut new: libc::sigaction = std::mem::zeroed();
-                new.sa_sigaction = pass_on as *const () as usize;
-                new.sa_flags = libc::SA_SIGINFO | libc::SA_RESTART;
-                // Ignored for us (nohup) is ignored for the program.
-                if libc::sigaction(signo, std::ptr::null(), &mut old) == 0 && old.sa_sigaction != libc::SIG_IGN {
-                    libc::sigaction(signo, &new, std::ptr::null_mut());
-                    before.push((signo, old));
-                }
-            }
+            // SAFETY: until this value is dropped.
+            before.extend(unsafe { listen(signo) }.map(|old| (signo, old)));
         }
         Forwarding { before }
     }

@@ -169,7 +169,14 @@ impl<'a> Tracer<'a> {
                     thread.in_vfork = false;
                 }
             }
-            Stop::Group(_) => return stopped.resume(How::Listen, 0),
+            Stop::Group(_) => {
+                stopped.resume(How::Listen, 0)?;
+                if tid == self.main {
+                    crate::forward::program_stopped(true);
+                }
+                return Ok(());
+            }
+            Stop::Interrupt if tid == self.main => crate::forward::program_stopped(false),
             Stop::Signal(signo) => return self.signal(pid, stopped, signo, handler),
             Stop::Syscall => return self.syscall_stop(pid, stopped),
             Stop::Event(_) | Stop::Interrupt => {}
