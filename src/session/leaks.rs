@@ -108,7 +108,7 @@ pub fn check_leaks(
 ) {
     let Ok(maps) = process.maps() else { return };
     let blocks: Vec<LiveBlock> = process.memory().values(report.blocks, report.block_count.min(MAX_BLOCKS) as usize);
-    let Some(memory) = Frozen::open(process.pid()) else { return };
+    let Some(memory) = Frozen::open(process.pid(), &maps) else { return };
     let threads = process.threads();
     let registers = registers(process, &threads, exiting);
     let roots = roots(&maps, &threads, Pages::open(process.pid()).as_ref());
@@ -269,28 +269,45 @@ fn thread_vectors(process: &Process, threads: &[ThreadInfo]) -> Vec<u64> {
 }
 
 /// A stopped process as the search reads it, from several threads at once.
-struct Frozen(File);
-
-impl Frozen {
-    fn open(pid: i32) -> Option<Frozen> {
-        File::open(Path::new("/proc").join(pid.to_string()).join("mem")).ok().map(Frozen)
-    }
+struct Frozen {
+    memory: File,
+    /// What the program itself may not read, sorted: pointers that it put out of its own reach hold nothing.
+    closed: Vec<Root>,
 }
 
-impl memcheck_leak::Memory for Frozen {
-    fn read(&self, addr: u64, out: &mut [u8]) -> usize {
+impl Frozen {
+    fn open(pid: i32, maps: &[Map]) -> Option<Frozen> {
+        let memory = File::open(Path::new("/proc").join(pid.to_string()).join("mem")).ok()?;
+        let closed = maps.iter().filter(|map| map.prot & libc::PROT_READ as u32 == 0 && map.end <= layout::PROGRAM_END);
+        Some(Frozen { memory, closed: closed.map(|map| Root { start: map.start, end: map.end }).collect() })
+    }
+
+    fn copy(&self, addr: u64, out: &mut [u8]) -> usize {
         let mut done = 0;
         while done < out.len() {
-            match self.0.read_at(&mut out[done..], addr.wrapping_add(done as u64)) {
+            match self.memory.read_at(&mut out[done..], addr.wrapping_add(done as u64)) {
                 Ok(0) | Err(_) => break,
                 Ok(more) => done += more,
             }
         }
         done
     }
+}
+
+/// How many of the `len` bytes from `addr` on lie in front of the first of these ranges, which are sorted.
+fn open_part(closed: &[Root], addr: u64, len: usize) -> usize {
+    let next = closed.partition_point(|range| range.end <= addr);
+    closed.get(next).map_or(len, |range| range.start.saturating_sub(addr).min(len as u64) as usize)
+}
+
+impl memcheck_leak::Memory for Frozen {
+    fn read(&self, addr: u64, out: &mut [u8]) -> usize {
+        let open = open_part(&self.closed, addr, out.len());
+        self.copy(addr, &mut out[..open])
+    }
 
     fn v(&self, addr: u64, out: &mut [u8]) -> usize {
-        self.read(layout::v_of(addr), out)
+        self.copy(layout::v_of(addr), out)
     }
 }
 
@@ -311,6 +328,14 @@ mod tests {
         assert_eq!(parts((0, 0x4000)), []);
         assert_eq!(parts((0x2000, 0x4000)), [(0x1000, 0x2000)]);
         assert_eq!(parts((0x1400, 0x1200)), [(0x1000, 0x2000)], "the stack pointer at the very bottom");
+    }
+
+    #[test]
+    fn what_the_program_may_not_read_is_not_read() {
+        let closed = [Root { start: 0x2000, end: 0x3000 }, Root { start: 0x5000, end: 0x6000 }];
+        let part = |addr, len| open_part(&closed, addr, len);
+        assert_eq!([part(0x1000, 0x800), part(0x1000, 0x1800), part(0x2000, 8), part(0x2ff8, 16)], [0x800, 0x1000, 0, 0]);
+        assert_eq!([part(0x3000, 0x8000), part(0x6000, 0x8000)], [0x2000, 0x8000]);
     }
 
     const BOTH: i32 = libc::PROT_READ | libc::PROT_WRITE;
