@@ -6,17 +6,22 @@
 //! source word   0, heap or static: the distance to it          0, or of another call's frame: the tag of the frame that it lies in
 //!               a tag: the tag                                 a distance: the distance to the same place
 //! ```
-#![allow(unsafe_code, reason = "reads what the translator wrote, and shadow by address")]
+//! Ranges are taken 64 bytes at a time; what that does not fit is left to dirty code.
+//!
+//! - [`lanes`]   the vector instructions
+#![allow(unsafe_code, reason = "reads what the translator wrote")]
+
+mod lanes;
 
 use crate::{origin, owner};
 use memcheck_abi::context::{RSP, ThreadContext};
-use memcheck_abi::layout::V_DISTANCE;
-use memcheck_rt::{access, context, origins};
+use memcheck_abi::layout::RED_ZONE;
+use memcheck_rt::{access, context, origins, shadow};
 use memcheck_translate::copies::SLOT_TARGET;
 use memcheck_translate::slot;
 
-/// Bytes that `access::is_plain` takes at a time.
-const PIECE: u64 = 48;
+/// Bytes taken at a time, and origin words.
+const CHUNK: u64 = 64;
 
 /// Where to go on: behind the entry, or in dirty code.
 pub extern "C" fn prepare() -> u64 {
@@ -28,81 +33,64 @@ pub extern "C" fn prepare() -> u64 {
     let ranges = (0..count as usize).map(|i| {
         // SAFETY: as above.
         let (at, len) = unsafe { header.add(12 + 8 * i).cast::<(i32, u32)>().read_unaligned() };
-        (i64::from(at) as u64, u64::from(len))
+        let at = i64::from(at) as u64;
+        (from.wrapping_add(at), to.wrapping_add(at), u64::from(len))
     });
-    let ranges = ranges.map(|(at, len)| (from.wrapping_add(at), to.wrapping_add(at), len));
-    let origins = crate::startup::config().track_origins != 0;
-    for (from, to, len) in ranges.clone() {
-        if !is_plain(ctx, from, len) || !is_plain(ctx, to, len) || origins && (from | to) & 3 != 0 {
-            return region;
-        }
+    if !ranges.clone().all(|(from, to, len)| is_plain(ctx, from, len) && is_plain(ctx, to, len)) {
+        return region;
     }
-    if origins {
-        for (from, to, len) in ranges {
-            move_origins(ctx, from, to, len);
-        }
-    }
-    ctx.scratch[slot::CONTINUE as usize]
+    let moved = crate::startup::config().track_origins == 0 || from == to || ranges.clone().all(|(from, to, len)| move_origins(ctx, from, to, len));
+    if moved { ctx.scratch[slot::CONTINUE as usize] } else { region }
 }
 
+fn chunks(len: u64) -> impl Iterator<Item = (u64, u64)> {
+    (0..len).step_by(CHUNK as usize).map(move |at| (at, CHUNK.min(len - at)))
+}
+
+/// Whole words that are addressable, and no return address among them. Says no too often.
 fn is_plain(ctx: &ThreadContext, addr: u64, len: u64) -> bool {
-    let sp = ctx.regs.gpr[RSP];
-    let pieces = (0..len).step_by(PIECE as usize);
-    origin::covered(addr.saturating_add(len)) && pieces.into_iter().all(|at| access::is_plain(ctx, sp, addr + at, PIECE.min(len - at)))
+    /// Bytes that `access::is_plain` takes at a time.
+    const PIECE: u64 = 48;
+    let end = addr.saturating_add(len);
+    if (addr | len) & 3 != 0 || !origin::covered(end.saturating_add(CHUNK)) {
+        return false;
+    }
+    if addr & 7 != 0 {
+        let piece = |at| access::is_plain(ctx, ctx.regs.gpr[RSP], addr + at, PIECE.min(len - at));
+        return (0..len).step_by(PIECE as usize).all(piece);
+    }
+    let below_stack = addr < ctx.regs.gpr[RSP].wrapping_sub(RED_ZONE) && end > ctx.stack_low && addr < ctx.stack_high;
+    !below_stack
+        && chunks(len).all(|(at, n)| {
+            let unused = shadow::a_bits(addr + at) << (CHUNK - n);
+            unused == 0 && !lanes::has_marks(addr + at, lanes::first(n / 4))
+        })
 }
 
-/// Origin words of what is undefined in the source; both ranges are aligned.
-fn move_origins(ctx: &ThreadContext, from: u64, to: u64, len: u64) {
-    let mut frame = owner::on_stack(ctx, from).then(|| Frame { tag: None, digest: None });
+/// Origin words of what is undefined in the source. False: not as simple as that.
+fn move_origins(ctx: &ThreadContext, from: u64, to: u64, len: u64) -> bool {
+    let distance = lanes::near(from.wrapping_sub(to));
+    let frame = owner::on_stack(ctx, from).then(|| owner::frame(ctx, from)).map(|(pc, digest)| (origin::of_frame(pc), digest));
     let mut moved = false;
-    for at in (0..len).step_by(4) {
-        let (source, target) = (from + at, to + at);
-        // SAFETY: V and origin words of plain memory.
-        let (v, word) = unsafe { (*((source + V_DISTANCE) as *const u32), *origin::word(source)) };
-        if v == 0 || source == target {
-            continue;
+    for (at, n) in chunks(len) {
+        let words = lanes::first(n / 4);
+        let born = frame.map(|(tag, digest)| (tag, lanes::noted_elsewhere(from + at, words, digest)));
+        let some = lanes::move_words(from + at, to + at, words, distance, born).or_else(|| {
+            // Too far for a distance: perhaps one tag fits all.
+            let tag = born.is_none().then(|| origin::of_range(ctx, from + at, n as usize))?;
+            lanes::move_words(from + at, to + at, words, distance, Some((tag, 0)))
+        });
+        match some {
+            None => return false,
+            Some(some) => moved |= some,
         }
-        let born = match &mut frame {
-            Some(frame) => (word == 0 || frame.is_left_over(ctx, source)).then(|| frame.tag(ctx, source)),
-            None if word == 0 => Some(distance(ctx, source, target)),
-            None => None,
-        };
-        let new = match born {
-            Some(born) => born,
-            None if word & 3 != 0 => word,
-            None => distance(ctx, source.wrapping_add(i64::from(word as i32) as u64), target),
-        };
-        // SAFETY: as above.
-        unsafe { *origin::word(target) = new };
-        moved = true;
     }
     if moved {
         origins::note(to, len);
-        owner::note(ctx, to, len);
+        if owner::on_stack(ctx, to) {
+            let digest = owner::digest(ctx, to);
+            chunks(len).for_each(|(at, n)| lanes::note(to + at, lanes::first(n / 4), digest));
+        }
     }
-}
-
-/// The word at `target` for what comes from `place`: how far that is. Frames are gone soon, so there its tag.
-fn distance(ctx: &ThreadContext, place: u64, target: u64) -> u32 {
-    match i32::try_from(place.wrapping_sub(target) as i64) {
-        Ok(distance) if distance != 0 && !owner::on_stack(ctx, place) => distance as u32,
-        _ => origin::of_range(ctx, place, 1),
-    }
-}
-
-/// The frame that the source lies in, as far as somebody has asked.
-struct Frame {
-    tag: Option<u32>,
-    digest: Option<u64>,
-}
-
-impl Frame {
-    fn tag(&mut self, ctx: &ThreadContext, addr: u64) -> u32 {
-        *self.tag.get_or_insert_with(|| origin::of_frame(ctx, addr))
-    }
-
-    /// Does the word at `addr` belong to a call that has returned?
-    fn is_left_over(&mut self, ctx: &ThreadContext, addr: u64) -> bool {
-        owner::is_noted_elsewhere(addr, || *self.digest.get_or_insert_with(|| owner::digest(ctx, addr)))
-    }
+    true
 }

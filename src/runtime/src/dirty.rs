@@ -123,7 +123,7 @@ pub struct Known {
 /// A dirty translation: host address, registers dead there, vector registers that only an argument or result would keep alive.
 pub type Found = (u64, u64, u64);
 
-pub const KNOWN: usize = 1 << 12;
+pub const KNOWN: usize = 1 << 13;
 
 impl Known {
     pub const fn new() -> Known {

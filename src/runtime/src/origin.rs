@@ -11,10 +11,10 @@
 
 use crate::owner;
 use core::sync::atomic::{AtomicU64, Ordering};
-use memcheck_abi::context::{RSP, ThreadContext};
+use memcheck_abi::context::ThreadContext;
 use memcheck_abi::event::{ErrorEvent, Place};
 use memcheck_abi::layout::{ORIGIN_DISTANCE, PROGRAM_END};
-use memcheck_rt::{callstack, context, depot, origins};
+use memcheck_rt::{context, depot, origins};
 
 const HEAP: u32 = 1;
 const STACK: u32 = 2;
@@ -92,7 +92,7 @@ fn native(ctx: &ThreadContext, addr: u64) -> u32 {
         return block.alloc_stack << 2 | HEAP;
     }
     if addr >= ctx.stack_low && addr < ctx.stack_high {
-        return tag_of(frame_of(ctx, addr));
+        return of_frame(owner::frame(ctx, addr).0);
     }
     0
 }
@@ -109,24 +109,10 @@ fn tag_of(pc: u64) -> u32 {
     tag
 }
 
-/// Tag of what was born in the frame that holds the stack address `addr`.
-pub fn of_frame(ctx: &ThreadContext, addr: u64) -> u32 {
-    let pc = frame_of(ctx, addr);
+/// Tag of what was born in a frame of the function around `pc`.
+pub fn of_frame(pc: u64) -> u32 {
     let known = FRAME_TAGS[(pc ^ pc >> 4) as u32 as usize % TAGS].load(Ordering::Relaxed);
     if known >> 32 == pc { known as u32 } else { tag_of(pc) }
-}
-
-/// An address in the function whose frame holds the stack address `addr`.
-fn frame_of(ctx: &ThreadContext, addr: u64) -> u64 {
-    let mut inside = ctx.regs.rip;
-    callstack::walk_from(ctx, ctx.regs.rip, ctx.regs.gpr[RSP], |slot, return_address| {
-        let below = slot < addr;
-        if below {
-            inside = return_address.wrapping_sub(1);
-        }
-        below
-    });
-    inside
 }
 
 /// Put a tag into an event.

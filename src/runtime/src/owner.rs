@@ -26,12 +26,20 @@ pub fn on_stack(ctx: &ThreadContext, addr: u64) -> bool {
 
 /// The call whose frame holds `addr`.
 pub fn digest(ctx: &ThreadContext, addr: u64) -> u64 {
-    let mut found = 0;
+    frame(ctx, addr).1
+}
+
+/// The same, and in front of it an address in the function whose frame that is.
+pub fn frame(ctx: &ThreadContext, addr: u64) -> (u64, u64) {
+    let (mut inside, mut found) = (ctx.regs.rip, 0);
     callstack::walk_from(ctx, ctx.regs.rip, ctx.regs.gpr[RSP], |slot, return_address| {
         found = (slot ^ return_address.rotate_left(40)).wrapping_mul(0x9e37_79b9_7f4a_7c15) >> (64 - DIGEST_BITS);
+        if slot < addr {
+            inside = return_address.wrapping_sub(1);
+        }
         slot < addr
     });
-    found
+    (inside, found)
 }
 
 /// Origin words are written for `[addr, addr + len)`.
@@ -42,8 +50,13 @@ pub fn note(ctx: &ThreadContext, addr: u64, len: u64) {
     let digest = digest(ctx, addr);
     let first = addr & !3;
     for word in (first..addr + len).step_by(4).take(ENTRIES) {
-        entry(word).store(word >> 2 << DIGEST_BITS | digest, Ordering::Relaxed);
+        note_word(word, digest);
     }
+}
+
+/// The origin word at `word`, on the stack, belongs to the call with this digest.
+pub fn note_word(word: u64, digest: u64) {
+    entry(word).store(word >> 2 << DIGEST_BITS | digest, Ordering::Relaxed);
 }
 
 /// Is the word at `addr` a leftover of a function that has returned?
