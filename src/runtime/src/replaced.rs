@@ -4,7 +4,7 @@
 
 use crate::cache::CACHE;
 use crate::{asm, dirty, inner, origin};
-use core::sync::atomic::{AtomicU64, Ordering};
+use core::sync::atomic::{AtomicU8, AtomicU64, Ordering};
 use memcheck_abi::context::{R8, R9, RCX, RDI, RDX, RSI, RSP, ThreadContext, local};
 use memcheck_abi::event::Kind;
 use memcheck_abi::layout::PROGRAM_END;
@@ -18,6 +18,9 @@ pub struct Table([AtomicU64; ALL.len() + 1]);
 
 /// One more than there are functions: the last is the way back from program code that the runtime called.
 pub static TABLE: Table = Table([const { AtomicU64::new(0) }; ALL.len() + 1]);
+
+/// Functions for which `null_result` has something to do. Comparisons that find nothing different return 0 all the time.
+pub static NULL_MATTERS: [AtomicU8; ALL.len() + 1] = [const { AtomicU8::new(0) }; ALL.len() + 1];
 
 /// Take the functions of the heap and of the string crate.
 pub fn init() {
@@ -33,6 +36,8 @@ pub fn init() {
 }
 
 fn set(func: Func, entry: u64) {
+    let matters = func.is_allocator() || memcheck_replace::FORTIFIED.contains(&func);
+    NULL_MATTERS[func as usize].store(matters.into(), Ordering::Relaxed);
     TABLE.0[func as usize].store(entry, Ordering::Relaxed);
 }
 
@@ -48,7 +53,7 @@ const STORE_ERRNO: &[Func] =
     &[Func::malloc, Func::calloc, Func::realloc, Func::reallocarray, Func::memalign, Func::aligned_alloc, Func::valloc, Func::pvalloc];
 const ENOMEM: i32 = 12;
 
-/// A replaced function returned 0. Host address of the program's own code if that must run now (with the arguments as they were,
+/// A replaced function of `NULL_MATTERS` returned 0. Host address of the program's own code if that must run now (with the arguments as they were,
 /// ctx.regs), else 0.
 pub extern "C" fn null_result() -> u64 {
     let ctx = context::current();

@@ -67,13 +67,18 @@ pub extern "C" fn replace() {
          call {leave}
          mov rax, fs:[{regs}]
          jmp 3b
-         9: call {null}
+         9: mov eax, fs:[{s4}]
+         lea r11, [rip+{null_matters}]
+         cmp byte ptr [r11+rax], 0
+         mov eax, 0
+         je 2b
+         call {null}
          test rax, rax
          jz 2b
          mov fs:[{s3}], rax
          jmp {again}
          ",
-        dirty = const memcheck_translate::SHADOW_REGS, dirty_branch = sym super::dirty_branch, leave_return = const memcheck_translate::LEAVE_RETURN, s3 = const S3, null = sym crate::replaced::null_result, again = sym restore_arguments,
+        dirty = const memcheck_translate::SHADOW_REGS, dirty_branch = sym super::dirty_branch, leave_return = const memcheck_translate::LEAVE_RETURN, s3 = const S3, null = sym crate::replaced::null_result, null_matters = sym crate::replaced::NULL_MATTERS, again = sym restore_arguments,
         regs = const offset::REGS, guest_rsp = const offset::GUEST_RSP, runtime_rsp = const offset::RUNTIME_RSP,
         s0 = const S0, s4 = const S4, pending = const offset::PENDING, target = const offset::TARGET,
         branch_table = const memcheck_abi::layout::TABLE_DISPLACEMENT, magic = const memcheck_abi::layout::MAGIC_BASE,
