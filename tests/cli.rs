@@ -195,6 +195,21 @@ fn exit_status_is_the_programs_own() {
 }
 
 #[test]
+fn leaks_as_a_tree_of_calls() {
+    let dir = common::scratch("cli-tree");
+    let exe = compile(&dir, "faulty", FAULTY, &[]);
+    let outcome = tool(&dir).args(["--xtree-leak=yes", "--xtree-leak-file=tree.%q{NAME}"]).env("NAME", "x").arg(&exe).finish("run");
+    let path = dir.join("tree.x");
+    check(&outcome, Ended::Code(0), &format!("xtree leak report: {}", path.display()));
+    assert!(!outcome.err().contains("loss record"), "the file has them: {}", outcome.err());
+    check(&outcome, Ended::Code(0), "definitely lost: 10 bytes in 1 blocks");
+    let tree = std::fs::read_to_string(&path).expect("the tree");
+    assert!(tree.starts_with("# callgrind format\n") && tree.contains("cfn=(2) malloc\ncalls=0 0\n"), "{tree}");
+    assert!(tree.contains("fn=(1) main\n5\n"), "the line that allocates: {tree}");
+    assert!(tree.ends_with("totals: 0 0 0 10 0 0 0 0 1 0 0 0 10 0 0 0 0 1 0 0 0 0 0 0 0 0 0\n"), "{tree}");
+}
+
+#[test]
 fn death_by_signal_is_preserved() {
     let dir = common::scratch("cli-signal");
     for (signal, number) in [("SIGSEGV", 11), ("SIGABRT", 6), ("SIGTERM", 15), ("SIGKILL", 9), ("SIGPIPE", 13)] {

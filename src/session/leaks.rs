@@ -123,6 +123,7 @@ pub fn check_leaks(
         thread: exiting.map_or(0, |thread| thread.number),
         searched_bytes: Some(roots.iter().map(|root| root.end - root.start).sum()),
         by_command: check.by_command,
+        at_exit: exiting.is_some(),
     };
     watched.reporter.leaks(found, &mut stacks::Namer::new(&mut watched.modules, process));
     watched.losses = records;

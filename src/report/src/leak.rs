@@ -74,6 +74,8 @@ pub struct LeakSearch {
     pub searched_bytes: Option<u64>,
     /// A command of the debugger asked for it.
     pub by_command: bool,
+    /// The process ends.
+    pub at_exit: bool,
 }
 
 /// What a search left behind for one that shows differences.

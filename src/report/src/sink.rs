@@ -22,7 +22,7 @@ use std::fs::{File, OpenOptions};
 use std::io::{self, Write};
 use std::net::{SocketAddr, TcpStream, ToSocketAddrs};
 use std::os::fd::{AsFd, BorrowedFd};
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::sync::{Arc, Mutex, MutexGuard};
 use std::time::Duration;
 
@@ -227,19 +227,33 @@ impl Opener {
     }
 
     fn file(&self, pattern: &str, name: DestinationName, pid: u32, env: &dyn Env) -> Result<Sink, UsageError> {
+        let shown = self.expanded(pattern, name, pid, env)?;
+        self.create(&self.start_dir.join(&shown), name).map_err(|failure| {
+            let reason = io_reason(&failure);
+            UsageError::new(1, vec![format!("valgrind: Cannot create {} file '{shown}': {reason}", name.noun)])
+        })
+    }
+
+    /// The file that a pattern means for process `pid`.
+    pub fn path(&self, pattern: &str, name: DestinationName, pid: u32, env: &dyn Env) -> Result<PathBuf, UsageError> {
+        self.expanded(pattern, name, pid, env).map(|shown| self.start_dir.join(shown))
+    }
+
+    fn expanded(&self, pattern: &str, name: DestinationName, pid: u32, env: &dyn Env) -> Result<String, UsageError> {
         let mut opened = lock(&self.opened);
         let expanded = expand(pattern, name.option, pid, opened.running_number + 1, env)?;
         if expanded.numbered {
             opened.running_number += 1;
         }
-        let path = self.start_dir.join(&expanded.path);
-        let again = opened.written.contains(&path);
-        let file = OpenOptions::new().create(true).write(true).truncate(!again).append(again).open(&path);
-        let file = file.map_err(|failure| {
-            let reason = io_reason(&failure);
-            UsageError::new(1, vec![format!("valgrind: Cannot create {} file '{}': {reason}", name.noun, expanded.path)])
-        })?;
-        opened.written.insert(path);
+        Ok(expanded.path)
+    }
+
+    /// A file that this run has written before is continued.
+    pub fn create(&self, path: &Path, name: DestinationName) -> io::Result<Sink> {
+        let mut opened = lock(&self.opened);
+        let again = opened.written.contains(path);
+        let file = OpenOptions::new().create(true).write(true).truncate(!again).append(again).open(path)?;
+        opened.written.insert(path.to_owned());
         Ok(Sink::new(Target::File(file), name.noun, true))
     }
 }

@@ -272,6 +272,12 @@ const LEAKS: &[OptionRow] = &[
     row("show-reachable", Kind::Bool, "", |o, v| { o.show_leak_kinds = if v.yes() { LeakKindSet::ALL } else { o.show_leak_kinds.with(crate::error::LeakKind::Reachable, false) }; Ok(()) }, "old spelling of --show-leak-kinds=all"),
     row("show-possibly-lost", Kind::Bool, "", |o, v| { o.show_leak_kinds = o.show_leak_kinds.with(crate::error::LeakKind::Possible, v.yes()); Ok(()) }, "show possibly lost blocks?"),
     row("leak-check-heuristics", Kind::Set(HeuristicSet::WORDS), "all", set!(leak_check_heuristics, bits, HeuristicSet), "which inner pointers keep a block reachable"),
+    row("xtree-leak", Kind::Bool, "no", |o, v| {
+        o.xtree_leak = v.yes();
+        if o.xtree_leak { (o.leak_check, o.show_leak_kinds) = (LeakCheck::Full, LeakKindSet::ALL); }
+        Ok(())
+    }, "write the leaks found at exit to a file, as a tree of calls that kcachegrind shows?"),
+    row("xtree-leak-file", Kind::Text("file"), "xtleak.kcg.%p", set!(xtree_leak_file, text), "name of that file"),
     row("trace-malloc", Kind::Bool, "no", set!(trace_malloc, yes), "print every allocation and what is freed?"),
     row("run-libc-freeres", Kind::Bool, "yes", set!(run_libc_freeres, yes), "free libc's own memory at exit?"),
     row("run-cxx-freeres", Kind::Bool, "yes", set!(run_cxx_freeres, yes), "free libstdc++'s own memory at exit?"),
@@ -323,8 +329,6 @@ const IGNORED: &[OptionRow] = &[
     ignored("allow-mismatched-debuginfo", Kind::Bool),
     ignored("xtree-memory", Kind::Word(&["none", "allocs", "full"])),
     ignored("xtree-memory-file", Kind::Text("file")),
-    ignored("xtree-leak", Kind::Bool),
-    ignored("xtree-leak-file", Kind::Text("file")),
     ignored("fair-sched", Kind::WordOr(&["no", "yes", "try"], "Bad argument, should be 'yes', 'try' or 'no'")),
     ignored("scheduling-quantum", INT),
     ignored("vgdb", Kind::Word(&["no", "yes", "full"])),

@@ -20,6 +20,7 @@ pub mod summary;
 pub mod text;
 pub mod warning;
 pub mod xml;
+pub mod xtree;
 
 use crate::frame::Stack;
 

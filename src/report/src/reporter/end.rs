@@ -11,7 +11,7 @@ use crate::names::{Names, Unnamed};
 use crate::options::{LeakCheck, ReportFormat, TrackFds};
 use crate::render::descriptors::{self, OpenDescriptor};
 use crate::render::text::{self, Burst};
-use crate::render::{HeapSummary, json, sarif, summary, xml};
+use crate::render::{HeapSummary, json, sarif, summary, xml, xtree};
 use crate::sink::Sink;
 
 impl Reporter {
@@ -81,10 +81,14 @@ impl Reporter {
         // Who is asked must see what about.
         let destinations = [Some(&self.outputs.log), self.outputs.xml.as_ref().map(|document| &document.sink)];
         let gathering: Vec<_> = destinations.into_iter().flatten().filter(|_| !self.asks).map(Sink::gather).collect();
+        let mut tree = (self.options().xtree_leak && search.at_exit).then(Vec::new);
         for (index, loss) in search.records.iter().enumerate() {
-            self.loss(loss, (index + 1, count), &search, names, &mut totals);
+            self.loss(loss, (index + 1, count), &search, names, &mut totals, &mut tree);
         }
         drop(gathering);
+        if let Some(losses) = tree {
+            self.remark(&self.run.write_tree(&self.start, &losses));
+        }
         if !self.silent {
             self.write_leak_summary(&search, &totals);
         }
@@ -106,7 +110,16 @@ impl Reporter {
         self.message(&summary::extent(blocks, bytes));
     }
 
-    fn loss(&mut self, loss: &LossRecord, number: (usize, usize), search: &LeakSearch, names: &mut dyn Names, totals: &mut LeakTotals) {
+    /// `tree`: where the record goes instead of being shown.
+    fn loss(
+        &mut self,
+        loss: &LossRecord,
+        number: (usize, usize),
+        search: &LeakSearch,
+        names: &mut dyn Names,
+        totals: &mut LeakTotals,
+        tree: &mut Option<Vec<xtree::Loss>>,
+    ) {
         let kind = ErrorKind::Leak(loss.kind);
         let kept: Vec<u64> = self.kept_addresses(&loss.addresses).collect();
         let mut stack = Unnamed::new(&kept, names);
@@ -123,7 +136,10 @@ impl Reporter {
             return;
         }
         totals.of(loss.kind).add(loss.direct);
-        if listed && self.options().show_leak_kinds.contains(loss.kind) {
+        if listed && let Some(tree) = tree {
+            let LossRecord { kind, direct, indirect_bytes, .. } = *loss;
+            tree.push(xtree::Loss { kind, direct, indirect_bytes, stack: stack.into_full() });
+        } else if listed && self.options().show_leak_kinds.contains(loss.kind) {
             let unique = self.run.unique();
             let mut record = loss.finding(number.0, number.1, stack.into_full());
             record.thread = search.thread.max(1);

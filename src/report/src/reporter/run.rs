@@ -11,7 +11,7 @@ use super::Reporter;
 use crate::options::{Env, Options, ReportFormat, ReportRequest, UsageError};
 use crate::render::place::Placer;
 use crate::render::xml::{self, XmlStyle};
-use crate::render::{ProcessStart, sarif};
+use crate::render::{ProcessStart, sarif, xtree};
 use crate::sink::{self, Destination, Opener, Sink};
 use crate::suppress::{self, Rule, Suppressions};
 
@@ -151,6 +151,22 @@ impl RunOutput {
         let destination = request.file.clone().map_or(Destination::Stderr, Destination::File);
         let sink = self.opener.open(&destination, NAME, pid, &*self.env, notes)?;
         Ok(Report { format: request.format, sink, request: request.clone() })
+    }
+
+    /// Writes the leaks of a process as a tree; lines for the log about it.
+    pub fn write_tree(&self, start: &ProcessStart, losses: &[xtree::Loss]) -> Vec<String> {
+        const NAME: sink::DestinationName = sink::DestinationName { option: "--xtree-leak-file", noun: "xtree output" };
+        let path = match self.opener.path(&self.options.xtree_leak_file, NAME, start.pid, &*self.env) {
+            Ok(path) => path,
+            Err(failure) => return vec![failure.headline().to_owned()],
+        };
+        let shown = path.display();
+        let said = format!("xtree leak report: {shown}");
+        match self.opener.create(&path, NAME) {
+            Ok(sink) => sink.write(&xtree::document(start, losses, &self.options.frames)),
+            Err(_) => return vec![format!("Error: can not open xtree output file `{shown}'"), said],
+        }
+        vec![said]
     }
 
     /// Outputs of a forked child: its own where names contain the process id, otherwise its parent's.
