@@ -21,6 +21,8 @@ pub struct Ask {
     pub zero: bool,
     /// Depot id of the allocation if it is known already.
     pub stack: Option<u32>,
+    /// Of so many bytes the caller writes V itself.
+    pub copied: u64,
 }
 
 /// What a new block's record says, and how it is filled.
@@ -30,6 +32,7 @@ struct Granted {
     family: Family,
     zero: bool,
     stack: u32,
+    copied: u64,
 }
 
 /// Allocate. 0 when memory is exhausted.
@@ -43,12 +46,12 @@ pub fn allocate(ctx: &mut ThreadContext, ask: Ask) -> u64 {
     let settings = settings::get();
     let align = ask.align.max(settings.alignment);
     let need = settings.front.saturating_add(ask.size).saturating_add(settings.back).saturating_add(align - 16);
-    let ask = Granted { size: ask.size, family: ask.family, zero: ask.zero, stack };
+    let ask = Granted { size: ask.size, family: ask.family, zero: ask.zero, stack, copied: ask.copied };
     let p = if need <= MAX_SLOT { small(cache, ask, align, need) } else { large(ask, align, need) };
     if p != 0 {
         cache.allocs.add(1);
         cache.bytes.add(ask.size);
-        debug_assert!(ask.size >= paint::HUGE || paint::is_born(p, ask.size, ask.zero), "shadow of a new block");
+        debug_assert!(ask.size >= paint::HUGE || ask.copied != 0 || paint::is_born(p, ask.size, ask.zero), "shadow of a new block");
         if let (Some(byte), false) = (settings.malloc_fill, ask.zero) {
             paint::fill_bytes(p, ask.size, byte);
         }
@@ -96,8 +99,11 @@ fn large(ask: Granted, align: u64, need: u64) -> u64 {
     if ask.zero && !run.zero {
         paint::set_bytes(p, ask.size, 0);
     }
-    if !ask.zero && (huge || !run.painted) {
+    if !ask.zero && huge {
         paint::undefine(p, ask.size);
+    } else if !ask.zero && !run.painted {
+        // Where V is copied to it stays as it is in fresh memory: pages that are zero in both need not be there.
+        paint::undefine(p + ask.copied, ask.size - ask.copied);
     }
     let record = record::at(start - HEAP_START, 0);
     origins::forget(p, ask.size);
@@ -184,7 +190,7 @@ pub fn resize(ctx: &mut ThreadContext, p: u64, size: u64) -> u64 {
         (false, true) => stacks::at_free(ctx),
     };
     let old_size = old.size();
-    let ask = Ask { size, align: 16, family: Family::Malloc, zero: false, stack: Some(alloc_stack) };
+    let ask = Ask { size, align: 16, family: Family::Malloc, zero: false, stack: Some(alloc_stack), copied: size.min(old_size) };
     let fresh = allocate(ctx, ask);
     if fresh == 0 {
         return 0;

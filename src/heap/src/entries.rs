@@ -118,7 +118,7 @@ fn plain(name: &str, size: u64, align: u64, family: Family) -> u64 {
     if is_fishy(ctx, name, size) {
         return 0;
     }
-    block::allocate(ctx, Ask { size, align, family, zero: false, stack: None })
+    block::allocate(ctx, Ask { size, align, family, zero: false, stack: None, copied: 0 })
 }
 
 #[inline(always)]
@@ -146,7 +146,7 @@ pub extern "C" fn calloc(count: u64, size: u64) -> u64 {
     if fishy && product != 0 || (product as i64) < 0 {
         return 0;
     }
-    block::allocate(ctx, Ask { size: product, align: USUAL, family: Family::Malloc, zero: true, stack: None })
+    block::allocate(ctx, Ask { size: product, align: USUAL, family: Family::Malloc, zero: true, stack: None, copied: 0 })
 }
 
 pub extern "C" fn realloc(p: u64, size: u64) -> u64 {
