@@ -323,6 +323,30 @@ impl Cache {
         write_rel32(patch, body);
     }
 
+    /// The check that ends at `host` leads straight to a run of copies from now on: that asks for itself what the slow check would ask.
+    /// Checks that keep flags, and branches over the end of a cache line, stay as they are.
+    pub fn lead_check(&mut self, host: u64, run: u64) {
+        const JNE: [u8; 2] = [0x0f, 0x85];
+        const LENGTH: u64 = 6;
+        let (Some(index), Some(to)) = (self.regions.of_host(host), self.regions.of_host(run)) else { return };
+        let start = self.body(index);
+        // SAFETY: code of the region.
+        let is_jne = |at: u64| at >= start && unsafe { *(at as *const [u8; 2]) } == JNE;
+        if !is_jne(host - LENGTH) {
+            return;
+        }
+        let stub = branch_target(host - LENGTH + 2);
+        let mut at = host - LENGTH;
+        while is_jne(at) && branch_target(at + 2) == stub && (COLD_START..CACHE_END).contains(&stub) {
+            if (at + 2) % 64 <= 60 {
+                self.link(at + 2, stub, to);
+            }
+            // The comparison in front of it, and another branch to the same stub?
+            let Some(before) = (at.saturating_sub(24)..at - LENGTH).rev().find(|&at| is_jne(at) && branch_target(at + 2) == stub) else { return };
+            at = before;
+        }
+    }
+
     /// Where to go on after a fault of a rule's own access at this host address.
     pub fn after_probe(&self, host: u64) -> Option<u64> {
         self.probes.get(&host).copied()

@@ -13,7 +13,7 @@
 
 mod lanes;
 
-use crate::{origin, owner};
+use crate::{dirty, origin, owner};
 use memcheck_abi::context::{RSP, ThreadContext};
 use memcheck_abi::layout::RED_ZONE;
 use memcheck_rt::{access, context, origins, shadow};
@@ -36,6 +36,7 @@ pub extern "C" fn prepare() -> u64 {
         let at = i64::from(at) as u64;
         (from.wrapping_add(at), to.wrapping_add(at), u64::from(len))
     });
+    dirty::shadow_regs(ctx).dirty = 0;
     if !ranges.clone().all(|(from, to, len)| is_plain(ctx, from, len) && is_plain(ctx, to, len)) {
         return region;
     }

@@ -16,7 +16,9 @@ use memcheck_semantics::regs::{FLAGS, VEC0};
 
 /// Instructions read on one way, and branches followed.
 const INSTRUCTIONS: usize = 32;
-pub const DEPTH: u32 = 3;
+const DEPTH: u32 = 3;
+/// The same for a single register, which is soon overwritten or read on most ways.
+pub const DEPTH_OF_ONE: u32 = 6;
 
 /// Bits as in `ShadowRegs::dirty`.
 pub const VECTORS: u64 = 0xffff_ffff << VEC0;
@@ -31,12 +33,18 @@ pub fn dead_at(code: &impl Code, factory: &mut InstructionInfoFactory, pc: u64) 
     walk(code, factory, pc, DEPTH)
 }
 
-/// Is what a general register (by its bit) holds at `pc` overwritten, or not read on the way to the next call or return? As an argument or
-/// result it would be read only if it was put there on purpose.
-pub fn is_unread(code: &impl Code, factory: &mut InstructionInfoFactory, mut pc: u64, bit: u64, depth: u32) -> bool {
+/// Is what a general register (by its bit) holds at `pc` overwritten, or not read on the way to the next call or return? With `passed`, an
+/// argument or result counts as read there.
+pub fn is_unread(code: &impl Code, factory: &mut InstructionInfoFactory, mut pc: u64, (bit, passed): (u64, bool), depth: u32) -> bool {
+    /// rdi rsi rdx rcx r8 r9 r10; rax rdx.
+    const ARGUMENTS: u64 = 1 << 7 | 1 << 6 | 1 << 2 | 1 << 1 | 7 << 8;
+    const RESULTS: u64 = 1 | 1 << 2;
+    /// They keep what the caller has in them.
+    const KEPT: u64 = 1 << 3 | 1 << 5 | 0xf << 12;
+    let may_be = |those: u64| bit & KEPT != 0 || passed && bit & those != 0;
     for _ in 0..INSTRUCTIONS {
         if program::redirect(pc).is_some() {
-            return true;
+            return !may_be(ARGUMENTS);
         }
         let Some(insn) = code.instruction(pc) else { return false };
         let (reads, writes) = uses(factory, &insn);
@@ -48,11 +56,13 @@ pub fn is_unread(code: &impl Code, factory: &mut InstructionInfoFactory, mut pc:
             FlowControl::Next if insn.mnemonic() != Mnemonic::Syscall => pc = insn.next_ip(),
             FlowControl::UnconditionalBranch if insn.op0_kind() == OpKind::NearBranch64 => pc = insn.near_branch_target(),
             FlowControl::ConditionalBranch if depth > 0 => {
-                return is_unread(code, factory, insn.near_branch_target(), bit, depth - 1)
-                    && is_unread(code, factory, insn.next_ip(), bit, depth - 1);
+                return is_unread(code, factory, insn.near_branch_target(), (bit, passed), depth - 1)
+                    && is_unread(code, factory, insn.next_ip(), (bit, passed), depth - 1);
             }
-            FlowControl::Call | FlowControl::IndirectCall => return insn.is_call_near() || insn.is_call_near_indirect(),
-            FlowControl::Return => return true,
+            FlowControl::Call | FlowControl::IndirectCall => {
+                return (insn.is_call_near() || insn.is_call_near_indirect()) && !may_be(ARGUMENTS);
+            }
+            FlowControl::Return => return !may_be(RESULTS),
             _ => return false,
         }
     }

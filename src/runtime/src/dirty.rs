@@ -226,8 +226,11 @@ pub extern "C" fn enter() -> u64 {
         && let Some(code) = cache.find_loop(Entry { pc: p.pc, returns_to: returns_to(ctx), dirty: 0, region: found.0 })
     {
         // Where it is no loop it may be a copy.
-        let code = if code == found.0 { cache.find_copies(p.pc, code).unwrap_or(code) } else { code };
-        ENTRIES.put(host, (code, found.1, found.2));
+        let copy = if code == found.0 { cache.find_copies(p.pc, code) } else { None };
+        if let Some(copy) = copy {
+            cache.lead_check(host, copy);
+        }
+        ENTRIES.put(host, (copy.unwrap_or(code), found.1, found.2));
     }
     found.0
 }

@@ -177,8 +177,8 @@ impl Program for View<'_> {
         }
     }
 
-    fn is_unread(&self, pc: u64, register: u8) -> bool {
-        deadness::is_unread(&Ahead, &mut InstructionInfoFactory::new(), pc, 1 << register, deadness::DEPTH)
+    fn is_unread(&self, pc: u64, register: u8, passed: bool) -> bool {
+        deadness::is_unread(&Ahead, &mut InstructionInfoFactory::new(), pc, (1 << register, passed), deadness::DEPTH_OF_ONE)
     }
 
     fn is_constant(&self, addr: u64) -> bool {

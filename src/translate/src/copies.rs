@@ -15,10 +15,21 @@
 //! The V bytes move when the program's bytes do, so that it does not matter how source, target and what else is stored overlap. A signal
 //! in between goes on in clean code behind it, where what the registers held counts as defined.
 //!
-//! - [`emit`]   entry, moves and ways out
+//! Bit-fields among others that nobody has written yet are the same but for what is done to the register in between:
+//!
+//! ```text
+//! entry    as above, for one place; V to the slot of eax
+//!          movzx eax, byte [rdi]
+//!          and eax, -2                slot &= -2
+//!          mov [rdi], al              V of [rdi] = slot
+//! ```
+//!
+//! - [`changes`]   bit-fields
+//! - [`emit`]      entry, moves and ways out
 //!
 //! Deliberately absent: copies in loops (`loops`), between more than two objects, of single bytes, through other registers.
 
+mod changes;
 mod emit;
 
 pub use emit::SLOT_TARGET;
@@ -44,7 +55,8 @@ const MAX_GROWTH: i64 = 4000;
 #[derive(Clone, Copy)]
 pub(crate) struct Held {
     reg: Reg,
-    private: u8,
+    /// None: they are in its slot.
+    private: Option<u8>,
     size: u32,
     /// Where it was loaded from: displacement in the source.
     from: i32,
@@ -54,6 +66,17 @@ pub(crate) struct Held {
 enum Part {
     Load(Held),
     Store { private: u8, size: u32 },
+    /// V bits of a slot that stay, because of a constant or of another register (one by one, or those that are 0 there).
+    Keep(Keep),
+    /// A register is stored whose V bits are in its slot.
+    Put { reg: u8, size: u32 },
+}
+
+#[derive(Clone, Copy)]
+enum Keep {
+    Constant(u8, u64),
+    Ones(u8, u8),
+    Zeros(u8, u8),
 }
 
 /// What an instruction of the run does with undefined bytes, which registers hold some in front of it, and how far the source's base
@@ -80,6 +103,8 @@ pub struct Copies {
     region: u64,
     /// Flags that live at the end.
     flags_live: bool,
+    /// A bit-field is changed: its place and size, the register, and do flags live at the entry?
+    change: Option<(Mem, u32, u8, bool)>,
 }
 
 /// An instruction with what matters of it here.
@@ -116,10 +141,16 @@ pub fn find(
     region: u64,
     items: &mut Vec<Item>,
 ) -> Option<(Copies, Tail)> {
-    if !t.options.private_vectors || !t.options.undef || t.options.ask_on_stack {
+    if !t.options.undef || t.options.ask_on_stack {
         return None;
     }
     let facts = collect(&mut t.kinds, program, pc);
+    if let Some(change) = changes::find(t, program, &facts, shadow, region, items) {
+        return Some(change);
+    }
+    if !t.options.private_vectors {
+        return None;
+    }
     let (from, to, distance) = objects(&facts)?;
     let mut run = Run { facts: &facts, from, to, distance, steps: Vec::new(), ranges: Vec::new() };
     let length = run.walk()?;
@@ -131,7 +162,7 @@ pub fn find(
     let (dead, stale) = shadow.dead_at(end)?;
     steps[length].held.retain(|held| dead >> held.reg.bit() & 1 == 0);
     let flags_live = plan::live_at(program, end) != 0;
-    Some((Copies { steps, stale, from, to, ranges, distance, region, flags_live }, Tail::Next(end)))
+    Some((Copies { steps, stale, from, to, ranges, distance, region, flags_live, change: None }, Tail::Next(end)))
 }
 
 /// Straight-line code from `pc` on, and the instruction that ends it.
@@ -273,7 +304,7 @@ impl Run<'_> {
                     held.retain(|h| h.reg != new.reg);
                     held.push(new);
                 }
-                Some(Part::Store { .. }) => length = at + 1,
+                Some(_) => length = at + 1,
                 None => {
                     held.retain(|h| !is_loaded(fact, h.reg) && fact.uses.overwrites >> h.reg.bit() & 1 == 0);
                     if held.iter().any(touched) {
@@ -291,14 +322,14 @@ impl Run<'_> {
         let mem = fact.operand?;
         match fact.moved? {
             Move::Load { to: reg, size, .. } if is_in(&mem, &self.from) && self.is_only_copied(at, reg, size, mem.disp) => {
-                let used = held.iter().filter(|h| h.reg != reg).fold(0u32, |all, h| all | 1 << (h.private - FIRST_PRIVATE));
-                let free = (0..PRIVATE).find(|n| used >> n & 1 == 0)?;
-                Some(Part::Load(Held { reg, private: FIRST_PRIVATE + free, size, from: mem.disp }))
+                let used = |n: &u8| held.iter().any(|h| h.reg != reg && h.private == Some(*n));
+                let private = (FIRST_PRIVATE..FIRST_PRIVATE + PRIVATE).find(|n| !used(n));
+                private.is_some().then_some(Part::Load(Held { reg, private, size, from: mem.disp }))
             }
             Move::Store { from: reg, size } => {
                 let h = held.iter().find(|h| h.reg == reg)?;
                 self.add_range(h.from, size);
-                Some(Part::Store { private: h.private, size })
+                Some(Part::Store { private: h.private?, size })
             }
             _ => None,
         }

@@ -123,6 +123,7 @@ pub fn emit_region<'a>(
     let mut end = start + 1;
     for item in items {
         e.begin(item, start);
+        e.keep_bits();
         e.instruction();
         e.forget();
         if e.frame.is_some() || item.insn.op1_register() == Register::RSP {

@@ -257,8 +257,9 @@ pub trait Program {
     /// The page of `pc` is writable, through this or another mapping: the code may change under us. Regions there end behind every
     /// store and begin with a comparison.
     fn is_writable(&self, pc: u64) -> bool;
-    /// Is what this general register holds at `pc` overwritten there, or not read until the next call or return?
-    fn is_unread(&self, _pc: u64, _register: u8) -> bool {
+    /// Is what this general register holds at `pc` overwritten there, or not read until the next call or return? `passed`: it may be an
+    /// argument of that call, or a result.
+    fn is_unread(&self, _pc: u64, _register: u8, _passed: bool) -> bool {
         false
     }
     /// The indirect branch at `pc` is known to go to code that has no entry in the branch table.

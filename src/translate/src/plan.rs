@@ -280,7 +280,7 @@ fn batches(program: &dyn Program, items: &mut [Item]) {
 fn takes_off(program: &dyn Program, item: &Item) -> bool {
     const KEPT_BY_CALLS: u32 = 1 << 3 | 1 << 4 | 1 << 5 | 0xf << 12;
     let register = if item.insn.op0_register().is_gpr64() { gpr(item.insn.op0_register()) } else { None };
-    register.is_some_and(|r| KEPT_BY_CALLS >> r & 1 == 0 && program.is_unread(item.pc + u64::from(item.len), r))
+    register.is_some_and(|r| KEPT_BY_CALLS >> r & 1 == 0 && program.is_unread(item.pc + u64::from(item.len), r, false))
 }
 
 fn push_runs(items: &mut [Item]) {

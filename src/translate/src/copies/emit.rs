@@ -1,6 +1,6 @@
 //! The code of a run of copies.
 
-use super::{Copies, Held, Part, Step};
+use super::{Copies, Held, Keep, Part, Step};
 use crate::dirty::mask_at;
 use crate::emit::{CC_E, CC_NE, Mem, RAX, RCX};
 use crate::emitter::{Emitter, rip_slot, spill};
@@ -19,7 +19,10 @@ impl Emitter<'_> {
     /// data: address of the dirty region (8 bytes) | number of ranges (4) | (displacement, size) (4 + 4) ...
     /// ```
     pub fn enter_copies(&mut self) {
-        let Some(Copies { from, to, ranges, distance, region, .. }) = &self.copies else { return };
+        let Some(Copies { from, to, ranges, distance, region, change, .. }) = &self.copies else { return };
+        if let Some((mem, size, reg, live)) = *change {
+            return self.enter_change(mem, size, reg, live, *region);
+        }
         let to = Mem { disp: *distance, ..*to };
         self.asm.store(&spill(slot::RAX), RAX);
         self.asm.lea(RAX, from);
@@ -43,6 +46,68 @@ impl Emitter<'_> {
         self.asm.patch_here(behind);
     }
 
+    /// The entry of a change: may its place be touched? V bits to the slot.
+    fn enter_change(&mut self, mem: Mem, size: u32, reg: u8, live: bool, region: u64) {
+        let busy = [mem.base, mem.index.map(|(r, _)| r)].into_iter().flatten().fold(1 << reg, |busy, r| busy | 1 << r);
+        if live {
+            self.keep_flags();
+        }
+        let scratch = self.take_scratch(4, busy);
+        let [v, p, a, c] = [scratch[0], scratch[1], scratch[2], scratch[3]];
+        let mut not = Vec::new();
+        self.asm.load_zx(v, &mem.shadow(0), size);
+        self.ordinary_address(&mem, size, p, [a, c], true, &mut not);
+        self.no_mark_in(v, size, p, c, &mut not);
+        self.asm.store(&Reg::General(reg).shadow(0), v);
+        self.give_back(&scratch);
+        if live {
+            self.flags_back();
+        }
+        let on = self.asm.jmp_forward();
+        for at in not {
+            self.asm.patch_here(at);
+        }
+        self.give_back(&scratch);
+        if live {
+            self.flags_back();
+        }
+        for half in [0, 4] {
+            self.asm.store_imm(&mask_at(half), 4, 0);
+        }
+        self.asm.jmp(region);
+        self.asm.patch_here(on);
+    }
+
+    /// In front of an instruction that only looks at some bits, and overwrites the flags.
+    pub fn keep_bits(&mut self) {
+        let Some(Part::Keep(keep)) = self.copy_step().and_then(|step| step.part) else { return };
+        match keep {
+            Keep::Constant(reg, bits) => {
+                for (at, half) in [(0, bits as u32), (4, (bits >> 32) as u32)].into_iter().filter(|half| half.1 != u32::MAX) {
+                    self.asm.alu_mem_imm(Alu::And, &Reg::General(reg).shadow(at), half);
+                }
+            }
+            Keep::Ones(reg, by) => self.asm.op_mem(None, false, &[0x21], by, &Reg::General(reg).shadow(0)),
+            Keep::Zeros(reg, by) => {
+                let t = if by == RAX { RCX } else { RAX };
+                self.asm.store(&spill(slot::RAX), t);
+                self.asm.mov(t, by);
+                self.asm.unary(2, 4, t);
+                self.asm.op_mem(None, false, &[0x21], t, &Reg::General(reg).shadow(0));
+                self.asm.load(t, &spill(slot::RAX));
+            }
+        }
+    }
+
+    fn put_slot(&mut self, mem: &Mem, reg: u8, size: u32) {
+        let t = [RAX, RCX, 2].into_iter().find(|&t| !mem.uses(t)).unwrap_or(3);
+        self.known.clear();
+        self.asm.store(&spill(slot::RAX), t);
+        self.asm.load_zx(t, &Reg::General(reg).shadow(0), size.max(4));
+        self.asm.store_sized(&mem.shadow(0), t, size);
+        self.asm.load(t, &spill(slot::RAX));
+    }
+
     fn copy_step(&self) -> Option<&Step> {
         self.copies.as_ref()?.steps.get(self.info.len().checked_sub(1)?)
     }
@@ -50,8 +115,10 @@ impl Emitter<'_> {
     /// An access that is part of the copies takes its V bytes along, and needs no check.
     pub fn copied(&mut self, mem: &Mem) -> bool {
         match self.copy_step().and_then(|step| step.part) {
-            None => return false,
-            Some(Part::Load(held)) => self.asm.move_private(&mem.shadow(0), held.private, held.size, false),
+            None | Some(Part::Keep(_)) => return false,
+            Some(Part::Load(Held { private: Some(private), size, .. })) => self.asm.move_private(&mem.shadow(0), private, size, false),
+            Some(Part::Load(_)) => {}
+            Some(Part::Put { reg, size }) => self.put_slot(mem, reg, size),
             Some(Part::Store { private, size }) => {
                 self.known.clear();
                 self.asm.move_private(&mem.shadow(0), private, size, true);
@@ -135,7 +202,9 @@ impl Emitter<'_> {
         if let Reg::Vector(_) = reg {
             self.asm.store_wide(&reg.shadow(0), false, 64);
         }
-        self.asm.move_private(&reg.shadow(0), held.private, 8 * words as u32, true);
+        if let Some(private) = held.private {
+            self.asm.move_private(&reg.shadow(0), private, 8 * words as u32, true);
+        }
         let (mut some, mut none) = (Vec::new(), Vec::new());
         if number {
             for at in 1..words {
