@@ -17,7 +17,7 @@ impl<T> Chunks<T> {
         Chunks { chunks: Vec::new() }
     }
 
-    pub fn len(&self) -> usize {
+    pub(crate) fn len(&self) -> usize {
         self.chunks.last().map_or(0, |last| (self.chunks.len() - 1) * Self::ENTRIES + last.len())
     }
 

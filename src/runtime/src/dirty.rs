@@ -126,7 +126,7 @@ pub type Found = (u64, u64, u64);
 pub const KNOWN: usize = 1 << 13;
 
 impl Known {
-    pub const fn new() -> Known {
+    pub(crate) const fn new() -> Known {
         Known {
             keys: [const { AtomicU64::new(0) }; KNOWN],
             bodies: [const { AtomicU64::new(0) }; KNOWN],

@@ -35,7 +35,7 @@ pub mod dirty;
 pub mod emit;
 pub mod emitter;
 pub mod frames;
-pub mod kinds;
+pub(crate) mod kinds;
 pub mod loops;
 pub mod merge;
 pub mod moves;
