@@ -78,7 +78,7 @@ pub fn init(config: &Config) {
 }
 
 /// The mapping around `addr`: (start, end, PROT_* bits, [`kind`] flags). The main stack is given with all the room that it may
-/// grow into. The heap is not listed: ask the heap.
+/// grow into. The heap is not listed, but for what was made executable in it: ask the heap.
 pub fn mapping_of(addr: u64) -> Option<(u64, u64, u32, u32)> {
     let (floor, top) = (STACK_FLOOR.load(Ordering::Relaxed), STACK_TOP.load(Ordering::Relaxed));
     if (floor..top).contains(&addr) {
@@ -87,7 +87,8 @@ pub fn mapping_of(addr: u64) -> Option<(u64, u64, u32, u32)> {
         let prot = map.at(addr).or_else(|| map.at(top - 1)).map_or(READ | WRITE, |p| p.prot);
         return Some((floor, top, prot, kind::STACK));
     }
-    MAP.lock().at(addr).map(|p| (p.start, p.end, p.prot, p.kind))
+    let piece = if (HEAP_START..HEAP_END).contains(&addr) { protect::HEAP_CODE.lock().at(addr) } else { MAP.lock().at(addr) };
+    piece.map(|p| (p.start, p.end, p.prot, p.kind))
 }
 
 /// The mapping that holds `addr` now begins at `low`: the kernel extended a stack. Not from inside a hook.
@@ -174,8 +175,11 @@ pub fn release() {
     let held = unsafe { (*HELD.0.get()).take() };
     if let Some((order, holder)) = held {
         if process() != holder {
-            // SAFETY: a child with one thread; whoever held MAP in the parent only read, because edits need ORDER.
-            unsafe { MAP.force_unlock() };
+            // SAFETY: a child with one thread; whoever held MAP or HEAP_CODE in the parent only read, because edits need ORDER.
+            unsafe {
+                MAP.force_unlock();
+                protect::HEAP_CODE.force_unlock();
+            }
         }
         drop(order);
     }
