@@ -177,33 +177,38 @@ impl Emitter<'_> {
         self.check_stub(true, mem, size, kind);
     }
 
-    /// Fill shadow bytes at `mem` (a gs operand) with ones or zeros from the private registers; the last store may overlap.
-    pub fn fill_wide(&mut self, mem: &Mem, size: u32, ones: bool) {
-        let mut at = 0;
-        while at < size {
-            let left = size - at;
-            let n = [64, 32, 16].into_iter().find(|&n| n <= left);
-            match n {
-                Some(n) => {
-                    self.asm.store_wide(&Mem { disp: mem.disp + at as i32, ..*mem }, ones, n);
-                    at += n;
-                }
-                None if matches!(left, 1 | 2 | 4 | 8) => {
-                    self.asm.store_imm(&Mem { disp: mem.disp + at as i32, ..*mem }, left, if ones { -1 } else { 0 });
-                    at = size;
-                }
-                None => {
-                    self.asm.store_wide(&Mem { disp: mem.disp + (size - 16) as i32, ..*mem }, ones, 16);
-                    at = size;
-                }
-            }
+    /// Fill shadow bytes at `mem` (a gs operand) with ones or zeros from the private registers. Where the displacement is `even` the address is
+    /// most often a multiple of 16: vectors are laid from there on, as a store that crosses a page costs as much as forty others.
+    pub fn fill_wide(&mut self, mem: &Mem, size: u32, ones: bool, even: i32) {
+        let end = mem.disp + size as i32;
+        let mut at = mem.disp;
+        while at < end {
+            let left = (end - at) as u32;
+            let to_even = (even - at).rem_euclid(16) as u32;
+            let here = Mem { disp: at, ..*mem };
+            let n = if to_even == 0 && left >= 16 {
+                let n = [64, 32].into_iter().find(|&n| n <= left).unwrap_or(16);
+                self.asm.store_wide(&here, ones, n);
+                n
+            } else {
+                let most = if to_even == 0 { left } else { left.min(to_even) };
+                let n = [8, 4, 2].into_iter().find(|&n| n <= most).unwrap_or(1);
+                self.asm.store_imm(&here, n, if ones { -1 } else { 0 });
+                n
+            };
+            at += n as i32;
         }
     }
 
     /// Mark bytes defined without asking.
     pub fn define(&mut self, mem: &Mem, size: u32) {
+        self.define_from(mem, size, mem.disp);
+    }
+
+    /// The same, with the displacement at which the address is most often a multiple of 16.
+    pub fn define_from(&mut self, mem: &Mem, size: u32, even: i32) {
         if self.t.options.private_vectors && size >= 16 && size.is_multiple_of(8) {
-            return self.fill_wide(&mem.shadow(0), size, false);
+            return self.fill_wide(&mem.shadow(0), size, false, even);
         }
         for &(at, n) in pieces(size).iter() {
             self.asm.store_imm(&mem.shadow(at), n, 0);

@@ -110,7 +110,8 @@ fn push(e: &mut Emitter, insn: &Instruction) {
         e.define(&slot, bytes as u32);
     } else if e.item.batch > 1 {
         let all = i32::from(e.item.batch) * 8;
-        e.define(&Mem::base(RSP, -all), all as u32);
+        // At the entry of a function the stack pointer is odd by a return address.
+        e.define_from(&Mem::base(RSP, -all), all as u32, -8);
     }
     e.copy_raw();
     if insn.mnemonic() == Mnemonic::Pushfq {
@@ -227,23 +228,23 @@ fn spill_old_sp(e: &mut Emitter, disp: i32) {
 
 /// Paint `bytes` bytes from rsp + `from` on as released.
 pub fn paint(e: &mut Emitter, from: i32, bytes: u32) {
-    let mut at = 0;
+    let (mut at, mut end) = (0, bytes as i32);
     if e.t.options.private_vectors && bytes >= 16 {
-        return e.fill_wide(&Mem { seg: Seg::Gs, ..Mem::base(RSP, from) }, bytes, true);
+        return e.fill_wide(&Mem { seg: Seg::Gs, ..Mem::base(RSP, from) }, bytes, true, 0);
     }
     if bytes >= WIDE_PAINT {
-        // xmm15 = all ones, 16 bytes at a time; its own contents wait in the context.
+        // xmm15 = all ones, 16 bytes at a time from the upper end down (see `fill_wide`); its own contents wait in the context.
         e.asm.op_mem(None, false, &[0x0f, 0x11], 15, &Mem::ctx(offset::XSAVE));
         e.asm.bytes(&[0x66, 0x45, 0x0f, 0x76, 0xff]);
-        while at + 16 <= bytes as i32 {
-            let mem = Mem { seg: Seg::Gs, ..Mem::base(RSP, from + at) };
+        while end - at >= 16 {
+            end -= 16;
+            let mem = Mem { seg: Seg::Gs, ..Mem::base(RSP, from + end) };
             e.asm.op_mem(None, false, &[0x0f, 0x11], 15, &mem);
-            at += 16;
         }
         e.asm.op_mem(None, false, &[0x0f, 0x10], 15, &Mem::ctx(offset::XSAVE));
     }
-    while at < bytes as i32 {
-        let left = bytes as i32 - at;
+    while at < end {
+        let left = end - at;
         let n = if left >= 8 {
             8
         } else if left >= 4 {
