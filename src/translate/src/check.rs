@@ -118,7 +118,7 @@ impl Emitter<'_> {
         for &(at, n) in pieces {
             match self.item.bits {
                 0 => self.asm.cmp_zero(&mem.shadow(at), n),
-                bits => self.asm.test_bits(&mem.shadow(at), n, bits),
+                bits => self.asm.test_bits(&mem.shadow(at), n.min(4), bits),
             }
             self.asm.jcc(CC_NE, self.cold.here());
         }

@@ -398,7 +398,7 @@ impl Translator {
         let who = if items.first().is_some_and(|first| program.is_writable(first.pc)) { Who::All } else { Who::Checks };
         plan::plan(&mut self.kinds, program, items, tail, who);
         merge::find(&mut self.kinds, items, self.options.private_vectors);
-        bits::find(items);
+        bits::find(&mut self.kinds, items);
         emitter::emit_region(self, program, items, tail, at, None, None)
     }
 
