@@ -67,6 +67,9 @@ pub const CACHE_END: u64 = 0x6800_5000_0000;
 /// A bit for every byte of low code: see `runtime::starts`.
 pub const STARTS: u64 = 0x6800_8000_0000;
 pub const STARTS_END: u64 = STARTS + 0x1000_0000;
+/// A word for every page of low code: see `runtime::pages`.
+pub const PAGES: u64 = STARTS_END;
+pub const PAGES_END: u64 = PAGES + 0x20_0000;
 /// Stack depot: see `rt::depot`.
 pub const DEPOT_START: u64 = 0x6900_0000_0000;
 pub const DEPOT_END: u64 = 0x6910_0000_0000;

@@ -21,6 +21,7 @@ use memcheck_translate::{Options, Place, Program, Region, Stubs, Translator};
 
 use crate::dirty::{Found, Plans};
 use crate::far;
+use crate::pages::{self, Pages};
 use crate::program::View;
 use crate::regions::Regions;
 use crate::starts::{self, Starts};
@@ -63,8 +64,7 @@ pub struct Cache {
     dirty_hot: u64,
     cold: u64,
     regions: Regions,
-    /// Regions by program page.
-    pages: BTreeMap<u64, Vec<u32>>,
+    pages: Pages,
     /// Which region translates an address: low code, high code.
     starts: Starts,
     high: BTreeMap<u64, u32>,
@@ -90,7 +90,7 @@ pub static CACHE: Lock<Cache> = Lock::new(Cache {
     dirty_hot: begin(DIRTY_START),
     cold: begin(COLD_START),
     regions: Regions::new(begin(CACHE_START), begin(DIRTY_START)),
-    pages: BTreeMap::new(),
+    pages: Pages::new(),
     starts: Starts::new(),
     high: BTreeMap::new(),
     originals: BTreeMap::new(),
@@ -133,7 +133,7 @@ pub fn init(stubs: Stubs, options: Options) -> bool {
     for (start, end) in [(CACHE_START, DIRTY_START), (DIRTY_START, COLD_START), (COLD_START, CACHE_END)] {
         sys::will_be_dense(start + LARGE_PAGE, end - start - LARGE_PAGE);
     }
-    mapped && starts::init()
+    mapped && starts::init() && pages::init()
 }
 
 fn table_entry(pc: u64) -> &'static AtomicU64 {
@@ -308,10 +308,14 @@ impl Cache {
         let bytes = keep_bytes.then(|| copy_code(region.start, region.end));
         debug_assert_eq!(region.start, pc, "a region begins with what it translates");
         let index = self.regions.push(region, at, bytes);
-        for page in region.start >> 12..=(region.end - 1) >> 12 {
-            self.pages.entry(page).or_default().push(index);
-        }
+        self.file(index);
         index
+    }
+
+    /// Put a region into the list of its page.
+    fn file(&mut self, region: u32) {
+        let next = self.pages.begin(self.regions.get(region).pc, region);
+        self.regions.set_next(region, next);
     }
 
     /// Let the branch whose rel32 is at `patch` go to a region.
@@ -494,11 +498,10 @@ impl Cache {
             return;
         }
         self.forget_loops(start, end);
-        let pages: Vec<u64> = self.pages.range(start >> 12..=(end - 1) >> 12).map(|(p, _)| *p).collect();
-        for page in pages {
-            let Some(list) = self.pages.remove(&page) else { continue };
-            let mut rest = Vec::new();
-            for index in list {
+        for first in self.pages.take(start, end) {
+            let mut next = Some(first);
+            while let Some(index) = next {
+                next = self.regions.next(index);
                 let r = self.regions.get(index);
                 if !r.alive {
                     continue;
@@ -506,11 +509,8 @@ impl Cache {
                 if r.pc < end && start < r.end() {
                     self.kill(index);
                 } else {
-                    rest.push(index);
+                    self.file(index);
                 }
-            }
-            if !rest.is_empty() {
-                self.pages.insert(page, rest);
             }
         }
     }

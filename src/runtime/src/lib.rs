@@ -43,6 +43,7 @@ pub mod helpers;
 pub mod inner;
 pub mod origin;
 pub mod owner;
+pub(crate) mod pages;
 pub(crate) mod places;
 pub mod program;
 pub mod regions;

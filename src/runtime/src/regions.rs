@@ -26,6 +26,8 @@ pub struct Record {
     places: u32,
     /// The first of the branches that were linked to the body.
     incoming: u32,
+    /// The next region that begins in the same page.
+    next: u32,
 }
 
 impl Record {
@@ -119,6 +121,7 @@ impl Regions {
             alive: true,
             places: places::keep(&mut self.places, &region.info),
             incoming: NONE,
+            next: NONE,
         });
         self.order(host).push(host, index);
         if let Some(code) = code {
@@ -129,6 +132,15 @@ impl Regions {
 
     pub fn get(&self, index: u32) -> &Record {
         self.records.get(index)
+    }
+
+    /// The next region that begins in the same page.
+    pub fn next(&self, index: u32) -> Option<u32> {
+        Some(self.records.get(index).next).filter(|&next| next != NONE)
+    }
+
+    pub fn set_next(&mut self, index: u32, next: Option<u32>) {
+        self.records.get_mut(index).next = next.unwrap_or(NONE);
     }
 
     pub fn host(&self, index: u32) -> u64 {
