@@ -26,6 +26,8 @@ pub const HUGE: u64 = if cfg!(test) { 64 << 20 } else { 1 << 30 };
 const HUGE_START: u64 = HUGE / 16;
 const HUGE_END: u64 = HUGE / 1024;
 const PAGE: u64 = 4096;
+/// From this size on the pages of a block move to fresh memory instead of being copied there.
+const MOVE_FROM: u64 = 1 << 20;
 /// Blocks are copied in steps of this many bytes.
 const STEP: u64 = 64 << 10;
 
@@ -243,24 +245,58 @@ pub fn set_bytes(p: u64, size: u64, byte: u8) {
     }
 }
 
-/// Bytes and V bytes of one block into another.
+/// Bytes and V bytes of one block into another. The old one is as good as freed: a long one may be left with zeros.
+///
+/// Pages that move leave others to be made when the old memory is used again. So it pays only where the new ones would have to be made as
+/// well: in fresh memory, whose V is still zero.
 pub fn copy(to: u64, from: u64, len: u64) {
+    let moved = if len >= MOVE_FROM && shadow::v(to) == shadow::DEFINED { move_pages(to, from, len) } else { 0..0 };
     let mut done = 0;
     while done < len {
         let n = STEP.min(len - done);
         let (to, from) = (to + done, from + done);
-        ask_for_pages(to, n);
-        ask_for_pages(v_of(to), n);
+        if moved.is_empty() {
+            ask_for_pages(to, n);
+            ask_for_pages(v_of(to), n);
+        }
         // Copying zeros over zeros would make untouched pages resident.
         if n < STEP || !(is_zero(v_of(from)) && is_zero(v_of(to))) {
             shadow::copy_v(to, from, n);
         }
-        if len < HUGE || n < STEP || !(is_zero(from) && is_zero(to)) {
-            // SAFETY: two different live blocks of the heap, each at least `len` bytes.
-            unsafe { core::ptr::copy_nonoverlapping(from as *const u8, to as *mut u8, n as usize) }
+        if moved.is_empty() && (len < HUGE || n < STEP || !(is_zero(from) && is_zero(to))) {
+            copy_bytes(to, from, n);
         }
         done += n;
     }
+    if !moved.is_empty() {
+        copy_bytes(to, from, moved.start - from);
+        copy_bytes(to + (moved.end - from), moved.end, from + len - moved.end);
+    }
+}
+
+fn copy_bytes(to: u64, from: u64, len: u64) {
+    // SAFETY: parts of two different live blocks of the heap.
+    unsafe { core::ptr::copy_nonoverlapping(from as *const u8, to as *mut u8, len as usize) }
+}
+
+/// Move the whole pages of a block to where another has its own at the same places in them, if it has, and the kernel knows how to
+/// leave empty ones behind. What was moved, as addresses in the old block.
+fn move_pages(to: u64, from: u64, len: u64) -> core::ops::Range<u64> {
+    let (first, end) = (from.next_multiple_of(PAGE), (from + len) & !(PAGE - 1));
+    if (to ^ from) & (PAGE - 1) != 0 {
+        return 0..0;
+    }
+    let (target, len) = (to + (first - from), end - first);
+    let flags = sys::MREMAP_MAYMOVE | sys::MREMAP_FIXED | sys::MREMAP_DONTUNMAP;
+    // SAFETY: whole pages of two different live blocks of the heap; those of the new one hold nothing yet. A kernel may find out only after
+    // it has removed them that the old ones lie in several mappings, which it cannot move.
+    unsafe {
+        if sys::syscall6(sys::nr::MREMAP, first, len, len, flags, target, 0) == target as i64 {
+            return first..end;
+        }
+        sys::renew(target, len);
+    }
+    0..0
 }
 
 /// Ask for the first lines of every page of a range that will be written: what the processor asks for by itself ends with the page, and the

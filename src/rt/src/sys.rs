@@ -39,6 +39,10 @@ pub const MAP_FIXED: u64 = 0x10;
 pub const MAP_ANONYMOUS: u64 = 0x20;
 pub const MAP_NORESERVE: u64 = 0x4000;
 pub const MAP_FIXED_NOREPLACE: u64 = 0x10_0000;
+pub const MREMAP_MAYMOVE: u64 = 1;
+pub const MREMAP_FIXED: u64 = 2;
+/// Pages move, the mapping stays.
+pub const MREMAP_DONTUNMAP: u64 = 4;
 pub const MADV_DONTNEED: u64 = 4;
 const MADV_HUGEPAGE: u64 = 14;
 pub const MADV_POPULATE_WRITE: u64 = 23;

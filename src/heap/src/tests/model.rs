@@ -231,3 +231,37 @@ fn huge_blocks_cost_little() {
     assert_eq!(calloc(1 << 33, 1 << 33), 0);
     assert_eq!(memcheck_rt::report::host::drain().0, 0, "exhaustion is not an error of the program");
 }
+
+/// An array that grows to many megabytes in fresh memory: contents and definedness go with it, however they are moved.
+#[test]
+fn long_blocks_grow() {
+    let (_guard, _) = start();
+    let mut size = 300_000;
+    let mut p = malloc(size);
+    let word = |i: u64| i.wrapping_mul(0x9e37_79b9_7f4a_7c15);
+    let fill = |p: u64, from: u64, to: u64| {
+        for i in from / 8..to / 8 {
+            // SAFETY: inside the block.
+            unsafe { *((p + 8 * i) as *mut u64) = word(i) };
+        }
+        // Every third piece stays undefined.
+        (from / 300_000..to / 300_000).filter(|piece| piece % 3 != 0).for_each(|piece| shadow::fill_v(p + 300_000 * piece, 300_000, 0));
+    };
+    fill(p, 0, size);
+    for _ in 0..7 {
+        let q = realloc(p, 2 * size);
+        assert!(shadow::first_a(p, 16).is_some() && shadow::v(p) == 0xff && shadow::v(p + size - 1) == 0xff, "the old block is dead");
+        fill(q, size, 2 * size);
+        (p, size) = (q, 2 * size);
+        for i in 0..size / 8 {
+            // SAFETY: inside the block.
+            assert_eq!(unsafe { *((p + 8 * i) as *const u64) }, word(i), "word {i} of {size}");
+        }
+        for piece in 0..size / 300_000 {
+            let expected = if piece % 3 == 0 { 0xff } else { 0 };
+            assert_eq!([0, 150_000, 299_999].map(|at| shadow::v(p + 300_000 * piece + at)), [expected; 3], "piece {piece} of {size}");
+        }
+        assert_eq!((shadow::first_a(p, size), shadow::a_clear(p + size)), (None, false));
+    }
+    free(p);
+}
