@@ -17,7 +17,7 @@ const LOOKAHEAD: usize = 6;
 
 /// `who`: in clean code only checks want to know whether flags live.
 pub fn plan(kinds: &mut Kinds, program: &dyn Program, items: &mut [Item], tail: Tail, who: Who) {
-    releases(items);
+    releases(program, items);
     flags(kinds, program, items, tail, who);
     batches(program, items);
 }
@@ -210,7 +210,7 @@ pub fn released(insn: &Instruction) -> Option<u32> {
 }
 
 /// In front of a `ret`, let the ret paint what pops and additions have released: one batch, and the caller's red zone is dead there.
-fn releases(items: &mut [Item]) {
+fn releases(program: &dyn Program, items: &mut [Item]) {
     let Some((last, before)) = items.split_last_mut() else { return };
     if last.insn.mnemonic() != Mnemonic::Ret {
         return;
@@ -233,8 +233,9 @@ fn releases(items: &mut [Item]) {
         total += RED_ZONE as u32;
     }
     last.released = total;
-    // A function that takes down a frame is compiled: its caller expects nothing in the flags. (Leaves written by hand may.)
-    last.noise = before.iter().any(|i| i.deferred);
+    // A function that takes down a frame is compiled: its caller expects nothing in the flags. (Leaves written by hand may; and so may
+    // compilers that put their code into memory at run time: a carry says there that several values are returned.)
+    last.noise = before.iter().any(|i| i.deferred) && !program.is_writable(last.pc);
 }
 
 /// Does it touch memory below the stack pointer?
