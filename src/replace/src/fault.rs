@@ -79,8 +79,7 @@ const NEAR: u64 = 4096;
 /// are what tells the user which blocks it is about.
 pub fn before(func: Func, args: &[u64; 6]) -> [Option<Access>; 2] {
     let mut found = [None; 2];
-    let Some((dst, src, n, unit)) = moved(func, args).filter(|&(dst, src, n, _)| n > dst.abs_diff(src))
-    else {
+    let Some((dst, src, n, unit)) = moved(func, args).filter(|&(dst, src, n, _)| n > dst.abs_diff(src)) else {
         return found;
     };
     for (at, size) in Steps::forward(dst, src, n.min(NEAR), unit) {

@@ -346,7 +346,9 @@ impl Cache {
                 self.link(at + 2, stub, to);
             }
             // The comparison in front of it, and another branch to the same stub?
-            let Some(before) = (at.saturating_sub(24)..at - LENGTH).rev().find(|&at| is_jne(at) && branch_target(at + 2) == stub) else { return };
+            let Some(before) = (at.saturating_sub(24)..at - LENGTH).rev().find(|&at| is_jne(at) && branch_target(at + 2) == stub) else {
+                return;
+            };
             at = before;
         }
     }

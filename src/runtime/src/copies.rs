@@ -40,7 +40,8 @@ pub extern "C" fn prepare() -> u64 {
     if !ranges.clone().all(|(from, to, len)| is_plain(ctx, from, len) && is_plain(ctx, to, len)) {
         return region;
     }
-    let moved = crate::startup::config().track_origins == 0 || from == to || ranges.clone().all(|(from, to, len)| move_origins(ctx, from, to, len));
+    let moved =
+        crate::startup::config().track_origins == 0 || from == to || ranges.clone().all(|(from, to, len)| move_origins(ctx, from, to, len));
     if moved { ctx.scratch[slot::CONTINUE as usize] } else { region }
 }
 

@@ -96,7 +96,8 @@ mod tests {
     use alloc::vec::Vec;
 
     fn same(a: &InsnInfo, b: &InsnInfo) -> bool {
-        (a.host, a.pc, a.spilled, a.len, a.own) == (b.host, b.pc, b.spilled, b.len, b.own) && (a.spilled == NOT_SPILLED || a.spill == b.spill)
+        (a.host, a.pc, a.spilled, a.len, a.own) == (b.host, b.pc, b.spilled, b.len, b.own)
+            && (a.spilled == NOT_SPILLED || a.spill == b.spill)
     }
 
     #[test]
@@ -105,7 +106,13 @@ mod tests {
         let spilled = |spill, host, pc| InsnInfo { host, pc, spilled: 0x81, len: 3, spill, own: host + 9 };
         let regions = [
             Vec::new(),
-            Vec::from([plain(9, 0, 4, 9), plain(13, 4, 7, 30), spilled((50, 60), 40, 11), spilled((70, u32::MAX), 65, 14), plain(80, 17, 0, 80)]),
+            Vec::from([
+                plain(9, 0, 4, 9),
+                plain(13, 4, 7, 30),
+                spilled((50, 60), 40, 11),
+                spilled((70, u32::MAX), 65, 14),
+                plain(80, 17, 0, 80),
+            ]),
             // Long ways, a request of 19 bytes, a jump back, a spill that ends far away.
             Vec::from([plain(9, 0, 19, 9), plain(500, 19, 2, 2000), plain(70_000, -40, 5, 70_001), spilled((70_010, 71_000), 70_005, -35)]),
         ];

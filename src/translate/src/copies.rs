@@ -65,11 +65,17 @@ pub(crate) struct Held {
 #[derive(Clone, Copy)]
 enum Part {
     Load(Held),
-    Store { private: u8, size: u32 },
+    Store {
+        private: u8,
+        size: u32,
+    },
     /// V bits of a slot that stay, because of a constant or of another register (one by one, or those that are 0 there).
     Keep(Keep),
     /// A register is stored whose V bits are in its slot.
-    Put { reg: u8, size: u32 },
+    Put {
+        reg: u8,
+        size: u32,
+    },
 }
 
 #[derive(Clone, Copy)]

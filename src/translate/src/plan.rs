@@ -1,8 +1,8 @@
 //! What must be known about a region before it is emitted: which flags live, and what its tail does to the stack pointer.
 
-use crate::{Program, gpr};
 use crate::decode::{Item, Tail};
 use crate::kinds::{Kinds, mark};
+use crate::{Program, gpr};
 use iced_x86::{Decoder, DecoderOptions, FlowControl, Instruction, Mnemonic, OpKind, Register, RflagsBits};
 use memcheck_abi::layout::RED_ZONE;
 

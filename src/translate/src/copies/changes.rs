@@ -51,7 +51,8 @@ pub(super) fn find(
                 items.clear();
                 items.extend(&found[..=at]);
                 let change = Some((place, size, reg, entry));
-                let copies = Copies { steps, stale: 0, from, to: from, ranges: Vec::new(), distance: 0, region, flags_live: behind, change };
+                let copies =
+                    Copies { steps, stale: 0, from, to: from, ranges: Vec::new(), distance: 0, region, flags_live: behind, change };
                 return (parts > 0).then_some((copies, Tail::Next(end.item.pc)));
             }
             None => {}

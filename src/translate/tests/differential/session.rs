@@ -11,6 +11,7 @@ use crate::shrink;
 use crate::world::{CODE, HIGH_CODE, Image};
 use crate::writer::{Forms, Taste};
 use iced_x86::{Decoder, DecoderOptions, Instruction};
+use memcheck_translate::LOAD;
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::{Mutex, MutexGuard, OnceLock, PoisonError};
 use std::time::{Duration, Instant};
@@ -166,7 +167,15 @@ impl Session {
             _ => false,
         };
         let missed: Vec<_> = one.1.difference(&several.1).filter(|m| !several.1.iter().any(|found| contains(found, m))).collect();
-        let more: Vec<_> = several.1.difference(&one.1).collect();
+        // The runtime is in dirty code from the first undefined load on, where every store counts. This test goes on in clean code, which
+        // takes for defined what a load before asked for, so only what touches no such load is found without reason.
+        let touches = |found: &Event, other: &Event| match (found, other) {
+            (Event::Check { addr: a, size: n, .. }, Event::Check { addr: b, size: m, kind: LOAD, .. }) => {
+                *a < b + u64::from(*m) && *b < a + u64::from(*n)
+            }
+            _ => false,
+        };
+        let more: Vec<_> = several.1.difference(&one.1).filter(|found| !one.1.iter().any(|load| touches(found, load))).collect();
         if one.0 != several.0 || !missed.is_empty() || !more.is_empty() {
             let story = story(&mut self.shared.machine, &case);
             panic!("seed {seed}, {way:x?}\nend {:x?}, in rounds {:x?}\nmissed {missed:x?}\nmore {more:x?}\n{story}", one.0, several.0);
