@@ -167,15 +167,10 @@ impl Session {
             _ => false,
         };
         let missed: Vec<_> = one.1.difference(&several.1).filter(|m| !several.1.iter().any(|found| contains(found, m))).collect();
-        // The runtime is in dirty code from the first undefined load on, where every store counts. This test goes on in clean code, which
-        // takes for defined what a load before asked for, so only what touches no such load is found without reason.
-        let touches = |found: &Event, other: &Event| match (found, other) {
-            (Event::Check { addr: a, size: n, .. }, Event::Check { addr: b, size: m, kind: LOAD, .. }) => {
-                *a < b + u64::from(*m) && *b < a + u64::from(*n)
-            }
-            _ => false,
-        };
-        let more: Vec<_> = several.1.difference(&one.1).filter(|found| !one.1.iter().any(|load| touches(found, load))).collect();
+        // A load that is asked for once too often is no fault: dirty code decides what there is to say. (Behind an undefined load this test
+        // goes on in clean code, as the runtime does not; and where a mask tells the bits that matter, rounds may ask for all.)
+        let stores = |found: &&Event| !matches!(found, Event::Check { kind: LOAD, .. });
+        let more: Vec<_> = several.1.difference(&one.1).filter(stores).collect();
         if one.0 != several.0 || !missed.is_empty() || !more.is_empty() {
             let story = story(&mut self.shared.machine, &case);
             panic!("seed {seed}, {way:x?}\nend {:x?}, in rounds {:x?}\nmissed {missed:x?}\nmore {more:x?}\n{story}", one.0, several.0);
