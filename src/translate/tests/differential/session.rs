@@ -11,7 +11,7 @@ use crate::shrink;
 use crate::world::{CODE, HIGH_CODE, Image};
 use crate::writer::{Forms, Taste};
 use iced_x86::{Decoder, DecoderOptions, Instruction};
-use memcheck_translate::LOAD;
+use memcheck_translate::STORE;
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::{Mutex, MutexGuard, OnceLock, PoisonError};
 use std::time::{Duration, Instant};
@@ -169,7 +169,7 @@ impl Session {
         let missed: Vec<_> = one.1.difference(&several.1).filter(|m| !several.1.iter().any(|found| contains(found, m))).collect();
         // A load that is asked for once too often is no fault: dirty code decides what there is to say. (Behind an undefined load this test
         // goes on in clean code, as the runtime does not; and where a mask tells the bits that matter, rounds may ask for all.)
-        let stores = |found: &&Event| !matches!(found, Event::Check { kind: LOAD, .. });
+        let stores = |found: &&Event| matches!(found, Event::Check { kind: STORE, .. });
         let more: Vec<_> = several.1.difference(&one.1).filter(stores).collect();
         if one.0 != several.0 || !missed.is_empty() || !more.is_empty() {
             let story = story(&mut self.shared.machine, &case);
