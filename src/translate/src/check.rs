@@ -134,13 +134,14 @@ impl Emitter<'_> {
         }
     }
 
-    /// Several words: or them together in a register.
+    /// Several words: or them together in a register, the smallest first: the flags are those of the last `or`, which must be of all bits.
     fn check_words(&mut self, mem: &Mem, size: u32, kind: u32, pieces: &[(i32, u32)]) {
         let r = [RCX, 2, RAX].into_iter().find(|&r| !mem.uses(r)).unwrap_or(6);
         self.asm.store(&spill(slot::RCX), r);
-        let (first, rest) = (pieces[0], &pieces[1..]);
-        self.asm.load_zx(r, &mem.shadow(first.0), first.1);
-        for &(at, n) in rest {
+        debug_assert!(pieces.is_sorted_by(|a, b| a.1 >= b.1), "the largest piece comes first");
+        let Some((&(at, n), larger)) = pieces.split_last() else { return };
+        self.asm.load_zx(r, &mem.shadow(at), n);
+        for &(at, n) in larger.iter().rev() {
             let opcode: &[u8] = if n == 1 { &[0x0a] } else { &[0x0b] };
             let prefix = (n == 2).then_some(0x66);
             self.asm.op_mem(prefix, n == 8, opcode, r, &mem.shadow(at));
