@@ -10,6 +10,8 @@
 //! back:
 //! cold: helper CODE_CHECK          ; drops the region and goes on in a new one
 //! ```
+//!
+//! Flags are saved whether the region needs them or not: what stands there by now may. Where all is as it was, only living ones are restored.
 
 use crate::control::call_helper;
 use crate::decode::Item;
@@ -25,16 +27,14 @@ pub fn check(e: &mut Emitter, start: u64, items: &[Item]) {
     let live = items[0].flags_live;
     e.asm.store(&spill(slot::RCX), RCX);
     e.asm.store(&spill(slot::RAX), RAX);
-    if live {
-        // lahf; seto al
-        e.asm.bytes(&[0x9f, 0x0f, 0x90, 0xc0]);
-        e.asm.store(&spill(slot::FLAGS), RAX);
-    }
+    // lahf; seto al
+    e.asm.bytes(&[0x9f, 0x0f, 0x90, 0xc0]);
+    e.asm.store(&spill(slot::FLAGS), RAX);
     e.asm.mov_const(RAX, start);
     let patches = pieces(code.len()).into_iter().map(|(at, size)| compare(&mut e.asm, &code, at, size)).collect();
     restore(&mut e.asm, live);
     let back = e.asm.offset();
-    e.later.push(Later::Changed { patches, live, pc: start, back });
+    e.later.push(Later::Changed { patches, pc: start, back });
 }
 
 /// The code of a region; none if there is none, or not all of it was kept.
@@ -81,12 +81,12 @@ fn restore(asm: &mut Asm, live: bool) {
 
 impl Emitter<'_> {
     /// In the end: `asm` is the cold part, `cold` the region.
-    pub fn changed_stub(&mut self, patches: Vec<usize>, live: bool, pc: u64, back: usize) {
+    pub fn changed_stub(&mut self, patches: Vec<usize>, pc: u64, back: usize) {
         let here = self.asm.here();
         for p in patches {
             self.cold.patch_to_address(p, here);
         }
-        restore(&mut self.asm, live);
+        restore(&mut self.asm, true);
         self.asm.store_const(&rip_slot(), pc);
         self.asm.store_imm(&spill(slot::ARGUMENT), 8, (helper::CODE_CHECK | 1 << 8) as i32);
         self.asm.lea_host(RAX, self.hot + back as u64);

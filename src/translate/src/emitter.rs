@@ -45,7 +45,7 @@ pub enum Later {
     /// Dirty mode: leave for an address, clean or dirty as the registers are then.
     DirtyExit { patch: usize, target: u64, argument: u32 },
     /// The program's code is not what was translated; see `changing`.
-    Changed { patches: Vec<usize>, live: bool, pc: u64, back: usize },
+    Changed { patches: Vec<usize>, pc: u64, back: usize },
 }
 
 /// State of the instruction being emitted in dirty mode; see `dirty`.
@@ -215,7 +215,7 @@ impl Emitter<'_> {
     fn later_stub(&mut self, stub: Later) {
         match stub {
             Later::Step { .. } | Later::DirtyExit { .. } => self.dirty_stub(stub),
-            Later::Changed { patches, live, pc, back } => self.changed_stub(patches, live, pc, back),
+            Later::Changed { patches, pc, back } => self.changed_stub(patches, pc, back),
         }
     }
 

@@ -160,8 +160,12 @@ fn live_after(insn: &Instruction, live: &mut Living) {
     }
 }
 
-/// Flags that may be read at `pc` before they are written: looks at a few instructions, and gives up with "all".
+/// Flags that may be read at `pc` before they are written: looks at a few instructions, and gives up with "all". So it does where code may
+/// change: nobody compares what was seen there when the flags come to be read.
 pub fn live_at(program: &dyn Program, pc: u64) -> u32 {
+    if program.is_writable(pc) {
+        return ARITHMETIC;
+    }
     let (read, dead) = look_ahead(program, pc);
     ARITHMETIC & !dead | read
 }
