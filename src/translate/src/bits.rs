@@ -39,8 +39,7 @@ pub fn find(kinds: &mut Kinds, items: &mut [Item]) {
 }
 
 fn immediate(insn: &Instruction) -> Option<u32> {
-    let register = matches!(insn.op1_kind(), OpKind::Register | OpKind::Memory);
-    (insn.op_count() == 2 && !register).then(|| insn.immediate(1) as u32)
+    insn.try_immediate(1).ok().map(|value| value as u32)
 }
 
 /// test [memory], constant

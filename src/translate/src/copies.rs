@@ -235,12 +235,10 @@ fn uses(factory: &mut InstructionInfoFactory, insn: &Instruction) -> Uses {
 
 /// The constant that an instruction adds to its first operand.
 fn added(insn: &Instruction) -> Option<i64> {
-    if insn.op_count() != 2 || matches!(insn.op1_kind(), OpKind::Register | OpKind::Memory) {
-        return None;
-    }
+    let value = insn.try_immediate(1).ok()? as i64;
     match insn.mnemonic() {
-        Mnemonic::Add => Some(insn.immediate(1) as i64),
-        Mnemonic::Sub => (insn.immediate(1) as i64).checked_neg(),
+        Mnemonic::Add => Some(value),
+        Mnemonic::Sub => value.checked_neg(),
         _ => None,
     }
 }

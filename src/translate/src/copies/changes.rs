@@ -97,7 +97,7 @@ fn part(insn: &Instruction, operand: Option<Mem>, reg: u8, size: u32, place: &Me
         (mnemonic, _) => {
             let shift = if high(to) { 8 } else { 0 };
             let width = u64::MAX >> (64 - 8 * to.size());
-            let value = (insn.immediate(1) & width) << shift;
+            let value = (insn.try_immediate(1).ok()? & width) << shift;
             let kept = match mnemonic {
                 Mnemonic::And => value | !(width << shift),
                 Mnemonic::Or => !value,
