@@ -40,7 +40,7 @@ use crate::kinds::Kinds;
 use crate::moves::{Move, Reg};
 use crate::{Program, Shadow, Translator, clean, control, gpr, merge, plan, stack};
 use alloc::vec::Vec;
-use iced_x86::{Instruction, InstructionInfoFactory, Mnemonic, OpAccess, OpKind, Register};
+use iced_x86::{Instruction, InstructionInfoFactory, Mnemonic, OpAccess, Register};
 
 /// Longest run, and most instructions between one copy and the next.
 const MAX_INSTRUCTIONS: usize = 48;
