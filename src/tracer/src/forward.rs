@@ -16,8 +16,8 @@
 
 use std::sync::atomic::{AtomicBool, AtomicI32, Ordering};
 
-const SIGNALS: [i32; 8] =
-    [libc::SIGHUP, libc::SIGINT, libc::SIGQUIT, libc::SIGTERM, libc::SIGUSR1, libc::SIGUSR2, libc::SIGTSTP, libc::SIGTTIN];
+const SIGNALS: [i32; 9] =
+    [libc::SIGHUP, libc::SIGINT, libc::SIGQUIT, libc::SIGTERM, libc::SIGUSR1, libc::SIGUSR2, libc::SIGTSTP, libc::SIGTTIN, libc::SIGCONT];
 
 /// Where to; 0 = the program has ended, the signal is for memcheck itself.
 static TARGET: AtomicI32 = AtomicI32::new(0);
@@ -36,7 +36,13 @@ extern "C" fn pass_on(signo: i32, info: *mut libc::siginfo_t, _: *mut libc::c_vo
         if stops && target != 0 {
             STOP.store(signo, Ordering::SeqCst);
         }
-        if target == 0 {
+        if signo == libc::SIGCONT {
+            // As the kernel does: who is continued need not stop for what came before.
+            STOP.store(0, Ordering::SeqCst);
+            if STOPPED.load(Ordering::SeqCst) {
+                wake(target);
+            }
+        } else if target == 0 {
             if stops {
                 stop(signo);
             } else if sent {
@@ -67,15 +73,16 @@ fn stop(signo: i32) {
     }
 }
 
-/// The program has stopped: if the whole job shall, memcheck stops as well. When that is over and the program still stands, nobody but
-/// memcheck was told to continue.
+/// The program has stopped: if the whole job shall, memcheck stops as well.
 fn obey() {
     let signo = STOP.swap(0, Ordering::SeqCst);
-    if signo == 0 {
-        return;
+    if signo != 0 {
+        stop(signo);
     }
-    stop(signo);
-    let target = TARGET.load(Ordering::Relaxed);
+}
+
+/// Memcheck was continued. If the program still stands a moment later, nobody else was told to.
+fn wake(target: i32) {
     // SAFETY: async-signal-safe calls on plain memory.
     unsafe {
         let moment = libc::timespec { tv_sec: 0, tv_nsec: 20_000_000 };
