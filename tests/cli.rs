@@ -210,6 +210,32 @@ fn leaks_as_a_tree_of_calls() {
 }
 
 #[test]
+fn the_heap_as_a_tree_of_calls() {
+    const PLACES: &str = "#include <stdlib.h>\nvoid *f(int n) { return malloc(n); }\nvoid g(void *p) { free(p); }\n\
+        int main(void) {\nvoid *kept = f(100);\nfor (int i = 0; i < 3; i++)\ng(f(10));\nkept = realloc(kept, 7);\nreturn !kept; }\n";
+    let dir = common::scratch("cli-memory-tree");
+    let exe = compile(&dir, "places", PLACES, &[]);
+    let tree = |options: &[&str]| {
+        let outcome = tool(&dir).args(options).arg("--xtree-memory-file=memory.ms-or-not").arg(&exe).finish("run");
+        check(&outcome, Ended::Code(0), &format!("xtree memory report: {}\n", dir.join("memory.ms-or-not").display()));
+        std::fs::read_to_string(dir.join("memory.ms-or-not")).expect("the tree")
+    };
+    let massif = tree(&["--xtree-memory=full"]);
+    assert!(massif.starts_with("desc: xtree.produce_report\ncmd: ") && massif.contains("mem_heap_B=137\n"), "{massif}");
+    assert!(massif.contains("f (places.c:2)\n  n0: 100 0x"), "the caller stands below: {massif}");
+    let outcome = tool(&dir).args(["-q", "--xtree-memory=full", "--xtree-memory-file=full.%p"]).arg(&exe).finish("run");
+    assert_eq!((outcome.ended, outcome.err().as_str()), (Ended::Code(0), ""), "nothing is said about it");
+    let files: Vec<_> = std::fs::read_dir(&dir).expect("the directory").flatten().map(|entry| entry.path()).collect();
+    let full = files.iter().find(|path| path.file_name().is_some_and(|name| name.to_string_lossy().starts_with("full."))).expect("the tree");
+    let full = std::fs::read_to_string(full).expect("the tree");
+    assert!(full.contains("\n8 7 1 7 1 100 1\n"), "realloc frees and allocates at one place: {full}");
+    assert!(full.contains("\n7 0 0 0 0 30 3\n") && full.contains("\n7 0 0 30 3 0 0\n"), "frees have places of their own: {full}");
+    assert!(full.ends_with("\ntotals: 7 1 137 5 130 4\n"), "{full}");
+    let outcome = tool(&dir).args(["--xtree-memory=full", "--keep-stacktraces=free"]).arg(&exe).finish("run");
+    check(&outcome, Ended::Code(1), "you must keep at least the alloc stacktrace");
+}
+
+#[test]
 fn death_by_signal_is_preserved() {
     let dir = common::scratch("cli-signal");
     for (signal, number) in [("SIGSEGV", 11), ("SIGABRT", 6), ("SIGTERM", 15), ("SIGKILL", 9), ("SIGPIPE", 13)] {

@@ -1,7 +1,7 @@
 //! Options, in the words of the runtime's configuration block.
 
 use memcheck_abi::config::Config;
-use memcheck_report::options::{KeepStacktraces, Options, TrackFds};
+use memcheck_report::options::{KeepStacktraces, Options, TrackFds, XtreeMemory};
 
 /// The runtime keeps this many frames of a stack at most.
 const MAX_CALLERS: usize = 500;
@@ -20,13 +20,14 @@ pub fn configure(options: &Options, config: &mut Config) {
     config.free_fill = options.free_fill.map_or(-1, i32::from);
     config.show_mismatched_frees = options.show_mismatched_frees.into();
     config.partial_loads_ok = options.partial_loads_ok.into();
-    config.keep_stacks = keep_stacks(options.keep_stacktraces);
+    config.keep_stacks = keep_stacks(options.keep_stacktraces) | u32::from(options.xtree_memory == XtreeMemory::Full) << 1;
     config.run_libc_freeres = options.run_libc_freeres.into();
     config.trace_children = options.trace_children.into();
     config.verbose = (options.verbosity > 1).into();
     config.realloc_zero_keeps = (!options.realloc_zero_bytes_frees).into();
     config.show_realloc_zero = options.show_realloc_size_zero.into();
     config.show_bad_alignments = options.show_bad_alignments.into();
+    config.tally_places = (options.xtree_memory == XtreeMemory::Full).into();
     config.trace_malloc = options.trace_malloc.into();
     config.track_fds = (options.track_fds != TrackFds::No).into();
     config.stack_limit = options.main_stacksize.unwrap_or(config.stack_limit);

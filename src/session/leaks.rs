@@ -30,10 +30,11 @@ use memcheck_tracer::{Map, Process, ThreadInfo};
 use super::Session;
 use super::resident::Pages;
 use super::stacks;
+use super::trees;
 use super::watched::Watched;
 
 /// More blocks than any process has; a larger number is a damaged report.
-const MAX_BLOCKS: u64 = 1 << 27;
+pub const MAX_BLOCKS: u64 = 1 << 27;
 
 /// From this size on it pays to ask which pages of a mapping are in use, bytes.
 const LARGE: u64 = 1 << 18;
@@ -77,6 +78,7 @@ impl Session {
             }
             return;
         }
+        trees::at_exit(watched, process, report);
         let wants_search = watched.reporter.heap_summary(&HeapSummary {
             in_use: Tally::new(report.bytes_in_use, report.blocks_in_use),
             allocs: report.allocs,

@@ -17,6 +17,7 @@
 //! - [`requests`]   what the program asks; functions it calls at its end
 //! - [`descriptors`] what is open at the end
 //! - [`leaks`]      the heap at the end; [`resident`] finds the memory worth searching
+//! - [`trees`]      what each place has allocated, as a tree of calls
 //! - [`exit`]       death by signal, the last lines, memcheck's own exit code
 //!
 //! The order matters at the start: a program that cannot be run is refused without a banner, as in Valgrind; the banner stands
@@ -34,6 +35,7 @@ mod records;
 mod requests;
 mod resident;
 mod stacks;
+mod trees;
 mod wanted;
 mod watched;
 mod wrapping;

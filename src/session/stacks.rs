@@ -9,7 +9,7 @@ use std::mem::offset_of;
 use std::rc::Rc;
 
 use memcheck_abi::context::{RSP, Registers};
-use memcheck_abi::event::{DepotHeader, MAX_FRAMES};
+use memcheck_abi::event::{DepotHeader, MAX_FRAMES, PlaceTally};
 use memcheck_abi::layout;
 use memcheck_report as report;
 use memcheck_report::Stack;
@@ -123,12 +123,36 @@ impl<'a> Depot<'a> {
             return None;
         }
         if self.frames(u64::from(id)).is_none() {
-            self.first = u64::from(id);
-            self.words = self.process.memory().values(layout::DEPOT_START + 8 * self.first, WINDOW);
+            self.read(u64::from(id));
         }
         let mut frames = self.frames(u64::from(id)).filter(|frames| !frames.is_empty())?;
         to_printed(&mut frames);
         Some(frames)
+    }
+
+    /// What each stack has allocated and freed, for those that have. The entries lie one behind the other; behind the last there is none.
+    pub fn tallies(&mut self, mut visit: impl FnMut(u32, PlaceTally)) {
+        let mut at = 1;
+        loop {
+            if at < self.first || at + HEADER_WORDS as u64 > self.first + self.words.len() as u64 {
+                self.read(at);
+            }
+            let Some(&word) = self.words.get((at - self.first) as usize + LEN_WORD) else { return };
+            let len = (word >> LEN_SHIFT) as u32;
+            let Ok(id) = u32::try_from(at) else { return };
+            if len == 0 {
+                return;
+            }
+            let tally = self.process.memory().value(layout::TALLIES_START + at * size_of::<PlaceTally>() as u64);
+            tally.filter(|tally| *tally != PlaceTally::default()).inspect(|tally| visit(id, *tally));
+            let frames = u64::from(len & !DepotHeader::WIDE);
+            at += HEADER_WORDS as u64 + if len & DepotHeader::WIDE != 0 { frames } else { frames.div_ceil(2) };
+        }
+    }
+
+    fn read(&mut self, at: u64) {
+        self.first = at;
+        self.words = self.process.memory().values(layout::DEPOT_START + 8 * at, WINDOW);
     }
 
     fn frames(&self, at: u64) -> Option<Vec<u64>> {

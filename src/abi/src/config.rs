@@ -85,8 +85,12 @@ pub struct Config {
     pub show_bad_alignments: u32,
     /// Remember where descriptors were opened.
     pub track_fds: u32,
+    /// Sum up what each place allocates and frees.
+    pub tally_places: u32,
     /// Tell every call of an allocation function.
     pub trace_malloc: u32,
+    /// So that nothing lies between the fields.
+    pub padding: u32,
     pub mappings: [Mapping; MAX_MAPPINGS],
     /// Path of the program, NUL-terminated: what /proc/self/exe must say.
     pub exe: [u8; 4096],

@@ -148,6 +148,18 @@ pub struct Block {
     pub free_stack: u32,
 }
 
+/// What was allocated and freed with one stack, so far.
+#[repr(C)]
+#[derive(Clone, Copy, Default, Debug, PartialEq, Eq)]
+pub struct PlaceTally {
+    pub allocated_bytes: u64,
+    pub allocated_blocks: u64,
+    pub freed_bytes: u64,
+    pub freed_blocks: u64,
+}
+
+const _: () = assert!((size_of::<PlaceTally>() as u64) << 32 == crate::layout::TALLIES_END - crate::layout::TALLIES_START);
+
 pub const MAX_FRAMES: usize = 512;
 pub const NAME_LEN: usize = 96;
 

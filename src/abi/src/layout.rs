@@ -73,6 +73,9 @@ pub const PAGES_END: u64 = PAGES + 0x20_0000;
 /// Stack depot: see `rt::depot`.
 pub const DEPOT_START: u64 = 0x6900_0000_0000;
 pub const DEPOT_END: u64 = 0x6910_0000_0000;
+/// An entry for every stack in the depot: see `heap::tally`.
+pub const TALLIES_START: u64 = 0x6940_0000_0000;
+pub const TALLIES_END: u64 = TALLIES_START + (32 << 32);
 /// The runtime's own allocations.
 pub const ARENA_START: u64 = 0x6a00_0000_0000;
 pub const ARENA_END: u64 = 0x6a80_0000_0000;

@@ -4,7 +4,7 @@ use crate::cache::{self, Cache};
 use crate::classes::{self, MAX_SLOT};
 use crate::layout::{UNIT, address_of};
 use crate::record::{self, Head, Record, State};
-use crate::{central, client, entries, map, paint, quarantine, settings, stacks, superseded};
+use crate::{central, client, entries, map, paint, quarantine, settings, stacks, superseded, tally};
 use memcheck_abi::context::ThreadContext;
 use memcheck_abi::event::{Family, Kind};
 use memcheck_abi::layout::{A_BASE, HEAP_START, v_of};
@@ -52,11 +52,31 @@ pub fn allocate(ctx: &mut ThreadContext, ask: Ask) -> u64 {
         cache.allocs.add(1);
         cache.bytes.add(ask.size);
         debug_assert!(ask.size >= paint::HUGE || ask.copied != 0 || paint::is_born(p, ask.size, ask.zero), "shadow of a new block");
-        if let (Some(byte), false) = (settings.malloc_fill, ask.zero) {
-            paint::fill_bytes(p, ask.size, byte);
+        if settings.extras {
+            born(p, ask);
         }
     }
     p
+}
+
+/// What few runs want of a new block.
+#[cold]
+#[inline(never)]
+fn born(p: u64, ask: Granted) {
+    if let (Some(byte), false) = (settings::get().malloc_fill, ask.zero) {
+        paint::fill_bytes(p, ask.size, byte);
+    }
+    tally::allocated(ask.stack, ask.size);
+}
+
+/// The same for one that dies.
+#[cold]
+#[inline(never)]
+fn died(p: u64, size: u64, stack: u32) {
+    if let Some(byte) = settings::get().free_fill {
+        paint::fill_bytes(p, size, byte);
+    }
+    tally::freed(stack, size);
 }
 
 #[inline(always)]
@@ -156,9 +176,10 @@ fn retire(ctx: &ThreadContext, cache: &mut Cache, record: &'static Record, famil
         invalid(ctx, p);
         return None;
     }
-    record.set_free_stack(stack.unwrap_or_else(|| cache.stacks.at_free(ctx)));
-    if let Some(byte) = settings::get().free_fill {
-        paint::fill_bytes(p, size, byte);
+    let stack = stack.unwrap_or_else(|| cache.stacks.at_free(ctx));
+    record.set_free_stack(stack);
+    if settings::get().extras {
+        died(p, size, stack);
     }
     if head.has(record::HUGE) {
         paint::seal(p, size);

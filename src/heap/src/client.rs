@@ -7,7 +7,7 @@
 //! Nothing here is fast, and while no block was ever declared nothing here is entered.
 
 use crate::cache;
-use crate::{block, map, settings, stacks};
+use crate::{block, map, settings, stacks, tally};
 use alloc::collections::{BTreeMap, VecDeque};
 use alloc::vec::Vec;
 use core::sync::atomic::{AtomicBool, Ordering::Relaxed};
@@ -88,7 +88,9 @@ fn new_marked(ctx: &mut ThreadContext, size: u64, redzone: u64) -> Marked {
         cache.allocs.add(1);
         cache.bytes.add(size);
     }
-    Marked { size, stack: stacks::at_alloc(ctx), free_stack: 0, redzone }
+    let stack = stacks::at_alloc(ctx);
+    tally::allocated(stack, size);
+    Marked { size, stack, free_stack: 0, redzone }
 }
 
 pub fn malloclike_block(ctx: &mut ThreadContext, addr: u64, size: u64, redzone: u64, zeroed: bool) {
@@ -158,6 +160,7 @@ pub fn resizeinplace_block(ctx: &mut ThreadContext, addr: u64, old: u64, new: u6
 impl Client {
     /// A block is gone: unaddressable, remembered.
     fn retire(&mut self, addr: u64, marked: Marked) {
+        tally::freed(marked.free_stack, marked.size);
         let start = addr.saturating_sub(marked.redzone);
         access::forbid(start, (addr - start).saturating_add(marked.size).saturating_add(marked.redzone));
         self.freed.push_back((addr, marked));

@@ -16,7 +16,7 @@
 //! - `block`      birth, death and move of a block
 //! - `cache`, `central`, `quarantine`, `superseded`, `chunk`   where slots wait;  `sweep`  slabs that nobody uses any more
 //! - `spans`, `map`, `classes`, `record`, `layout`   memory and what is known of it
-//! - `paint`      V, A and bytes of blocks;  `sheet`  V of very long ones
+//! - `paint`      V, A and bytes of blocks;  `sheet`  V of very long ones;  `tally`  sums by place
 //! - [`client`]   blocks that the program declares by client requests
 //! - `describe`   what an address is;  `exit`  what is left at the end;  `fork`
 //!
@@ -46,6 +46,7 @@ mod spans;
 mod stacks;
 mod superseded;
 mod sweep;
+mod tally;
 #[cfg(test)]
 mod tests;
 
@@ -67,6 +68,7 @@ pub fn init(config: &Config) -> bool {
     sys::map_fixed(layout::RECORDS, layout::RECORDS_LEN, rw)
         && sys::map_fixed(layout::UNIT_MAP, layout::UNITS * 4, rw)
         && sys::map_fixed(layout::SPANS, layout::UNITS * 16, rw)
+        && tally::init()
 }
 
 /// The thread ends: its free slots and freed blocks go to the others.

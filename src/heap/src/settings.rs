@@ -30,6 +30,10 @@ pub struct Settings {
     pub zero_keeps: bool,
     pub zero_reported: bool,
     pub alignments_reported: bool,
+    /// There is a fill or a tally: something that few runs ask for.
+    pub extras: bool,
+    /// Sum up what each place allocates and frees.
+    pub tallies: bool,
     pub alloc_stacks: bool,
     pub free_stacks: bool,
 }
@@ -53,6 +57,8 @@ static GLOBAL: Global = Global(UnsafeCell::new(Settings {
     zero_keeps: false,
     zero_reported: false,
     alignments_reported: false,
+    extras: false,
+    tallies: false,
     alloc_stacks: true,
     free_stacks: true,
 }));
@@ -81,6 +87,8 @@ pub fn set(config: &Config) {
         zero_keeps: config.realloc_zero_keeps != 0,
         zero_reported: config.show_realloc_zero != 0,
         alignments_reported: config.show_bad_alignments != 0,
+        extras: config.malloc_fill >= 0 || config.free_fill >= 0 || config.tally_places != 0,
+        tallies: config.tally_places != 0,
         alloc_stacks: config.keep_stacks & 1 != 0,
         free_stacks: config.keep_stacks & 2 != 0,
     };

@@ -51,6 +51,8 @@ pub static mut MEMCHECK_CONFIG: Config = Config {
     show_bad_alignments: 0,
     track_fds: 0,
     trace_malloc: 0,
+    tally_places: 0,
+    padding: 0,
     mappings: [Mapping { start: 0, end: 0, prot: 0, kind: 0 }; MAX_MAPPINGS],
     exe: [0; 4096],
 };

@@ -48,6 +48,16 @@ pub enum TrackFds {
     Bad,
 }
 
+/// The heap as a tree of calls.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum XtreeMemory {
+    None,
+    /// What is allocated.
+    Allocs,
+    /// What was ever allocated and freed, too.
+    Full,
+}
+
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum SmcCheck {
     None,

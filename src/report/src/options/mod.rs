@@ -30,7 +30,7 @@ use std::path::PathBuf;
 
 pub use choices::{
     DefinednessChecks, GenSuppressions, HeuristicSet, KeepStacktraces, LeakCheck, LeakKindSet, LeakResolution, ReportFormat, ReportRequest,
-    SmcCheck, TrackFds,
+    SmcCheck, TrackFds, XtreeMemory,
 };
 pub use sources::{Env, RcFile, RealEnv};
 pub use usage::{UsageError, Voice};
@@ -107,6 +107,8 @@ pub struct Options {
     pub smc_check: SmcCheck,
     pub sigill_diagnostics: bool,
     pub leak_check: LeakCheck,
+    pub xtree_memory: XtreeMemory,
+    pub xtree_memory_file: String,
     pub xtree_leak: bool,
     pub xtree_leak_file: String,
     pub leak_resolution: LeakResolution,
@@ -190,6 +192,8 @@ impl Default for Options {
             smc_check: SmcCheck::AllNonFile,
             sigill_diagnostics: true,
             leak_check: LeakCheck::Summary,
+            xtree_memory: XtreeMemory::None,
+            xtree_memory_file: "xtmemory.kcg.%p".to_string(),
             xtree_leak: false,
             xtree_leak_file: "xtleak.kcg.%p".to_string(),
             leak_resolution: LeakResolution::High,
@@ -464,6 +468,10 @@ fn check_together(options: &mut Options, voice: Voice) -> Result<(), UsageError>
     }
     if options.xml {
         check_xml(options, late)?;
+    }
+    if options.xtree_memory == XtreeMemory::Full && matches!(options.keep_stacktraces, KeepStacktraces::None | KeepStacktraces::Free) {
+        let why = "To use --xtree-memory=full, you must keep at least the alloc stacktrace";
+        return Err(UsageError::bad_option(late, "--keep-stacktraces", &[why]));
     }
     if !options.undef_value_errors {
         if options.track_origins_given && options.track_origins {

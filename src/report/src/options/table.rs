@@ -8,7 +8,7 @@ use clap::{Arg, ArgAction, Command};
 
 use super::choices::{
     DefinednessChecks, GenSuppressions, HeuristicSet, KeepStacktraces, LeakCheck, LeakKindSet, LeakResolution, ReportFormat, ReportRequest,
-    SmcCheck, TrackFds,
+    SmcCheck, TrackFds, XtreeMemory,
 };
 use super::value::Value;
 use super::{Options, UsageError, Voice};
@@ -272,6 +272,9 @@ const LEAKS: &[OptionRow] = &[
     row("show-reachable", Kind::Bool, "", |o, v| { o.show_leak_kinds = if v.yes() { LeakKindSet::ALL } else { o.show_leak_kinds.with(crate::error::LeakKind::Reachable, false) }; Ok(()) }, "old spelling of --show-leak-kinds=all"),
     row("show-possibly-lost", Kind::Bool, "", |o, v| { o.show_leak_kinds = o.show_leak_kinds.with(crate::error::LeakKind::Possible, v.yes()); Ok(()) }, "show possibly lost blocks?"),
     row("leak-check-heuristics", Kind::Set(HeuristicSet::WORDS), "all", set!(leak_check_heuristics, bits, HeuristicSet), "which inner pointers keep a block reachable"),
+    row("xtree-memory", Kind::Word(&["none", "allocs", "full"]), "none",
+        set!(xtree_memory, word, |at: usize| [XtreeMemory::None, XtreeMemory::Allocs, XtreeMemory::Full][at]), "write what the heap holds at exit, or all that was allocated and freed, to a file, as a tree of calls?"),
+    row("xtree-memory-file", Kind::Text("file"), "xtmemory.kcg.%p", set!(xtree_memory_file, text), "name of that file; with .ms in it, it is for ms_print, else for kcachegrind"),
     row("xtree-leak", Kind::Bool, "no", |o, v| {
         o.xtree_leak = v.yes();
         if o.xtree_leak { (o.leak_check, o.show_leak_kinds) = (LeakCheck::Full, LeakKindSet::ALL); }
@@ -327,8 +330,6 @@ const IGNORED: &[OptionRow] = &[
     ignored("modify-fds", Kind::Word(&["no", "yes", "high", "strict"])),
     ignored("debuginfo-server", Kind::Text("ipaddr:port")),
     ignored("allow-mismatched-debuginfo", Kind::Bool),
-    ignored("xtree-memory", Kind::Word(&["none", "allocs", "full"])),
-    ignored("xtree-memory-file", Kind::Text("file")),
     ignored("fair-sched", Kind::WordOr(&["no", "yes", "try"], "Bad argument, should be 'yes', 'try' or 'no'")),
     ignored("scheduling-quantum", INT),
     ignored("vgdb", Kind::Word(&["no", "yes", "full"])),

@@ -1,4 +1,5 @@
-//! Loss records as a tree of calls, for `--xtree-leak`: the format of callgrind, which `callgrind_annotate` and kcachegrind read.
+//! Costs of places as a tree of calls, for `--xtree-leak` and `--xtree-memory`: the format of callgrind, which `callgrind_annotate` and
+//! kcachegrind read.
 //!
 //! ```text
 //! fl=(1) /home/u/a.c      the caller: file and function, by number once they are known
@@ -9,47 +10,40 @@
 //! calls=0 6               that function's line
 //! 8 0 0 6 …               what the caller's line costs: one number for each event
 //! ```
-//! Each record is a chain of such calls from the outermost function to the allocator. Of the three groups of events the second is the
-//! growth since an earlier search and the third the decline: a report at the end of the program has nothing before it.
+//! Each place is a chain of such calls from the outermost function to the innermost. What is counted there is said by [`leaks`] and
+//! [`memory`]; [`massif`] is the format of another reader for the same tree.
+
+pub mod leaks;
+pub mod massif;
+pub mod memory;
 
 use std::collections::HashMap;
 use std::fmt::Write;
 
 use super::ProcessStart;
-use crate::error::LeakKind;
 use crate::frame::{Frame, FrameStyle, Stack};
-use crate::leak::Tally;
 
-/// What the numbers are.
-const EVENTS: [(&str, &str); 9] = [
-    ("RB", "Reachable Bytes"),
-    ("PB", "Possibly lost Bytes"),
-    ("IB", "Indirectly lost Bytes"),
-    ("DB", "Definitely lost Bytes (direct plus indirect)"),
-    ("DIB", "Definitely Indirectly lost Bytes (subset of DB)"),
-    ("RBk", "reachable Blocks"),
-    ("PBk", "Possibly lost Blocks"),
-    ("IBk", "Indirectly lost Blocks"),
-    ("DBk", "Definitely lost Blocks"),
-];
-
-/// A record of the leak search with its names.
-pub struct Loss {
-    pub kind: LeakKind,
-    pub direct: Tally,
-    pub indirect_bytes: u64,
-    pub stack: Stack,
+/// What is counted, and what it was for each place.
+pub struct Tree {
+    /// Names, short and long.
+    pub events: Vec<(String, String)>,
+    pub places: Vec<Place>,
 }
 
-impl Loss {
-    fn costs(&self) -> [u64; 9] {
-        let Tally { bytes, blocks } = self.direct;
-        match self.kind {
-            LeakKind::Reachable => [bytes, 0, 0, 0, 0, blocks, 0, 0, 0],
-            LeakKind::Possible => [0, bytes, 0, 0, 0, 0, blocks, 0, 0],
-            LeakKind::Indirect => [0, 0, bytes, 0, 0, 0, 0, blocks, 0],
-            LeakKind::Definite => [0, 0, 0, bytes + self.indirect_bytes, self.indirect_bytes, 0, 0, 0, blocks],
+/// One stack, and a number for each event.
+pub struct Place {
+    pub stack: Stack,
+    pub costs: Vec<u64>,
+}
+
+impl Tree {
+    /// The sum of all places.
+    fn totals(&self) -> Vec<u64> {
+        let mut totals = vec![0; self.events.len()];
+        for place in &self.places {
+            totals.iter_mut().zip(&place.costs).for_each(|(total, cost)| *total += cost);
         }
+        totals
     }
 }
 
@@ -71,105 +65,83 @@ impl Numbers {
 }
 
 /// The whole file.
-pub fn document(start: &ProcessStart, losses: &[Loss], style: &FrameStyle) -> String {
-    let mut out = head(start);
+pub fn document(start: &ProcessStart, tree: &Tree, style: &FrameStyle) -> String {
+    let mut out = head(start, &tree.events);
     let (mut files, mut functions) = (Numbers::default(), Numbers::default());
-    let mut totals = [0; 9];
-    for loss in losses {
-        let costs = loss.costs();
-        totals.iter_mut().zip(costs).for_each(|(total, cost)| *total += cost);
-        chain(&mut out, &loss.stack, &numbers(costs), style, (&mut files, &mut functions));
+    for place in &tree.places {
+        chain(&mut out, &place.stack, &numbers(&place.costs), style, (&mut files, &mut functions));
     }
-    let _ = writeln!(out, "totals: {}", numbers(totals));
+    let _ = writeln!(out, "totals: {}", numbers(&tree.totals()));
     out
 }
 
-fn head(start: &ProcessStart) -> String {
+fn head(start: &ProcessStart, events: &[(String, String)]) -> String {
     let mut out = format!(
         "# callgrind format\nversion: 1\ncreator: xtree-1\npid: {}\ncmd: {}\n\npositions: line\n",
         start.pid,
         start.command.join(" ")
     );
-    for (letter, change) in [("", ""), ("i", "increase "), ("d", "decrease ")] {
-        for (name, text) in EVENTS {
-            let text = if change.is_empty() { text } else { text.split(" (").next().unwrap_or(text) };
-            let _ = writeln!(out, "event: {letter}{name} : {change}{text}");
-        }
+    for (name, text) in events {
+        let _ = writeln!(out, "event: {name} : {text}");
     }
-    out.push_str("events: ");
-    for letter in ["", "i", "d"] {
-        EVENTS.iter().for_each(|(name, _)| {
-            let _ = write!(out, "{letter}{name}  ");
-        });
-    }
-    out.pop();
-    out.push('\n');
+    let names: Vec<&str> = events.iter().map(|(name, _)| name.as_str()).collect();
+    let _ = writeln!(out, "events: {} ", names.join("  "));
     out
 }
 
-/// All events: how much there is, how much more than before, how much less.
-fn numbers(costs: [u64; 9]) -> String {
-    let all: Vec<String> = costs.iter().chain(&costs).chain(&[0; 9]).map(u64::to_string).collect();
-    all.join(" ")
+fn numbers(costs: &[u64]) -> String {
+    costs.iter().map(u64::to_string).collect::<Vec<_>>().join(" ")
 }
 
-fn chain(out: &mut String, stack: &Stack, costs: &str, style: &FrameStyle, (files, functions): (&mut Numbers, &mut Numbers)) {
-    let file = |frame: &Frame| frame.full_path().unwrap_or_else(|| "UnknownFile???".to_owned());
-    let function = |frame: &Frame| style.name(frame).unwrap_or("UnknownFn???").to_owned();
-    let line = |frame: &Frame| frame.line.unwrap_or(0);
-    // A call that was inlined is no call: the place is the innermost one's, the function that whose code it is.
-    let mut calls: Vec<(&Frame, &Frame)> = Vec::new();
+/// A code address: where in the source it is, and the function whose code it is. Of functions that were inlined there the place is the
+/// innermost one's; a call that was inlined is no call.
+#[derive(Clone, Copy)]
+struct Call<'a> {
+    place: &'a Frame,
+    code: &'a Frame,
+}
+
+impl Call<'_> {
+    fn addr(&self) -> u64 {
+        self.code.addr
+    }
+
+    fn line(&self) -> u32 {
+        self.place.line.unwrap_or(0)
+    }
+
+    fn function(&self, style: &FrameStyle) -> String {
+        style.name(self.code).unwrap_or("UnknownFn???").to_owned()
+    }
+
+    fn file(&self) -> String {
+        self.place.full_path().unwrap_or_else(|| "UnknownFile???".to_owned())
+    }
+}
+
+/// The calls of a stack, innermost first.
+fn calls<'a>(stack: &'a Stack, style: &FrameStyle) -> Vec<Call<'a>> {
+    let mut calls = Vec::new();
     let mut place = None;
     for frame in stack.shown(style.show_below_main) {
         let innermost = *place.get_or_insert(frame);
         if !frame.inlined {
-            calls.push((innermost, frame));
+            calls.push(Call { place: innermost, code: frame });
             place = None;
         }
     }
-    for (depth, (place, code)) in calls.iter().enumerate().rev() {
-        let _ = writeln!(out, "fl={}\nfn={}", files.of(&file(place)), functions.of(&function(code)));
-        if let Some((inner, callee)) = depth.checked_sub(1).and_then(|inner| calls.get(inner)) {
-            let _ = writeln!(out, "{}\ncfi={}", line(place), files.of(&file(inner)));
-            let _ = writeln!(out, "cfn={}\ncalls=0 {}", functions.of(&function(callee)), line(inner));
-        }
-        let _ = writeln!(out, "{} {costs}", line(place));
-    }
-    out.push('\n');
+    calls
 }
 
-#[cfg(test)]
-mod tests {
-    use super::*;
-    use crate::frame::testing::{frame, library_frame};
-
-    #[test]
-    fn a_record_is_a_chain_of_calls_from_the_outside() {
-        let start = ProcessStart { pid: 7, command: vec!["./x".into(), "a".into()], ..ProcessStart::default() };
-        let stack = || Stack(vec![library_frame(1, "malloc", "/lib/libc.so.6"), frame(2, "f", "a.c", 6), frame(3, "main", "a.c", 8)]);
-        let definite = Loss { kind: LeakKind::Definite, direct: Tally::new(24, 1), indirect_bytes: 6, stack: stack() };
-        let inlined = frame(2, "inlined", "b.h", 3).with(|line| line.inlined = true);
-        let one = document(
-            &start,
-            &[Loss {
-                kind: LeakKind::Possible,
-                direct: Tally::new(1, 1),
-                indirect_bytes: 0,
-                stack: Stack(vec![inlined, frame(2, "f", "a.c", 6)]),
-            }],
-            &FrameStyle::default(),
-        );
-        assert!(one.contains("fl=(1) /src/b.h\nfn=(1) f\n3 0 1 0"), "{one}");
-        let reachable = Loss { kind: LeakKind::Reachable, direct: Tally::new(5, 2), indirect_bytes: 0, stack: stack() };
-        let text = document(&start, &[definite, reachable], &FrameStyle::default());
-        assert!(text.starts_with("# callgrind format\nversion: 1\ncreator: xtree-1\npid: 7\ncmd: ./x a\n\npositions: line\nevent: RB : "));
-        assert!(text.contains("\nevent: dDBk : decrease Definitely lost Blocks\nevents: RB  PB  IB "));
-        let costs = "0 0 0 30 6 0 0 0 1 0 0 0 30 6 0 0 0 1 0 0 0 0 0 0 0 0 0";
-        let first = format!(
-            "dDBk \nfl=(1) /src/a.c\nfn=(1) main\n8\ncfi=(1)\ncfn=(2) f\ncalls=0 6\n8 {costs}\n\
-             fl=(1)\nfn=(2)\n6\ncfi=(2) UnknownFile???\ncfn=(3) malloc\ncalls=0 0\n6 {costs}\nfl=(2)\nfn=(3)\n0 {costs}\n\nfl=(1)\nfn=(1)\n8\n"
-        );
-        assert!(text.contains(&first), "{text}");
-        assert!(text.ends_with("\n\ntotals: 5 0 0 30 6 2 0 0 1 5 0 0 30 6 2 0 0 1 0 0 0 0 0 0 0 0 0\n"));
+fn chain(out: &mut String, stack: &Stack, costs: &str, style: &FrameStyle, (files, functions): (&mut Numbers, &mut Numbers)) {
+    let calls = calls(stack, style);
+    for (depth, call) in calls.iter().enumerate().rev() {
+        let _ = writeln!(out, "fl={}\nfn={}", files.of(&call.file()), functions.of(&call.function(style)));
+        if let Some(callee) = depth.checked_sub(1).and_then(|inner| calls.get(inner)) {
+            let _ = writeln!(out, "{}\ncfi={}", call.line(), files.of(&callee.file()));
+            let _ = writeln!(out, "cfn={}\ncalls=0 {}", functions.of(&callee.function(style)), callee.line());
+        }
+        let _ = writeln!(out, "{} {costs}", call.line());
     }
+    out.push('\n');
 }

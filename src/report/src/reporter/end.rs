@@ -11,7 +11,8 @@ use crate::names::{Names, Unnamed};
 use crate::options::{LeakCheck, ReportFormat, TrackFds};
 use crate::render::descriptors::{self, OpenDescriptor};
 use crate::render::text::{self, Burst};
-use crate::render::{HeapSummary, json, sarif, summary, xml, xtree};
+use crate::render::xtree::leaks::Loss;
+use crate::render::{HeapSummary, json, sarif, summary, xml};
 use crate::sink::Sink;
 
 impl Reporter {
@@ -87,7 +88,7 @@ impl Reporter {
         }
         drop(gathering);
         if let Some(losses) = tree {
-            self.remark(&self.run.write_tree(&self.start, &losses));
+            self.leak_tree(losses);
         }
         if !self.silent {
             self.write_leak_summary(&search, &totals);
@@ -118,7 +119,7 @@ impl Reporter {
         search: &LeakSearch,
         names: &mut dyn Names,
         totals: &mut LeakTotals,
-        tree: &mut Option<Vec<xtree::Loss>>,
+        tree: &mut Option<Vec<Loss>>,
     ) {
         let kind = ErrorKind::Leak(loss.kind);
         let kept: Vec<u64> = self.kept_addresses(&loss.addresses).collect();
@@ -138,7 +139,7 @@ impl Reporter {
         totals.of(loss.kind).add(loss.direct);
         if listed && let Some(tree) = tree {
             let LossRecord { kind, direct, indirect_bytes, .. } = *loss;
-            tree.push(xtree::Loss { kind, direct, indirect_bytes, stack: stack.into_full() });
+            tree.push(Loss { kind, direct, indirect_bytes, stack: stack.into_full() });
         } else if listed && self.options().show_leak_kinds.contains(loss.kind) {
             let unique = self.run.unique();
             let mut record = loss.finding(number.0, number.1, stack.into_full());

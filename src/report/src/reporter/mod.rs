@@ -19,6 +19,7 @@
 mod ask;
 mod end;
 mod run;
+mod trees;
 
 use std::cell::Cell;
 use std::rc::Rc;

@@ -11,7 +11,7 @@ use super::Reporter;
 use crate::options::{Env, Options, ReportFormat, ReportRequest, UsageError};
 use crate::render::place::Placer;
 use crate::render::xml::{self, XmlStyle};
-use crate::render::{ProcessStart, sarif, xtree};
+use crate::render::{ProcessStart, sarif};
 use crate::sink::{self, Destination, Opener, Sink};
 use crate::suppress::{self, Rule, Suppressions};
 
@@ -69,6 +69,13 @@ struct Collected {
 
 fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
     mutex.lock().unwrap_or_else(|poisoned| poisoned.into_inner())
+}
+
+/// What a tree of calls is about.
+#[derive(Clone, Copy)]
+pub struct TreeKind {
+    pub option: &'static str,
+    pub what: &'static str,
 }
 
 /// Where one process writes.
@@ -153,17 +160,17 @@ impl RunOutput {
         Ok(Report { format: request.format, sink, request: request.clone() })
     }
 
-    /// Writes the leaks of a process as a tree; lines for the log about it.
-    pub fn write_tree(&self, start: &ProcessStart, losses: &[xtree::Loss]) -> Vec<String> {
-        const NAME: sink::DestinationName = sink::DestinationName { option: "--xtree-leak-file", noun: "xtree output" };
-        let path = match self.opener.path(&self.options.xtree_leak_file, NAME, start.pid, &*self.env) {
+    /// Writes a document into a file of its own; lines for the log about it.
+    pub fn write_tree(&self, pid: u32, pattern: &str, kind: TreeKind, document: impl FnOnce() -> String) -> Vec<String> {
+        let name = sink::DestinationName { option: kind.option, noun: "xtree output" };
+        let path = match self.opener.path(pattern, name, pid, &*self.env) {
             Ok(path) => path,
             Err(failure) => return vec![failure.headline().to_owned()],
         };
         let shown = path.display();
-        let said = format!("xtree leak report: {shown}");
-        match self.opener.create(&path, NAME) {
-            Ok(sink) => sink.write(&xtree::document(start, losses, &self.options.frames)),
+        let said = format!("xtree {} report: {shown}", kind.what);
+        match self.opener.create(&path, name) {
+            Ok(sink) => sink.write(&document()),
             Err(_) => return vec![format!("Error: can not open xtree output file `{shown}'"), said],
         }
         vec![said]
