@@ -241,6 +241,9 @@ pub struct LiveBlock {
     pub size: u64,
     pub stack: u32,
     pub family: u32,
+    /// How many blocks its thread had allocated before; 0 for declared blocks.
+    pub age: u32,
+    pub unused: u32,
 }
 
 /// What the tracer needs for summaries and the leak search. Blocks are sorted by address.

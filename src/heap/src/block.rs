@@ -32,6 +32,7 @@ struct Granted {
     family: Family,
     zero: bool,
     stack: u32,
+    age: u32,
     copied: u64,
 }
 
@@ -46,7 +47,7 @@ pub fn allocate(ctx: &mut ThreadContext, ask: Ask) -> u64 {
     let settings = settings::get();
     let align = ask.align.max(settings.alignment);
     let need = settings.front.saturating_add(ask.size).saturating_add(settings.back).saturating_add(align - 16);
-    let ask = Granted { size: ask.size, family: ask.family, zero: ask.zero, stack, copied: ask.copied };
+    let ask = Granted { size: ask.size, family: ask.family, zero: ask.zero, stack, age: cache.allocs.get() as u32, copied: ask.copied };
     let p = if need <= MAX_SLOT { small(cache, ask, align, need) } else { large(ask, align, need) };
     if p != 0 {
         cache.allocs.add(1);
@@ -90,7 +91,7 @@ fn small(cache: &mut Cache, ask: Granted, align: u64, need: u64) -> u64 {
         paint::define(p, ask.size);
     }
     origins::forget(p, ask.size);
-    record.set_stack(ask.stack);
+    record.set_birth(ask.stack, ask.age);
     record.set_head(Head::new(p, State::Live, ask.family, 0).with_size(ask.size));
     p
 }
@@ -127,7 +128,7 @@ fn large(ask: Granted, align: u64, need: u64) -> u64 {
     }
     let record = record::at(start - HEAP_START, 0);
     origins::forget(p, ask.size);
-    record.set_stack(ask.stack);
+    record.set_birth(ask.stack, ask.age);
     record.set_long_size(ask.size);
     record.set_head(Head::new(p, State::Live, ask.family, if huge { record::LONG | record::HUGE } else { record::LONG }));
     p

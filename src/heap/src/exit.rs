@@ -53,7 +53,7 @@ pub fn report(out: &mut ExitReport) {
     let mut list = List { len: 0, mapped: *mapped, bytes: 0, blocks: 0 };
     let mut declared = alloc::vec::Vec::new();
     client::for_each(|addr, in_pool, m| {
-        declared.push(LiveBlock { addr, size: m.size, stack: m.stack, family: Family::Custom as u32 });
+        declared.push(LiveBlock { addr, size: m.size, stack: m.stack, family: Family::Custom as u32, ..LiveBlock::default() });
         list.count(if in_pool { None } else { Some(m.size) });
     });
     let mut declared = declared.into_iter().peekable();
@@ -66,7 +66,7 @@ pub fn report(out: &mut ExitReport) {
         while let Some(marked) = declared.next_if(|m| m.addr < b.addr) {
             list.push(marked);
         }
-        list.push(LiveBlock { addr: b.addr, size: b.size, stack: b.alloc_stack, family: b.family });
+        list.push(LiveBlock { addr: b.addr, size: b.size, stack: b.alloc_stack, family: b.family, age: record.age(), unused: 0 });
     });
     declared.for_each(|marked| list.push(marked));
     *mapped = list.mapped;

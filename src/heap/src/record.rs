@@ -2,7 +2,7 @@
 //!
 //! ```text
 //! head    bits 0..36 address of the block / 16, from HEAP_START on   36..38 state   40..43 family   43 HUGE   44 LONG   45..64 size
-//! stacks  depot ids of allocation and free
+//! stacks  depot ids of allocation and free; of a live block instead of the latter its age, marked as such
 //! ```
 //! The size of a block that has units of its own (`LONG`) does not fit there: it is in the record behind, which belongs to nobody else.
 //!
@@ -96,8 +96,12 @@ impl Head {
 pub struct Record {
     head: AtomicU64,
     alloc_stack: AtomicU32,
+    /// Or [`AGE`] and the block's age.
     free_stack: AtomicU32,
 }
+
+/// Not in the number of any stack (see `memcheck_rt::depot`).
+const AGE: u32 = 1 << 31;
 
 const _: () = assert!(core::mem::size_of::<Record>() as u64 == RECORD_SIZE);
 
@@ -191,9 +195,14 @@ impl Record {
 
     /// Before the head says that there is a new block.
     #[inline(always)]
-    pub fn set_stack(&self, stack: u32) {
+    pub fn set_birth(&self, stack: u32, age: u32) {
         self.alloc_stack.store(stack, Relaxed);
-        self.free_stack.store(0, Relaxed);
+        self.free_stack.store(AGE | age, Relaxed);
+    }
+
+    /// Of a live block: how many its thread had allocated before (in 31 bits).
+    pub fn age(&self) -> u32 {
+        self.free_stack.load(Relaxed) & !AGE
     }
 
     #[inline(always)]
@@ -208,7 +217,7 @@ impl Record {
             size: self.size(),
             family: head.family(),
             alloc_stack: self.alloc_stack.load(Relaxed),
-            free_stack: self.free_stack.load(Relaxed),
+            free_stack: Some(self.free_stack.load(Relaxed)).filter(|&stack| stack & AGE == 0).unwrap_or(0),
         }
     }
 }

@@ -102,7 +102,7 @@ mod tests {
             };
             let limit = if random.below(20) == 0 { 100_000 } else { 50 };
             let size = random.below(limit);
-            nodes.push(Node { addr: at, size });
+            nodes.push(Node { addr: at, size, age: 0 });
             at += size.max(1);
         }
         let index = Index::new(&nodes);

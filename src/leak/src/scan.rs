@@ -18,11 +18,13 @@ pub struct Node {
     pub addr: u64,
     /// As requested; 0 is possible.
     pub size: u64,
+    /// Less = older.
+    pub age: u32,
 }
 
 impl Node {
     pub fn of(block: &LiveBlock) -> Node {
-        Node { addr: block.addr, size: block.size.min(LIMIT.saturating_sub(block.addr)) }
+        Node { addr: block.addr, size: block.size.min(LIMIT.saturating_sub(block.addr)), age: block.age }
     }
 
     /// Behind the last address that points to it.

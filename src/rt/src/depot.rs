@@ -12,7 +12,7 @@
 //! always a smaller number than that of the entry itself, so a chain ends whatever a reader sees of it. A small table is a few pages of a
 //! small program, a large one keeps chains short where there are many stacks: each entry of a chain is a cache miss.
 //!
-//! Id 0 is "no stack". When the depot is full (32 GiB) id 0 is given.
+//! Id 0 is "no stack". When the depot is full (16 GiB) id 0 is given.
 #![allow(unsafe_code, reason = "the depot is raw shared memory")]
 
 use crate::sync::{Guard, Lock};
@@ -24,7 +24,8 @@ use memcheck_abi::layout::{DEPOT_END, DEPOT_START};
 const HEADER_WORDS: u64 = core::mem::size_of::<DepotHeader>() as u64 / 8;
 /// Entries begin behind the word that would be id 0, and end where tables may begin.
 const FIRST_WORD: u64 = 1;
-const LAST_WORD: u64 = u32::MAX as u64;
+/// The highest bit of an id is free for whoever keeps one.
+const LAST_WORD: u64 = u32::MAX as u64 >> 1;
 const LEAST_BITS: u32 = 13;
 const MOST_BITS: u32 = 29;
 /// A table with more entries per head than this becomes larger by so many bits.

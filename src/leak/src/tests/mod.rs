@@ -76,7 +76,7 @@ impl Memory for Fake {
 }
 
 pub fn block(addr: u64, size: u64) -> LiveBlock {
-    LiveBlock { addr, size, stack: 1, family: Family::Malloc as u32 }
+    LiveBlock { addr, size, stack: 1, family: Family::Malloc as u32, age: 0, unused: 0 }
 }
 
 pub const HEAP: u64 = 0x8_0000_0000;

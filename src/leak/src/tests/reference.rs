@@ -40,11 +40,13 @@ fn closure(mut set: BTreeSet<usize>, edges: impl Fn(usize) -> Vec<usize>) -> BTr
     }
 }
 
-/// Who leads each lost block: in order of address, blocks without an owner take all they lead to that has none, and leaders themselves.
-fn owners(lost: &[bool], edges: impl Fn(usize) -> Vec<usize>) -> Vec<usize> {
+/// Who leads each lost block: in order of age, then address, blocks without an owner take all they lead to that has none, and leaders themselves.
+fn owners(lost: &[bool], ages: &[u32], edges: impl Fn(usize) -> Vec<usize>) -> Vec<usize> {
     const NOBODY: usize = usize::MAX;
     let mut owner = vec![NOBODY; lost.len()];
-    for leader in (0..lost.len()).filter(|&i| lost[i]) {
+    let mut order: Vec<usize> = (0..lost.len()).filter(|&i| lost[i]).collect();
+    order.sort_by_key(|&i| (ages[i], i));
+    for leader in order {
         if owner[leader] != NOBODY {
             continue;
         }
@@ -74,7 +76,8 @@ fn check(p: &Program) -> [usize; 4] {
     let states = p.search();
     let mut counts = [0; 4];
     let lost: Vec<bool> = (0..p.blocks.len()).map(|i| !all.contains(&i)).collect();
-    let owner = owners(&lost, |b| any(&from[b]).into_iter().filter(|&t| lost[t]).collect());
+    let ages: Vec<u32> = p.blocks.iter().map(|b| b.age).collect();
+    let owner = owners(&lost, &ages, |b| any(&from[b]).into_iter().filter(|&t| lost[t]).collect());
     for (i, state) in states.iter().enumerate() {
         let expected = if reachable.contains(&i) {
             Kind::Reachable
@@ -115,6 +118,7 @@ fn agrees_with_the_definitions() {
         let n = 1 + random.below(40) as usize;
         let sizes: Vec<u64> = (0..n).map(|_| [0, 7, 8, 16, 35, 48, 64, 200][random.below(8) as usize]).collect();
         let mut p = Program::new(&sizes);
+        p.blocks.iter_mut().for_each(|b| b.age = random.below(1 + round as u64 % 40) as u32);
         let links = random.below(3 * n as u64);
         for _ in 0..links {
             let (from, to) = (random.below(n as u64) as usize, random.below(n as u64) as usize);
