@@ -89,8 +89,12 @@ pub fn transfer(e: &mut Emitter) {
             e.mark_own();
             e.exit_jcc(cc, insn.near_branch_target());
         }
-        FlowControl::UnconditionalBranch if insn.op0_kind() == OpKind::NearBranch64 => e.exit_jmp(insn.near_branch_target()),
+        FlowControl::UnconditionalBranch if insn.op0_kind() == OpKind::NearBranch64 => {
+            stack::before_jump(e);
+            e.exit_jmp(insn.near_branch_target());
+        }
         FlowControl::IndirectBranch if insn.is_jmp_near_indirect() => {
+            stack::before_jump(e);
             load_target(e);
             branch_to_target(e, LEAVE_JUMP);
         }

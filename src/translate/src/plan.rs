@@ -213,24 +213,33 @@ pub fn released(insn: &Instruction) -> Option<u32> {
     }
 }
 
-/// In front of a `ret`, let the ret paint what pops and additions have released: one batch, and the caller's red zone is dead there.
+/// In front of a `ret` or a jump, let that paint what pops and additions have released: one batch, and the caller's red zone is dead there.
 fn releases(program: &dyn Program, items: &mut [Item]) {
     let Some((last, before)) = items.split_last_mut() else { return };
-    if last.insn.mnemonic() != Mnemonic::Ret {
+    let is_ret = last.insn.mnemonic() == Mnemonic::Ret;
+    if !is_ret && !leaves_for_good(&last.insn) {
         return;
     }
-    let mut total = 8;
+    let mut total = if is_ret { 8 } else { 0 };
+    let (mut only_registers, mut by_moves) = (true, false);
     for item in before.iter_mut().rev() {
-        if let Some(n) = released(&item.insn) {
+        let takes_frame_down = item.insn.mnemonic() == Mnemonic::Leave || takes_from_register(&item.insn) && only_registers;
+        if takes_frame_down {
+            // It paints what it releases itself, here up to the stack pointer: the lowest part of a frame is nobody's initial value.
+            (item.deferred, by_moves) = (true, true);
+        } else if by_moves {
+            break;
+        } else if let Some(n) = released(&item.insn) {
             total += n;
             item.deferred = true;
-        } else if item.insn.mnemonic() == Mnemonic::Leave {
-            // It paints what it releases itself, here up to the stack pointer: the lowest part of a frame is nobody's initial value.
-            item.deferred = true;
-            break;
         } else if !harmless(&item.insn) {
             break;
         }
+        only_registers &= !reaches_below(&item.insn);
+    }
+    if !is_ret {
+        last.released = total;
+        return;
     }
     if total == 16 && before.last().is_some_and(|i| i.insn.op0_register() == Register::RBP) || before.iter().any(|i| below_stack(&i.insn)) {
         // A leaf: what it left in its red zone is nobody's initial value either.
@@ -240,6 +249,39 @@ fn releases(program: &dyn Program, items: &mut [Item]) {
     // A function that takes down a frame is compiled: its caller expects nothing in the flags. (Leaves written by hand may; and so may
     // compilers that put their code into memory at run time: a carry says there that several values are returned.)
     last.noise = before.iter().any(|i| i.deferred) && !program.is_writable(last.pc);
+}
+
+/// A jump that may be the last that a function does.
+fn leaves_for_good(insn: &Instruction) -> bool {
+    match insn.flow_control() {
+        FlowControl::UnconditionalBranch => insn.op0_kind() == OpKind::NearBranch64,
+        FlowControl::IndirectBranch => insn.is_jmp_near_indirect() && !reaches_below(insn),
+        _ => false,
+    }
+}
+
+/// `mov rsp, register` and `lea rsp, [register + displacement]`: how frames of changing size end.
+fn takes_from_register(insn: &Instruction) -> bool {
+    insn.op_count() == 2
+        && insn.op0_register() == Register::RSP
+        && match insn.mnemonic() {
+            Mnemonic::Mov => insn.op1_kind() == OpKind::Register,
+            Mnemonic::Lea => insn.memory_base() != Register::RSP && insn.memory_index() == Register::None,
+            _ => false,
+        }
+}
+
+/// Might it touch what lies below the stack pointer? By another register than the stack pointer, too.
+fn reaches_below(insn: &Instruction) -> bool {
+    insn.mnemonic() != Mnemonic::Lea
+        && (0..insn.op_count()).any(|i| insn.op_kind(i) == OpKind::Memory)
+        && !insn.is_ip_rel_memory_operand()
+        && !in_frame(insn)
+}
+
+/// Is its memory operand at the stack pointer or above?
+fn in_frame(insn: &Instruction) -> bool {
+    insn.memory_base() == Register::RSP && insn.memory_index() == Register::None && insn.memory_displacement64() as i64 >= 0
 }
 
 /// Does it touch memory below the stack pointer?
@@ -313,13 +355,13 @@ fn push_runs(items: &mut [Item]) {
     }
 }
 
-/// May stand between a release and the `ret` without mattering: neither uses the stack pointer nor leaves.
+/// May stand between a release and the end without mattering: neither changes the stack pointer, nor uses what lies below it, nor leaves.
 fn harmless(insn: &Instruction) -> bool {
     insn.flow_control() == FlowControl::Next
         && insn.stack_pointer_increment() == 0
         && (0..insn.op_count()).all(|i| match insn.op_kind(i) {
             OpKind::Register => insn.op_register(i).full_register() != Register::RSP,
-            OpKind::Memory => insn.memory_base() != Register::RSP,
+            OpKind::Memory => insn.memory_base() != Register::RSP || in_frame(insn),
             _ => true,
         })
 }

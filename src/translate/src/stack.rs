@@ -272,6 +272,18 @@ pub fn before_ret(e: &mut Emitter, released: u32) -> bool {
     much
 }
 
+/// In front of a jump, which is likely to be the last of its function: paint what was released just before.
+pub fn before_jump(e: &mut Emitter) {
+    let released = e.item.released;
+    if released > INLINE_RELEASE {
+        e.place_step();
+        spill_old_sp(e, -(released as i32));
+        call_release(e, release_argument(0, true));
+    } else if released > 0 {
+        paint(e, -(released as i32), released);
+    }
+}
+
 fn call_release(e: &mut Emitter, argument: u32) {
     let target = e.t.stubs.release;
     call_stack_routine(e, argument, target);
@@ -280,7 +292,7 @@ fn call_release(e: &mut Emitter, argument: u32) {
 /// The stack pointer was changed by an instruction that may do anything; slot 2 holds its old value.
 pub fn after_move(e: &mut Emitter) {
     let target = e.t.stubs.stack_moved;
-    let argument = if stays_in_frame(&e.item.insn) { 0 } else { FROM_ANYWHERE };
+    let argument = if stays_in_frame(&e.item.insn) { 0 } else { FROM_ANYWHERE } | u32::from(e.item.deferred);
     call_stack_routine(e, argument, target);
 }
 
