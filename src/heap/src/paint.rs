@@ -280,7 +280,7 @@ fn copy_bytes(to: u64, from: u64, len: u64) {
 }
 
 /// Move the whole pages of a block to where another has its own at the same places in them, if it has, and the kernel knows how to
-/// leave empty ones behind. What was moved, as addresses in the old block.
+/// leave empty ones behind. What was moved, as addresses in the old block. What the program had protected there is not protected in the new one.
 fn move_pages(to: u64, from: u64, len: u64) -> core::ops::Range<u64> {
     let (first, end) = (from.next_multiple_of(PAGE), (from + len) & !(PAGE - 1));
     if (to ^ from) & (PAGE - 1) != 0 {
@@ -292,6 +292,7 @@ fn move_pages(to: u64, from: u64, len: u64) -> core::ops::Range<u64> {
     // it has removed them that the old ones lie in several mappings, which it cannot move.
     unsafe {
         if sys::syscall6(sys::nr::MREMAP, first, len, len, flags, target, 0) == target as i64 {
+            sys::syscall3(sys::nr::MPROTECT, target, len, sys::PROT_READ | sys::PROT_WRITE);
             return first..end;
         }
         sys::renew(target, len);

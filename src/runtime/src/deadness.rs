@@ -33,18 +33,18 @@ pub fn dead_at(code: &impl Code, factory: &mut InstructionInfoFactory, pc: u64) 
     walk(code, factory, pc, DEPTH)
 }
 
-/// Is what a general register (by its bit) holds at `pc` overwritten, or not read on the way to the next call or return? With `passed`, an
-/// argument or result counts as read there.
-pub fn is_unread(code: &impl Code, factory: &mut InstructionInfoFactory, mut pc: u64, (bit, passed): (u64, bool), depth: u32) -> bool {
+/// Is what a general register (by its bit) holds at `pc` overwritten, or not read on the way to the next return? What may be an argument of a
+/// call is looked for in the callee if that is known, and else counts as read; so does, with `passed`, what may be an argument or result.
+pub fn is_unread(code: &impl Code, factory: &mut InstructionInfoFactory, mut pc: u64, (bit, passed): (u64, bool), mut depth: u32) -> bool {
     /// rdi rsi rdx rcx r8 r9 r10; rax rdx.
     const ARGUMENTS: u64 = 1 << 7 | 1 << 6 | 1 << 2 | 1 << 1 | 7 << 8;
     const RESULTS: u64 = 1 | 1 << 2;
     /// They keep what the caller has in them.
     const KEPT: u64 = 1 << 3 | 1 << 5 | 0xf << 12;
-    let may_be = |those: u64| bit & KEPT != 0 || passed && bit & those != 0;
+    let is_argument = bit & (KEPT | ARGUMENTS) != 0;
     for _ in 0..INSTRUCTIONS {
         if program::redirect(pc).is_some() {
-            return !may_be(ARGUMENTS);
+            return !is_argument;
         }
         let Some(insn) = code.instruction(pc) else { return false };
         let (reads, writes) = uses(factory, &insn);
@@ -59,10 +59,13 @@ pub fn is_unread(code: &impl Code, factory: &mut InstructionInfoFactory, mut pc:
                 return is_unread(code, factory, insn.near_branch_target(), (bit, passed), depth - 1)
                     && is_unread(code, factory, insn.next_ip(), (bit, passed), depth - 1);
             }
-            FlowControl::Call | FlowControl::IndirectCall => {
-                return (insn.is_call_near() || insn.is_call_near_indirect()) && !may_be(ARGUMENTS);
+            FlowControl::Call if insn.is_call_near() && bit & KEPT == 0 && !passed && is_argument && depth > 0 => {
+                (pc, depth) = (insn.near_branch_target(), depth - 1);
             }
-            FlowControl::Return => return !may_be(RESULTS),
+            FlowControl::Call | FlowControl::IndirectCall => {
+                return (insn.is_call_near() || insn.is_call_near_indirect()) && !is_argument;
+            }
+            FlowControl::Return => return bit & KEPT == 0 && !(passed && bit & RESULTS != 0),
             _ => return false,
         }
     }

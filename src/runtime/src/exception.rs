@@ -16,7 +16,7 @@
 //! Source: arch/x86/kernel/traps.c, arch/x86/mm/fault.c, arch/x86/kernel/signal_64.c.
 
 use crate::safepoint;
-use iced_x86::{Code, Instruction};
+use iced_x86::{Code, EncodingKind, Instruction, Mnemonic};
 use memcheck_abi::context::ThreadContext;
 use memcheck_abi::layout::PROGRAM_END;
 use memcheck_kernel::space;
@@ -124,10 +124,26 @@ fn beyond_canonical(insn: &Instruction, at: u64) -> Option<Exception> {
     match last {
         0..PROGRAM_END => None,
         PROGRAM_END..CANONICAL_END => Some(Exception { signo: SIGSEGV, code: SEGV_MAPERR, addr: at }),
-        _ if at < KERNEL_START && memcheck_translate::uses_stack_segment(insn) => {
+        _ if at < KERNEL_START && memcheck_translate::uses_stack_segment(insn) && at.is_multiple_of(alignment(insn)) => {
             Some(Exception { signo: SIGBUS, code: SI_KERNEL, addr: 0 })
         }
         _ => None,
+    }
+}
+
+/// What the address of the operand must be a multiple of. Where it is not, the processor says so first.
+fn alignment(insn: &Instruction) -> u64 {
+    use Mnemonic::{Cmpxchg16b, Lddqu, Movdqu, Movupd, Movups, Pcmpestri, Pcmpestrm, Pcmpistri, Pcmpistrm};
+    use Mnemonic::{Fxrstor, Fxrstor64, Fxsave, Fxsave64, Vmovapd, Vmovaps, Vmovdqa, Vmovdqa32, Vmovdqa64};
+    use Mnemonic::{Vmovntdq, Vmovntdqa, Vmovntpd, Vmovntps, Xrstor, Xrstor64, Xsave, Xsave64, Xsavec, Xsavec64, Xsaveopt, Xsaveopt64};
+    let size = insn.memory_size().size() as u64;
+    match insn.mnemonic() {
+        Movups | Movupd | Movdqu | Lddqu | Pcmpestri | Pcmpestrm | Pcmpistri | Pcmpistrm => 1,
+        Cmpxchg16b | Fxsave | Fxsave64 | Fxrstor | Fxrstor64 => 16,
+        Xsave | Xsave64 | Xsavec | Xsavec64 | Xsaveopt | Xsaveopt64 | Xrstor | Xrstor64 => 64,
+        Vmovaps | Vmovapd | Vmovdqa | Vmovdqa32 | Vmovdqa64 | Vmovntps | Vmovntpd | Vmovntdq | Vmovntdqa => size.max(1),
+        _ if insn.encoding() == EncodingKind::Legacy && size == 16 => 16,
+        _ => 1,
     }
 }
 
