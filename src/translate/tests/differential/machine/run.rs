@@ -11,7 +11,7 @@ use crate::interpreter::{self, Real, Rules};
 use crate::positions;
 use crate::random::Random;
 use crate::world::{CODE, STACK};
-use iced_x86::{FlowControl, Instruction, Mnemonic, Register};
+use iced_x86::{Instruction, Mnemonic, Register};
 use memcheck_abi::layout::{A_BASE, PROGRAM_END, RED_ZONE};
 use memcheck_translate::loops::Entry;
 use memcheck_translate::{
@@ -385,6 +385,12 @@ impl Run<'_> {
         if (A_BASE..A_BASE + PROGRAM_END / 8).contains(&fault.addr) && self.m.position(fault.rip).is_none() {
             return Ok(Next::Stop(End::Outside));
         }
+        if self.m.is_lookup(fault.rip) {
+            // Its target is too high for the branch table. The branch itself is done, but for rcx.
+            let (rcx, target) = (self.scratch(slot::RCX), self.m.gate.context().target);
+            self.m.gate.state().gpr[1] = rcx;
+            return self.continue_at(target, false);
+        }
         let p = self.restored(fault.rip)?;
         let insn = self.m.decode(self.code, p.pc);
         // A trap is reported behind its instruction.
@@ -395,18 +401,13 @@ impl Run<'_> {
         if wild && p.offset < p.info.own && !p.info.is_spilled(p.info.own) && memcheck_translate::has_masked_memory(&insn) {
             return Ok(Next::At(fault.rip + u64::from(p.info.own - p.offset)));
         }
-        let jumps = insn.is_jmp_near_indirect() || insn.is_call_near_indirect();
-        if !(trap || wild || jumps || p.offset == p.info.own) {
+        if !(trap || wild || p.offset == p.info.own) {
             return Err(format!(
                 "{fault:x?} in the code of {insn} at {:#x}, offset {:#x}, but its own instruction is at {:#x}",
                 p.pc, p.offset, p.info.own
             ));
         }
         let protection = fault.signal == libc::SIGSEGV && fault.code == GENERAL_PROTECTION;
-        // A return to an address that cannot be: as in `continue_at`.
-        if protection && insn.flow_control() == FlowControl::Return && self.m.gate.state().gpr[4] < NOT_CANONICAL {
-            return Ok(Next::Stop(End::Outside));
-        }
         // An operand that is neither aligned nor possible has two faults, and instructions differ in which comes first.
         if protection && self.m.operand_address(&insn).is_some_and(|at| at % 16 != 0) && insn.memory_size().size() >= 16 {
             return Ok(Next::Stop(End::Outside));
