@@ -158,10 +158,11 @@ pub fn find(
         return None;
     }
     let (from, to, distance) = objects(&facts)?;
-    let mut run = Run { facts: &facts, from, to, distance, steps: Vec::new(), ranges: Vec::new() };
+    let mut run = Run { facts: &facts, from, to, distance, steps: Vec::new() };
     let length = run.walk()?;
-    let Run { mut steps, ranges, .. } = run;
+    let Run { mut steps, .. } = run;
     steps.truncate(length + 1);
+    let ranges = ranges(&steps[..length]);
     items.clear();
     items.extend(facts[..length].iter().map(|fact| fact.item));
     let end = facts[length].item.pc;
@@ -269,7 +270,7 @@ fn at_entry(mem: Mem, since: &Since) -> Option<Mem> {
 }
 
 fn is_in(mem: &Mem, object: &Mem) -> bool {
-    mem.base == object.base && mem.index == object.index
+    mem.base == object.base && mem.index == object.index && mem.addr32 == object.addr32
 }
 
 /// What the first instruction loads from, where that is stored first, and how much further on.
@@ -288,7 +289,6 @@ struct Run<'a> {
     to: Mem,
     distance: i32,
     steps: Vec<Step>,
-    ranges: Vec<(i32, u32)>,
 }
 
 impl Run<'_> {
@@ -298,7 +298,7 @@ impl Run<'_> {
         let mut length = 0;
         for (at, fact) in self.facts.iter().enumerate() {
             let Some(since) = moved_on(&self.from, &fact.since) else { break };
-            let ends = fact.ends || at > length + MAX_GAP;
+            let ends = fact.ends || at > length + MAX_GAP || held.iter().any(|h| is_kept_in_part(fact, h));
             let part = if ends { None } else { self.part(at, &held) };
             self.steps.push(Step { part, held: held.clone(), since });
             let touched = |h: &Held| fact.uses.reads >> h.reg.bit() & 1 != 0;
@@ -321,7 +321,7 @@ impl Run<'_> {
         (begins && length > 0 && length < self.steps.len()).then_some(length)
     }
 
-    fn part(&mut self, at: usize, held: &[Held]) -> Option<Part> {
+    fn part(&self, at: usize, held: &[Held]) -> Option<Part> {
         let fact = &self.facts[at];
         let mem = fact.operand?;
         match fact.moved? {
@@ -332,7 +332,6 @@ impl Run<'_> {
             }
             Move::Store { from: reg, size } => {
                 let h = held.iter().find(|h| h.reg == reg)?;
-                self.add_range(h.from, size);
                 Some(Part::Store { private: h.private?, size })
             }
             _ => None,
@@ -354,15 +353,21 @@ impl Run<'_> {
         }
         stored
     }
+}
 
-    fn add_range(&mut self, disp: i32, size: u32) {
-        let (start, end) = (i64::from(disp), i64::from(disp) + i64::from(size));
+/// What these steps load, all of it, whether or not it is stored: nothing else asks for it. Neighbours are joined.
+fn ranges(steps: &[Step]) -> Vec<(i32, u32)> {
+    let mut ranges: Vec<(i32, u32)> = Vec::new();
+    for step in steps {
+        let Some(Part::Load(Held { from, size, .. })) = step.part else { continue };
+        let (start, end) = (i64::from(from), i64::from(from) + i64::from(size));
         let inside = |r: &&mut (i32, u32)| i64::from(r.0) <= start && i64::from(r.0) + i64::from(r.1) >= start;
-        match self.ranges.iter_mut().find(inside) {
+        match ranges.iter_mut().find(inside) {
             Some(range) => range.1 = range.1.max((end - i64::from(range.0)) as u32),
-            None => self.ranges.push((disp, size)),
+            None => ranges.push((from, size)),
         }
     }
+    ranges
 }
 
 /// Does the instruction load the register, or all that copies know of it? Its address may be read from it.
@@ -370,6 +375,11 @@ fn is_loaded(fact: &Fact, reg: Reg) -> bool {
     let address =
         fact.item.insn.memory_base().full_register() == register(reg) || fact.item.insn.memory_index().full_register() == register(reg);
     !address && matches!(fact.moved, Some(Move::Load { to, .. }) if to == reg)
+}
+
+/// Does the instruction load the lower half of a register whose upper half keeps its undefined bytes?
+fn is_kept_in_part(fact: &Fact, held: &Held) -> bool {
+    held.size > 16 && matches!(fact.moved, Some(Move::Load { to, keeps: true, .. }) if to == held.reg)
 }
 
 fn register(reg: Reg) -> Register {

@@ -40,9 +40,10 @@ pub enum Reason {
     Release,
     StackMoved,
     DirtyBranch,
+    Copies,
 }
 
-const REASONS: [Reason; 11] = [
+const REASONS: [Reason; 12] = [
     Reason::End,
     Reason::Fault,
     Reason::Dispatch,
@@ -54,6 +55,7 @@ const REASONS: [Reason; 11] = [
     Reason::Release,
     Reason::StackMoved,
     Reason::DirtyBranch,
+    Reason::Copies,
 ];
 
 /// Registers of the program, and what the routines need to find their way home.
@@ -300,7 +302,7 @@ impl Gate {
             dirty_link: r.stub(Reason::DirtyBranch, rcx, exit),
             frame_origin: r.answer(),
             frame_note: r.answer(),
-            copies: 0,
+            copies: r.stub(Reason::Copies, rax, exit),
         };
         assert!(size_of::<State>() as u64 <= ROUTINES - CACHE_START && r.here() < CACHE, "the gate's parts fit their places");
         // SAFETY: the mapping was made above and nothing runs in it yet.
@@ -402,6 +404,20 @@ impl Gate {
         // SAFETY: inside our mapping, as just checked.
         let [target, patch] = unsafe { (at as *const [u64; 2]).read_unaligned() };
         (target, patch)
+    }
+
+    /// What a run of copies asks for: its dirty region; displacements and sizes.
+    pub fn copies_data(&self, at: u64) -> (u64, Vec<(i32, u32)>) {
+        let bytes = |at: u64, n: u64| {
+            assert!(at >= CACHE && at + n <= CACHE + BOTH, "data of copies at {at:#x}");
+            at as *const u8
+        };
+        // SAFETY: inside our mapping, as just checked; plain integers, which the translator put there.
+        unsafe {
+            let (region, count) = (bytes(at, 12).cast::<u64>().read_unaligned(), (at as *const u8).add(8).cast::<u32>().read_unaligned());
+            let range = |i| bytes(at + 12 + 8 * i, 8).cast::<(i32, u32)>().read_unaligned();
+            (region, (0..u64::from(count)).map(range).collect())
+        }
     }
 
     /// Entry of the branch table for low code.

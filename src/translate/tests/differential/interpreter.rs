@@ -198,15 +198,16 @@ impl Concrete<'_> {
         let below = STACK.contains(addr) && addr < sp.wrapping_sub(RED_ZONE) && STACK.contains(sp) && self.world.v(addr) == 0xff;
         self.world.has_shadow(addr, 1) && is_allocated(addr) && !below
     }
+}
 
-    fn is_mark(&self, addr: u64) -> bool {
-        let slot = addr & !7;
-        if !self.world.has_shadow(slot, 8) {
-            return false;
-        }
-        let word = u64::from(u32::from_le_bytes(std::array::from_fn(|i| self.world.v(slot + i as u64))));
-        word == RETURN_MARK || word == SIGNAL_MARK
+/// Does the byte lie in a slot that a return address or a signal's frame has marked?
+pub fn is_mark(world: &World, addr: u64) -> bool {
+    let slot = addr & !7;
+    if !world.has_shadow(slot, 8) {
+        return false;
     }
+    let word = u64::from(u32::from_le_bytes(std::array::from_fn(|i| world.v(slot + i as u64))));
+    word == RETURN_MARK || word == SIGNAL_MARK
 }
 
 impl Machine for Concrete<'_> {
@@ -258,7 +259,7 @@ impl Machine for Concrete<'_> {
     fn load_v(&mut self, addr: u64, out: &mut [u8]) {
         for (i, v) in out.iter_mut().enumerate() {
             let at = addr.wrapping_add(i as u64);
-            *v = if self.is_mark(at) || !self.addressable(at) { 0 } else { self.world.v(at) };
+            *v = if is_mark(self.world, at) || !self.addressable(at) { 0 } else { self.world.v(at) };
         }
     }
 

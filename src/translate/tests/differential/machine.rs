@@ -92,6 +92,9 @@ pub enum Kind {
     Dirty,
     /// Begins clean, goes on in dirty code where a check meets undefined bytes, and back at branches.
     Mixed,
+    /// As the runtime: clean until a check meets undefined bytes, runs of copies where there are such, clean again as soon as no register is
+    /// dirty.
+    Whole,
 }
 
 /// One way to run a program translated.
@@ -163,6 +166,7 @@ pub struct Machine {
     pub placed: Vec<Placed>,
     clean: HashMap<u64, u64>,
     dirty: HashMap<u64, u64>,
+    copies: HashMap<u64, Option<u64>>,
     pub events: Vec<Event>,
     planner: Planner,
     /// Plans of the dirty code, where rules are real.
@@ -173,6 +177,8 @@ pub struct Machine {
     pub complaints: Vec<(u64, ComplaintKind)>,
     /// Loops of dirty code that were made so far.
     pub loops: u64,
+    /// Runs of copies that were entered so far, and how many of them began.
+    pub runs: [u64; 2],
     /// Check every region that is made.
     pub inspect: bool,
 }
@@ -251,11 +257,13 @@ impl Machine {
             placed: Vec::new(),
             clean: HashMap::new(),
             dirty: HashMap::new(),
+            copies: HashMap::new(),
             events: Vec::new(),
             planner: Planner::new(),
             plans: Vec::new(),
             probes: HashMap::new(),
             loops: 0,
+            runs: [0; 2],
             complaints: Vec::new(),
             inspect: false,
         })
@@ -314,6 +322,7 @@ impl Machine {
         }
         self.clean.clear();
         self.dirty.clear();
+        self.copies.clear();
         self.placed.clear();
         self.events.clear();
         self.plans.clear();

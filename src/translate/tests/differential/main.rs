@@ -3,7 +3,7 @@
 //! ```text
 //! forms     every instruction form of the decoder library, with random operands
 //! writer    straight-line code whose memory operands and flags are sound     shapes   control flow
-//! streams   loops through memory
+//! streams   loops through memory                             copying  runs of copies
 //! calls     functions, frames, the stack                                     prepared instructions with special needs
 //! assemble  operations and labels to bytes
 //! world     the program's memory and its shadow                              gate     into generated code and out again
@@ -21,6 +21,7 @@
 mod assemble;
 mod calls;
 mod compare;
+mod copying;
 mod forms;
 mod gate;
 mod interpreter;
@@ -158,6 +159,36 @@ fn rules_in_place_are_those_of_the_interpreter() {
             ..Way::CLEAN
         };
         session.try_rules(&mut random, seed, &program, taste, way);
+        seed += 1;
+        count += 1;
+    }
+    session.report(count);
+}
+
+/// Clean code, runs of copies and dirty code together leave what dirty code leaves whose rules are all interpreted.
+#[test]
+fn copies_leave_what_rules_leave() {
+    let Some(mut session) = Session::begin() else { return };
+    let end = Instant::now() + Duration::from_secs_f64(seconds());
+    let usable: std::collections::HashSet<_> = session.forms().all().collect();
+    let plain = writer::Forms::new(|code| usable.contains(&code) && shapes::may_go_round(code));
+    let mut seed = first_seed();
+    let mut count = 0;
+    while count < 20 || Instant::now() < end {
+        let mut random = Random::new(seed ^ 0xc0_0b1e5);
+        let taste = Taste { no_masks: true, no_segments: true, no_red_zone: true, ..Taste::PLAIN };
+        let size = random.pick(&[3, 6, 10, 20, 30]);
+        let program = copying::program(&mut random, &plain, taste, size);
+        let way = Way {
+            kind: Kind::Whole,
+            painted: random.pick(&[20, 200, 600]),
+            private: is_x86_feature_detected!("avx512bw") && !random.one_in(6),
+            // Even: no constants, which clean code does not ask for.
+            seed: random.word() & !1,
+            rules: Rules::Inline,
+            ..Way::CLEAN
+        };
+        session.try_whole(&mut random, seed, &program, taste, way);
         seed += 1;
         count += 1;
     }

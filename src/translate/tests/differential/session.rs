@@ -4,7 +4,7 @@ use crate::assemble::{Op, assemble};
 use crate::compare;
 use crate::gate::Attached;
 use crate::interpreter::{Left, Rules};
-use crate::machine::{Code, End, Event, Machine, Outcome, Start, Way};
+use crate::machine::{Code, End, Event, Kind, Machine, Outcome, Start, Way};
 use crate::random::Random;
 use crate::shapes::Program;
 use crate::shrink;
@@ -23,6 +23,9 @@ struct Shared {
 }
 
 static SHARED: OnceLock<Option<Mutex<Shared>>> = OnceLock::new();
+
+/// What two ways to run a program leave differently.
+type Differ = fn(&mut Machine, &Case, &Way) -> Option<String>;
 
 /// The machine, for one test at a time.
 pub struct Session {
@@ -118,16 +121,28 @@ impl Session {
 
     /// Run it in dirty mode, by the interpreter of rules and in place; panics with the story if what is left differs.
     pub fn try_rules(&mut self, random: &mut Random, seed: u64, program: &Program, taste: Taste, way: Way) {
+        self.try_by(rules_differ, random, seed, program, taste, way);
+    }
+
+    /// Run it as the runtime does, with runs of copies; panics with the story if it does not leave what dirty mode leaves that interprets all.
+    pub fn try_whole(&mut self, random: &mut Random, seed: u64, program: &Program, taste: Taste, way: Way) {
+        self.try_by(whole_differs, random, seed, program, taste, way);
+    }
+
+    fn try_by(&mut self, differ: Differ, random: &mut Random, seed: u64, program: &Program, taste: Taste, way: Way) {
         let case = self.case(random, program, taste.high);
         // Cells between cold stubs are no code to look through.
         self.shared.machine.inspect = false;
-        let Some(difference) = rules_differ(&mut self.shared.machine, &case, &way) else { return };
+        let before = self.shared.machine.runs[1];
+        let difference = differ(&mut self.shared.machine, &case, &way);
+        *self.ends.entry(if self.shared.machine.runs[1] > before { "with runs" } else { "others" }.into()).or_default() += 1;
+        let Some(difference) = difference else { return };
         eprintln!("seed {seed}, {way:x?}\n{difference}");
         // Programs without their ends run long.
         let end = Instant::now() + Duration::from_secs(20);
         let fails = |machine: &mut Machine, ops: &[Op]| {
             let smaller = Case { program: Program { ops: ops.to_vec(), ..case.program.clone() }, ..case.clone() };
-            rules_differ(machine, &smaller, &way).is_some().then_some(smaller)
+            differ(machine, &smaller, &way).filter(|text| first_word(text) == first_word(&difference)).map(|_| smaller)
         };
         let mut small = case.clone();
         let mut at = 0;
@@ -139,7 +154,7 @@ impl Session {
                 None => at += 1,
             }
         }
-        let again = rules_differ(&mut self.shared.machine, &small, &way).unwrap_or_default();
+        let again = differ(&mut self.shared.machine, &small, &way).unwrap_or_default();
         let story = story(&mut self.shared.machine, &small);
         panic!("seed {seed}, {way:x?}\n{difference}\n\nshortest program found:\n{story}\n{again}");
     }
@@ -180,7 +195,7 @@ impl Session {
     }
 
     pub fn report(&self, count: u64) {
-        println!("{count} programs, {} loops; ends: {:?}", self.shared.machine.loops, self.ends);
+        println!("{count} programs, {} loops, {:?} runs; ends: {:?}", self.shared.machine.loops, self.shared.machine.runs, self.ends);
     }
 }
 
@@ -193,13 +208,17 @@ pub struct Failure {
 impl Failure {
     /// Do two programs fail in the same way? A program without its end or its frame can run into anything.
     pub fn is_like(&self, other: &Failure) -> bool {
-        let first = |text: &str| text.split([' ', ':']).next().unwrap_or_default().to_owned();
         let alike = match (self.end, other.end) {
             (End::Fault { signal: a, .. }, End::Fault { signal: b, pc }) => a == b && [CODE, HIGH_CODE].iter().any(|c| c.contains(pc)),
             (a, b) => a == b,
         };
-        alike && first(&self.text) == first(&other.text)
+        alike && first_word(&self.text) == first_word(&other.text)
     }
+}
+
+/// What kind of thing differs.
+fn first_word(text: &str) -> &str {
+    text.split([' ', ':']).next().unwrap_or_default()
 }
 
 /// The difference between the native run and one translated run.
@@ -254,6 +273,27 @@ fn rules_differ(machine: &mut Machine, case: &Case, way: &Way) -> Option<String>
         (Ok((a, _)), Ok((b, _))) if a == b => None,
         (Err(_), _) | (_, Ok((End::Outside, _))) | (Ok((End::Hang, _)), _) => None,
         (Ok((a, _)), b) => Some(format!("end: interpreted {a:?}, in place {:?}", b.map(|b| b.0))),
+    }
+}
+
+fn whole_differs(machine: &mut Machine, case: &Case, way: &Way) -> Option<String> {
+    let (code, native) = run_natively(machine, case)?;
+    if !matches!(native.end, End::Finished | End::Fault { .. }) {
+        return None;
+    }
+    machine.install(&code);
+    let mut run = |way: &Way| {
+        let outcome = machine.translated(&code, &case.start, way)?;
+        let sp = machine.gate.state().gpr[4];
+        Ok::<_, String>((outcome, Left::take(&machine.world, &machine.complaints, case.program.forgotten, sp)))
+    };
+    let interpreted = Way { kind: Kind::Dirty, rules: Rules::Interpreted, ..*way };
+    match (run(way), run(&interpreted)) {
+        (Err(broken), _) => Some(broken),
+        (Ok((whole, _)), _) if whole.end == End::Outside => None,
+        (Ok((whole, left)), Ok((_, all))) => compare::difference(&native, &whole, case.program.undefined, machine.gate.components())
+            .or_else(|| all.difference(&left).filter(|_| native.end == End::Finished)),
+        (_, Err(_)) => None,
     }
 }
 

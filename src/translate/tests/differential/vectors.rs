@@ -117,8 +117,10 @@ pub fn check_private(image: &[u8], components: u64) -> Result<(), String> {
     }
 }
 
+/// All registers that the translator may use, those of runs of copies, too.
 pub fn copy_private(to: &mut [u8], from: &[u8], components: u64) {
-    for (at, len) in private(components).into_iter().flatten() {
+    let copied = (components >> 7 & 1 != 0).then(|| (component(7).0 + 64, 15 * 64));
+    for (at, len) in private(components).into_iter().flatten().chain(copied) {
         to[at..at + len].copy_from_slice(&from[at..at + len]);
     }
 }

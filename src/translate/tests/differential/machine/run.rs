@@ -13,9 +13,10 @@ use crate::random::Random;
 use crate::world::{CODE, STACK};
 use iced_x86::{Instruction, Mnemonic, Register};
 use memcheck_abi::layout::{A_BASE, PROGRAM_END, RED_ZONE};
+use memcheck_translate::copies::SLOT_TARGET;
 use memcheck_translate::loops::Entry;
 use memcheck_translate::{
-    DEAD_OVER_CALL, DEAD_OVER_RETURN, LEAVE_CALL, LEAVE_RETURN, LOAD, Place, SPREAD, STATE_AREA, STORE, helper, slot,
+    DEAD_OVER_CALL, DEAD_OVER_RETURN, LEAVE_CALL, LEAVE_RETURN, LOAD, Place, Region, SPREAD, STATE_AREA, STORE, helper, slot,
 };
 
 /// One translated run.
@@ -80,6 +81,7 @@ impl Run<'_> {
                     Kind::Clean => return Err("clean code came to the dirty branch".into()),
                     Kind::Dirty => true,
                     Kind::Mixed => self.random.one_in(2),
+                    Kind::Whole => interpreter::shadow_regs().dirty != 0,
                 };
                 if dirty
                     && self.way.rules == Rules::Inline
@@ -89,6 +91,7 @@ impl Run<'_> {
                 }
                 self.continue_at(target, dirty)
             }
+            Reason::Copies => Ok(self.begin_copies()),
             Reason::Fault => self.fault(),
             Reason::End | Reason::Syscall | Reason::Replace => Err(format!("unexpected way out: {reason:?}")),
         }
@@ -135,6 +138,51 @@ impl Run<'_> {
         Ok(Some(at))
     }
 
+    /// Where the runtime goes on when a clean check has met undefined bytes: in dirty code, or in a run of copies.
+    fn enter_dirty(&mut self, pc: u64) -> Result<Next, String> {
+        interpreter::shadow_regs().dirty = 0;
+        let Some(region) = self.body(pc, true)? else { return self.continue_at(pc, true) };
+        let m = &mut *self.m;
+        let known = m.copies.get(&pc).copied();
+        let run = match known {
+            Some(run) => run,
+            None => {
+                let at = Place { hot: m.next.hot.next_multiple_of(16), cold: m.next.cold };
+                let view = View { world: &m.world, code: self.code, known: &m.clean, writable: self.way.writable, constants: false };
+                let mut rules = Real { planner: &mut m.planner, plans: &mut m.plans, inline: true };
+                let made = m.translator.translate_copies(&view, pc, at, &mut rules, region);
+                made.map(|made| self.put(pc, at, false, made)).transpose()?
+            }
+        };
+        self.m.copies.insert(pc, run);
+        self.m.runs[0] += u64::from(run.is_some());
+        Ok(Next::At(run.unwrap_or(region)))
+    }
+
+    /// May all of it be touched? Says no too often, as the runtime.
+    fn begin_copies(&mut self) -> Next {
+        let (from, to, on) = (self.scratch(slot::ADDRESS), self.scratch(SLOT_TARGET), self.scratch(slot::CONTINUE));
+        let data = self.scratch(slot::ARGUMENT);
+        let (region, ranges) = self.m.gate.copies_data(data);
+        let plain = |at: u64, len: u32| (at..at + u64::from(len)).all(|at| self.is_plain(at));
+        let all = ranges.iter().all(|&(at, len)| {
+            let at = i64::from(at) as u64;
+            plain(from.wrapping_add(at), len) && plain(to.wrapping_add(at), len)
+        });
+        interpreter::shadow_regs().dirty = 0;
+        if !all || self.random.one_in(12) {
+            return Next::At(region);
+        }
+        self.m.runs[1] += 1;
+        Next::At(on)
+    }
+
+    fn is_plain(&self, at: u64) -> bool {
+        let sp = self.m.gate.state_ref().gpr[4];
+        let below = STACK.contains(at) && at < sp.wrapping_sub(RED_ZONE);
+        self.m.world.has_shadow(at, 1) && interpreter::is_allocated(at) && !below && !interpreter::is_mark(&self.m.world, at)
+    }
+
     /// The body of a translation, made now if there is none.
     fn body(&mut self, pc: u64, dirty: bool) -> Result<Option<u64>, String> {
         let m = &mut *self.m;
@@ -153,6 +201,22 @@ impl Run<'_> {
             m.translator.translate(&view, pc, at)
         };
         let Some(region) = made else { return Ok(None) };
+        let entry = at.hot;
+        let body = self.put(pc, at, dirty, region)?;
+        if dirty {
+            self.m.dirty.insert(pc, body);
+        } else {
+            if CODE.contains(pc) {
+                self.m.gate.set_table(pc, entry);
+            }
+            self.m.clean.insert(pc, body);
+        }
+        Ok(Some(body))
+    }
+
+    /// Put it into the cache; its body.
+    fn put(&mut self, pc: u64, at: Place, dirty: bool, region: Region) -> Result<u64, String> {
+        let m = &mut *self.m;
         if m.inspect {
             positions::inspect(&region, at, self.code, pc, self.way.writable).map_err(|e| format!("region of {pc:#x}: {e}"))?;
         }
@@ -164,16 +228,8 @@ impl Run<'_> {
             return Err("the cache is full".into());
         }
         let body = at.hot + u64::from(region.body);
-        if dirty {
-            m.dirty.insert(pc, body);
-        } else {
-            if CODE.contains(pc) {
-                m.gate.set_table(pc, at.hot);
-            }
-            m.clean.insert(pc, body);
-        }
         m.placed.push(Placed { at: at.hot, cold: at.cold, pc, dirty, region });
-        Ok(Some(body))
+        Ok(body)
     }
 
     fn link(&mut self) -> Result<Next, String> {
@@ -226,6 +282,9 @@ impl Run<'_> {
         self.check_is_right(&p, addr, size, kind).map_err(|e| format!("check at {:#x}: {e}", p.pc))?;
         if self.way.kind == Kind::Mixed && kind != STORE && self.m.world.any_v(addr, u64::from(size)) && self.random.percent(60) {
             return self.continue_at(p.pc, true);
+        }
+        if self.way.kind == Kind::Whole && kind != STORE && self.m.world.any_v(addr, u64::from(size)) {
+            return self.enter_dirty(p.pc);
         }
         self.m.gate.state().gpr = saved;
         if kind == STORE && self.m.world.has_shadow(addr, u64::from(size)) {
