@@ -109,7 +109,7 @@ fn interrupted(ctx: &mut ThreadContext, _host: u64, p: &crate::cache::Position) 
         ctx.regs.rip = p.pc;
         deliver(ctx, 0, 0, 0)
     }
-    deliver(ctx, u64::MAX, 0, 0)
+    crate::safepoint::step(ctx)
 }
 
 /// The program's own instruction faulted: report what it accessed and hand over.

@@ -16,6 +16,7 @@
 //! - [`helpers`]   emulated instructions, string instructions, code that changes
 //! - [`requests`]  client requests
 //! - [`inner`]     calls of program code from inside the runtime
+//! - [`kept`]      undefined registers across signal handlers
 //! - [`syscalls`]  the program's system calls
 //! - [`threads`]   thread slots, clone
 //! - [`replaced`]  table of replacement functions; [`traced`] calls of them that are told
@@ -41,6 +42,7 @@ pub mod fault;
 pub mod followed;
 pub mod helpers;
 pub mod inner;
+pub mod kept;
 pub mod origin;
 pub mod owner;
 pub(crate) mod pages;

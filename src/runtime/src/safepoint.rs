@@ -10,7 +10,7 @@ use crate::{asm, stackmove};
 use memcheck_abi::context::{RCX, RSP, ThreadContext};
 use memcheck_abi::layout::{RETURN_MARK, SIGNAL_MARK, V_DISTANCE};
 use memcheck_rt::{context, shadow};
-use memcheck_translate::slot;
+use memcheck_translate::{LEAVE_JUMP, slot};
 
 /// Saved rip in the kernel's rt_sigframe: return address, ucontext header (40), sixteen registers in front of it, rsp the last.
 const FRAME_RIP: u64 = 8 + 40 + 16 * 8;
@@ -20,9 +20,23 @@ pub const DYING: u64 = 1;
 
 /// Trap with the state of ctx.regs. Signal 0: a signal of the tracer's own waits.
 pub fn deliver(ctx: &mut ThreadContext, signo: u64, code: u64, addr: u64) -> ! {
-    ctx.pending = 0;
     // Whatever comes next begins in clean code: undefined registers count as defined from here on.
     crate::dirty::shadow_regs(ctx).dirty = 0;
+    hand_over(ctx, signo, code, addr)
+}
+
+/// The tracer shall make the thread take one more step in translated code.
+pub fn step(ctx: &mut ThreadContext) -> ! {
+    hand_over(ctx, u64::MAX, 0, 0)
+}
+
+/// At a system call, where the shadow registers mean what they say.
+fn deliver_at_call(ctx: &mut ThreadContext) -> ! {
+    hand_over(ctx, 0, 0, 0)
+}
+
+fn hand_over(ctx: &mut ThreadContext, signo: u64, code: u64, addr: u64) -> ! {
+    ctx.pending = 0;
     loop {
         if asm::safe_trap(signo, code, addr) == DYING {
             crate::syscalls::exit_report(0);
@@ -48,13 +62,13 @@ pub extern "C" fn leave() {
 pub extern "C" fn before_syscall() {
     let ctx = context::current();
     ctx.regs.rip -= 2;
-    deliver(ctx, 0, 0, 0)
+    deliver_at_call(ctx)
 }
 
 pub extern "C" fn after_syscall() {
     let ctx = context::current();
     ctx.regs.gpr[RCX] = ctx.regs.rip;
-    deliver(ctx, 0, 0, 0)
+    deliver_at_call(ctx)
 }
 
 /// Never called: the fault path does not look at `pending`.
@@ -76,6 +90,7 @@ pub extern "C" fn handler_begins() -> u64 {
     let ctx = context::current();
     crate::vectors::prepare();
     let sp = ctx.regs.gpr[RSP];
+    crate::kept::begin(ctx, sp);
     let frame_end = ctx.scratch[7];
     stackmove::settle(ctx, sp);
     let len = if frame_end > sp && frame_end - sp < 1 << 16 { frame_end - sp } else { ctx.stack_high.saturating_sub(sp).min(1 << 14) };
@@ -93,5 +108,10 @@ pub extern "C" fn resumed() -> u64 {
     let ctx = context::current();
     crate::vectors::prepare();
     stackmove::settle(ctx, ctx.regs.gpr[RSP]);
-    crate::dispatch::dispatch()
+    crate::dirty::after_syscall(ctx);
+    if crate::dirty::shadow_regs(ctx).dirty == 0 {
+        return crate::dispatch::dispatch();
+    }
+    ctx.scratch[slot::ARGUMENT as usize] = u64::from(LEAVE_JUMP);
+    crate::dirty::leave()
 }

@@ -20,7 +20,7 @@
 //! Source: arch/x86/include/uapi/asm/sigcontext.h, arch/x86/kernel/signal_64.c, arch/x86/kernel/fpu/signal.c.
 #![allow(unsafe_code, reason = "system calls, vector state")]
 
-use crate::{asm, dirty, safepoint, stackmove};
+use crate::{asm, dirty, kept, safepoint, stackmove};
 use core::arch::asm;
 use core::arch::x86_64::{__cpuid, __cpuid_count};
 use core::sync::atomic::{AtomicU64, Ordering::Relaxed};
@@ -96,7 +96,6 @@ pub fn taken(ctx: &mut ThreadContext) -> bool {
     ctx.target = action.handler;
     ctx.scratch[7] = frame.end;
     clear_vectors(ctx);
-    dirty::shadow_regs(ctx).dirty = 0;
     ctx.scratch[slot::CONTINUE as usize] = safepoint::handler_begins();
     true
 }
@@ -269,6 +268,7 @@ fn clear_vectors(ctx: &mut ThreadContext) {
 /// The program's rt_sigreturn. Comes back only if the frame cannot be used: then it is the kernel's to complain about.
 pub fn leave_handler(ctx: &mut ThreadContext) {
     let context = ctx.regs.gpr[RSP];
+    dirty::shadow_regs(ctx).dirty = 0;
     // The frame without its first word, which the handler's `ret` has taken.
     let [rip_at, mask_at] = [RIP_WORD, MASK_WORD].map(|word| context.wrapping_add(8 * (word as u64 - 1)));
     // The stack pointer comes just before rip.
@@ -278,13 +278,14 @@ pub fn leave_handler(ctx: &mut ThreadContext) {
     }
     let registers = u128::from_le_bytes(registers);
     let (sp, rip) = (registers as u64, (registers >> 64) as u64);
+    kept::end(ctx, context.wrapping_sub(8));
     let resume = (asm::resume as *const () as u64).to_le_bytes();
     let unblocked = (u64::from_le_bytes(blocked) & !bit(SIGTRAP)).to_le_bytes();
     if !sys::write_guarded([(rip_at, &resume[..]), (mask_at, &unblocked[..])]) {
+        dirty::shadow_regs(ctx).dirty = 0;
         return;
     }
     stackmove::handler_returns(ctx, rip_at, sp);
     ctx.target = rip;
-    dirty::shadow_regs(ctx).dirty = 0;
     asm::signal_return(context)
 }

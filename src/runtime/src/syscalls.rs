@@ -4,7 +4,7 @@
 use alloc::vec::Vec;
 
 use crate::cache::CACHE;
-use crate::{inner, safepoint, selfsignal, statistics, threads};
+use crate::{inner, kept, safepoint, selfsignal, statistics, threads};
 use memcheck_abi::context::{RAX, RDI, RDX, RSI, RSP, ThreadContext};
 use memcheck_abi::event::{ExitReport, Repeat, Trap};
 use memcheck_kernel::{Action, CloneArgs, Special, sigtrap};
@@ -107,6 +107,7 @@ fn clone(ctx: &mut ThreadContext, args: &CloneArgs) -> i64 {
     let reports = report::hold();
     memcheck_heap::before_fork();
     let numbers = threads::hold_numbers();
+    let kept = kept::hold();
     let cache = CACHE.lock();
     let stacks = depot::hold();
     let memory = arena::hold();
@@ -115,6 +116,7 @@ fn clone(ctx: &mut ThreadContext, args: &CloneArgs) -> i64 {
     drop(memory);
     drop(stacks);
     drop(cache);
+    drop(kept);
     drop(numbers);
     memcheck_heap::after_fork();
     drop(reports);
