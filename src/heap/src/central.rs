@@ -44,6 +44,8 @@ const POPULAR: u32 = 4;
 /// A slab becomes red zone as its slots are given out, in steps of this many bytes, and always as far ahead as overruns usually go.
 const STEP: u64 = 32 << 10;
 const AHEAD: u64 = 4 << 10;
+/// From this address on slabs lie in large pages, where the kernel has them. Small programs keep small ones.
+const DENSE_FROM: u64 = HEAP_START + (4 << 20);
 /// Fewer bytes of free slots are not searched for complete slabs.
 const SEARCH_FROM: u64 = 256 << 10;
 
@@ -101,6 +103,9 @@ impl Central {
         (shelf.slab, shelf.next, shelf.end) = (start - HEAP_START, 0, units * UNIT / facts.slot);
         shelf.closed = if run.painted { start + units * UNIT } else { start };
         shelf.slabs += 1;
+        if shelf.slabs > POPULAR && !run.painted && start >= DENSE_FROM {
+            paint::expect_dense(start, units * UNIT);
+        }
         true
     }
 

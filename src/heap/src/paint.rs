@@ -26,6 +26,7 @@ pub const HUGE: u64 = if cfg!(test) { 64 << 20 } else { 1 << 30 };
 const HUGE_START: u64 = HUGE / 16;
 const HUGE_END: u64 = HUGE / 1024;
 const PAGE: u64 = 4096;
+const LARGE_PAGE: u64 = 2 << 20;
 /// From this size on the pages of a block move to fresh memory instead of being copied there.
 const MOVE_FROM: u64 = 1 << 20;
 /// Blocks are copied in steps of this many bytes.
@@ -185,6 +186,15 @@ fn undefine_long(v: u64, size: u64) {
 pub fn close_run(start: u64, len: u64) {
     shadow::fill_v(start, len, shadow::UNDEFINED);
     shadow::set_a(start, len, true);
+}
+
+/// Slabs come to lie around here: large pages for blocks and V. Blocks that come back after a long time are far apart, and with small pages
+/// each would cost the processor a walk through the page tables, or two.
+pub fn expect_dense(start: u64, len: u64) {
+    for at in [start, v_of(start)] {
+        let (first, end) = (at & !(LARGE_PAGE - 1), (at + len).next_multiple_of(LARGE_PAGE));
+        sys::will_be_dense(first, end - first);
+    }
 }
 
 /// Have the pages of a fresh slab, its V and its records made at once instead of by a fault each. If the kernel does not know how, faults do it.
