@@ -226,7 +226,8 @@ fn the_heap_as_a_tree_of_calls() {
     let outcome = tool(&dir).args(["-q", "--xtree-memory=full", "--xtree-memory-file=full.%p"]).arg(&exe).finish("run");
     assert_eq!((outcome.ended, outcome.err().as_str()), (Ended::Code(0), ""), "nothing is said about it");
     let files: Vec<_> = std::fs::read_dir(&dir).expect("the directory").flatten().map(|entry| entry.path()).collect();
-    let full = files.iter().find(|path| path.file_name().is_some_and(|name| name.to_string_lossy().starts_with("full."))).expect("the tree");
+    let full =
+        files.iter().find(|path| path.file_name().is_some_and(|name| name.to_string_lossy().starts_with("full."))).expect("the tree");
     let full = std::fs::read_to_string(full).expect("the tree");
     assert!(full.contains("\n8 7 1 7 1 100 1\n"), "realloc frees and allocates at one place: {full}");
     assert!(full.contains("\n7 0 0 0 0 30 3\n") && full.contains("\n7 0 0 30 3 0 0\n"), "frees have places of their own: {full}");

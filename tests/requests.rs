@@ -216,3 +216,124 @@ fn programs_check_for_leaks_whenever_they_like() {
         }
     }
 }
+
+const COMMANDS: &str = r#"
+#include <stdio.h>
+#include <stdlib.h>
+#include <unistd.h>
+#include <valgrind/memcheck.h>
+struct link { struct link *next, *other; };
+char *kept;
+int main(int count, char **words) {
+    struct link *first = malloc(16);
+    kept = (char *)first;
+    first->next = malloc(16);
+    first->next->next = 0;
+    first->other = 0;
+    int undefined[4];
+    if (undefined[count & 3]) puts("?");
+    for (int i = 1; i < count; i++) {
+        char text[200], *to = text;
+        for (char *from = words[i]; *from; from++)
+            if (*from == '@') to += sprintf(to, "%p", *++from == 'b' ? (void *)first : *from == 'n' ? (void *)first->next : (void *)&kept);
+            else *to++ = *from;
+        *to = 0;
+        if (words[i][0] == '!') kept = 0, first->other = 0, first = malloc(1);
+        else fprintf(stderr, "<%d>\n", (int)VALGRIND_MONITOR_COMMAND(text));
+    }
+    _exit(0);
+}
+"#;
+
+/// Each command with all that is printed for it, without addresses and process ids.
+#[test]
+fn commands_are_answered_in_valgrinds_words() {
+    if !has_headers() {
+        return;
+    }
+    let dir = common::scratch("dropin-commands");
+    compile(&dir, "commands", COMMANDS, &[]);
+    let told = |commands: &[&str]| {
+        let outcome = valgrind(&dir).args(["-q", "--track-origins=no", "./commands"]).args(commands).finish("run");
+        plain(&outcome.err())
+    };
+    let block = " Address A is 0 bytes inside a block of size 16 alloc'd\n   at A: malloc (in L)\n   by A: main (commands.c:9)\n";
+    let rows: &[(&str, &str)] = &[
+        ("nonsense", "<1>\n"),
+        ("x", "x can match xb xtmemory\n<0>\n"),
+        ("v.info n", "n_errs_found 1 n_errs_shown 1 (vgdb-error 999999999) \n<0>\n"),
+        ("v.info last", "Conditional jump or move depends on uninitialised value(s)\n   at A: main (commands.c:15)\n\n<0>\n"),
+        ("v.info all_errors", "ERROR SUMMARY: 1 errors from 1 contexts (suppressed: 0 from 0)\n<0>\n"),
+        ("v.info location @b", &format!("{block}<0>\n")),
+        ("v.info location @k", " Address A is 0 bytes inside data symbol \"kept\"\n<0>\n"),
+        ("v.info location 12", "missing or malformed address\n<0>\n"),
+        ("xb @b 3x", "malformed integer, expecting hex 0x..... or dec ...... or binary 0b.....\n<0>\n"),
+        ("get_vbits @n 18", "00000000 00000000 ffffffff ffffffff ____\nAddress A len 18 has 2 bytes unaddressable\n<0>\n"),
+        ("make_memory noaccess @k 2", "<0>\n"),
+        ("xb @k 3", "\t\t  __\t  __\t  00\nA:\t0x??\t0x??\t0xVV\nAddress A len 3 has 2 bytes unaddressable\n<0>\n"),
+        ("make_memory defined @k 2", "<0>\n"),
+        ("check_memory defined @b 16", &format!("Address A len 16 defined\n{block}<0>\n")),
+        ("check_memory addressable @b 17", &format!("Address A len 17 not addressable:\nbad address A\n{block}<0>\n")),
+        ("check_memory defined @k[8]", "Address A len 8 defined\n Address A is 0 bytes inside data symbol \"kept\"\n<0>\n"),
+        (
+            "leak_check foo",
+            "foo does not match any of 'full summary xtleak kinds reachable possibleleak definiteleak heuristics increased changed any unlimited limited '\n<0>\n",
+        ),
+        ("block_list 1", "Can't print block list : no valid leak search result\ninvalid loss record nr\n<0>\n"),
+        (
+            "v.clo --time-stamp=maybe",
+            "Bad option: --time-stamp=maybe\nInvalid boolean value 'maybe' (should be 'yes' or 'no')\nUse --help for more information or consult the user manual.\n<0>\n",
+        ),
+        ("v.clo --num-callers=3", "Cannot change --num-callers option dynamically\n<0>\n"),
+        ("v.set merge-recursive-frames 2", "merge-recursive-frames value changed from 0 to 2\n<0>\n"),
+        ("v.wait", "gdbserver: continuing after wait ...\n<0>\n"),
+    ];
+    let commands: Vec<&str> = rows.iter().map(|row| row.0).collect();
+    let all = told(&commands);
+    let mut rest = all.split_once("(commands.c:15)\n\n").expect("the error").1;
+    for (command, answer) in rows {
+        rest = rest.strip_prefix(answer).unwrap_or_else(|| panic!("{command}: expected {answer:?}, found {rest}"));
+    }
+    let lost =
+        told(&["who_points_at @n", "!", "leak_check full any limited 1", "block_list 1..2", "block_list 2 limited 1", "v.kill", "x"]);
+    let stack = |line| format!("   at A: malloc (in L)\n   by A: main (commands.c:{line})\n");
+    for expected in [
+        format!("Searching for pointers to A\n*A points at A\n{block}<0>\n"),
+        format!("32 (16 direct, 16 indirect) bytes in 1 blocks are definitely lost in loss record 3 of 3\n{}\n<0>\n", stack(9)),
+        format!("1 bytes in 1 blocks are still reachable in loss record 1 of 3\n{}A[1]\n", stack(22)),
+        format!("16 bytes in 1 blocks are indirectly lost in loss record 2 of 3\n{}A[16]\n<0>\n", stack(11)),
+    ] {
+        assert!(lost.contains(&expected), "{expected:?} not in {lost}");
+    }
+    assert!(lost.ends_with("monitor command request to kill this process\n"), "{lost}");
+}
+
+/// Without process ids, addresses, the values of bytes that are part of one, and names of libraries.
+fn plain(text: &str) -> String {
+    let mut out = String::new();
+    for line in text.lines() {
+        let line = line.strip_prefix("==").and_then(|rest| rest.split_once("== ")).map_or(line, |(_, rest)| rest);
+        let mut words: Vec<String> = Vec::new();
+        for word in line.split(' ') {
+            let hex = |word: &str| word.strip_prefix("0x").is_some_and(|digits| digits.starts_with(|c: char| c.is_ascii_hexdigit()));
+            words.push(match word.find("0x") {
+                Some(at) if hex(&word[at..]) && !word.contains('\t') => {
+                    let end = word[at + 2..].find(|c: char| !c.is_ascii_hexdigit()).map_or(word.len(), |n| at + 2 + n);
+                    format!("{}A{}", &word[..at], &word[end..])
+                }
+                _ => word.to_owned(),
+            });
+        }
+        let mut line = words.join(" ");
+        if let Some(row) = line.strip_prefix("0x").and_then(|_| line.split_once(":\t")) {
+            let bytes = row.1.split('\t').map(|byte| if byte == "0x??" { byte } else { "0xVV" }).collect::<Vec<_>>().join("\t");
+            line = format!("A:\t{bytes}");
+        }
+        if let Some((before, _)) = line.split_once(" (in ") {
+            line = format!("{before} (in L)");
+        }
+        out.push_str(&line);
+        out.push('\n');
+    }
+    out
+}

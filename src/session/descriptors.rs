@@ -14,7 +14,7 @@ use super::watched::Watched;
 const MOST: u64 = 1 << 16;
 
 /// Report what is open, the last opened first, then what was inherited.
-pub fn report(watched: &mut Watched, process: &Process, exit: &ExitReport) {
+pub fn report(watched: &mut Watched, process: &Process, exit: &ExitReport, at_exit: bool) {
     if watched.reporter.options().track_fds == TrackFds::No {
         return;
     }
@@ -29,7 +29,7 @@ pub fn report(watched: &mut Watched, process: &Process, exit: &ExitReport) {
         opened: rank.get(&number).and_then(|(_, stack)| watched.depot_stack(process, *stack)),
     });
     let described: Vec<OpenDescriptor> = described.collect();
-    watched.reporter.open_descriptors(&described);
+    watched.reporter.open_descriptors(&described, at_exit);
 }
 
 fn numbers(pid: i32) -> Vec<i32> {

@@ -4,15 +4,17 @@ use std::ffi::OsString;
 use std::path::Path;
 
 use memcheck_abi::config::Config;
+use memcheck_abi::errand::Exchange;
 use memcheck_abi::event::{ErrorEvent, ExitReport, Redirect, Repeat};
 use memcheck_abi::replace::Func;
 use memcheck_report::number::commas;
 use memcheck_report::render::warning as warnings;
 use memcheck_report::reporter::Outcome;
 use memcheck_report::suppress::pattern;
-use memcheck_tracer::{Ending, FatalSignal, Handler, Process, ThreadInfo, Warning};
+use memcheck_tracer::{Command, Ending, FatalSignal, Handler, Process, ThreadInfo, Warning};
 
 use super::exit::{INTERNAL_FAILURE, Verdict};
+use super::monitor::Step;
 use super::{Session, Watched, configure, descriptors, monitor, requests, stacks, texts};
 
 /// No program has more ranges that it wants ignored.
@@ -114,7 +116,7 @@ impl Handler for Session {
         }
         self.count_repeats(process, &memcheck_tracer::traps::repeats(process, report));
         if let Some(watched) = self.of(process) {
-            descriptors::report(watched, process, report);
+            descriptors::report(watched, process, report, true);
             let lines = ignored_ranges(process, report, &watched.reporter.options().ignore_ranges);
             watched.reporter.warn_at_end(lines);
         }
@@ -154,13 +156,22 @@ impl Handler for Session {
         self.report_leaks_now(process, mode, report);
     }
 
-    fn command(&mut self, process: &Process, is_option: bool, text: &str, report: &ExitReport) -> bool {
-        let Some(watched) = self.of(process) else { return false };
+    fn command(&mut self, process: &Process, thread: &ThreadInfo, is_option: bool, text: &str, exchange: &Exchange) -> Command {
+        let Some(watched) = self.of(process) else { return Command::Unknown };
         if is_option {
             watched.reporter.change_option(text.trim());
-            return true;
+            return Command::Understood;
         }
-        monitor::execute(watched, process, report, text)
+        match monitor::execute(watched, process, thread, exchange, text) {
+            Step::Unknown => Command::Unknown,
+            Step::Done => Command::Understood,
+            Step::Errands(errands) => Command::Errands(errands),
+            Step::Kill => {
+                watched.concluded = true;
+                self.kill(process.pid(), 0);
+                Command::Understood
+            }
+        }
     }
 
     fn leak_counts(&mut self, process: &Process, blocks: bool) -> [u64; 4] {
@@ -247,7 +258,7 @@ fn ignored_ranges(process: &Process, report: &ExitReport, by_user: &[(u64, u64)]
 }
 
 /// For `-v`: how much of the run had undefined data in registers.
-fn statistics(report: &ExitReport) -> [String; 2] {
+pub(super) fn statistics(report: &ExitReport) -> [String; 2] {
     let [regions, dirty, entered] = [report.regions, report.dirty_regions, report.dirty_entered].map(commas);
     let [rules, without_row] = [report.dirty_rules, report.dirty_without_row].map(commas);
     [

@@ -12,15 +12,12 @@
 //! | the runtime's stacks         | those of threads that are in the program: a block on its way out of `malloc` is only there |
 
 use std::collections::HashMap;
-use std::fs::File;
-use std::os::unix::fs::FileExt;
-use std::path::Path;
 
 use memcheck_abi::context::{RSP, offset, place};
 use memcheck_abi::event::{ExitReport, LiveBlock};
 use memcheck_abi::layout;
-use memcheck_leak::records::{self, Record, Resolution};
-use memcheck_leak::{BlockState, Heuristic, Kind, Root};
+use memcheck_leak::records::{self, Grouped, Record, Resolution};
+use memcheck_leak::{BlockState, Heuristic, Kind, Memory, Root};
 use memcheck_report::LeakKind;
 use memcheck_report::leak::{Change, DeltaMode, LeakSearch, LossRecord, Tally};
 use memcheck_report::options::{LeakCheck, LeakResolution, Options};
@@ -28,6 +25,7 @@ use memcheck_report::render::HeapSummary;
 use memcheck_tracer::{Map, Process, ThreadInfo};
 
 use super::Session;
+use super::frozen::Frozen;
 use super::resident::Pages;
 use super::stacks;
 use super::trees;
@@ -39,13 +37,28 @@ pub const MAX_BLOCKS: u64 = 1 << 27;
 /// From this size on it pays to ask which pages of a mapping are in use, bytes.
 const LARGE: u64 = 1 << 18;
 
+/// A search in the midst of a run, for those who ask for blocks.
+#[derive(Clone)]
+pub struct LastSearch {
+    pub records: Vec<LossRecord>,
+    /// By address.
+    pub blocks: Vec<LiveBlock>,
+    pub states: Vec<BlockState>,
+    /// Numbers of their records.
+    pub of_block: Vec<u32>,
+}
+
 /// What kind of check is made.
-#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+#[derive(Clone, Copy, PartialEq, Eq, Debug, Default)]
 pub struct Check {
     pub full: bool,
     pub delta: Option<DeltaMode>,
     /// It was asked for in words.
     pub by_command: bool,
+    /// Records are listed up to this number of them, the largest.
+    pub most: Option<usize>,
+    /// They go to a file, as a tree of calls.
+    pub tree: bool,
 }
 
 impl Check {
@@ -58,7 +71,7 @@ impl Check {
             3 => Some(DeltaMode::New),
             _ => None,
         };
-        Check { full: mode & 0xff == 0, delta, by_command: false }
+        Check { full: mode & 0xff == 0, delta, ..Check::default() }
     }
 }
 
@@ -86,7 +99,7 @@ impl Session {
             allocated_bytes: report.bytes_allocated,
         });
         if wants_search {
-            let check = Check { full: options.leak_check == LeakCheck::Full, delta: None, by_command: false };
+            let check = Check { full: options.leak_check == LeakCheck::Full, ..Check::default() };
             check_leaks(watched, options, process, Some(exiting), report, check);
         }
     }
@@ -115,7 +128,7 @@ pub fn check_leaks(
     let registers = registers(process, &threads, exiting);
     let roots = roots(&maps, &threads, Pages::open(process.pid()).as_ref());
     let states = memcheck_leak::search(&memory, &blocks, &roots, &registers, &search_options(options, &maps));
-    let records = group(watched, options, process, &blocks, &states);
+    let Grouped { records, of_block } = group(watched, options, process, &blocks, &states);
     let mut depot = stacks::Depot::of(process);
     let found = LeakSearch {
         records: records.iter().filter_map(|record| loss(&mut depot, record, check)).collect(),
@@ -125,14 +138,17 @@ pub fn check_leaks(
         thread: exiting.map_or(0, |thread| thread.number),
         searched_bytes: Some(roots.iter().map(|root| root.end - root.start).sum()),
         by_command: check.by_command,
-        at_exit: exiting.is_some(),
+        most: check.most,
+        tree: check.tree || exiting.is_some() && options.xtree_leak,
     };
+    // Somebody may ask for the blocks.
+    watched.last_search = exiting.is_none().then(|| LastSearch { records: found.records.clone(), blocks, states, of_block });
     watched.reporter.leaks(found, &mut stacks::Namer::new(&mut watched.modules, process));
     watched.losses = records;
 }
 
 /// Blocks of equal fate and origin, together.
-fn group(watched: &Watched, options: &Options, process: &Process, blocks: &[LiveBlock], states: &[BlockState]) -> Vec<Record> {
+fn group(watched: &Watched, options: &Options, process: &Process, blocks: &[LiveBlock], states: &[BlockState]) -> Grouped {
     let resolution = match options.leak_resolution {
         LeakResolution::Low => Resolution::Low,
         LeakResolution::Med => Resolution::Medium,
@@ -162,7 +178,7 @@ fn loss(depot: &mut stacks::Depot, record: &Record, check: Check) -> Option<Loss
         Kind::Outer => return None,
     };
     let difference = |new: u64, old: u64| new.wrapping_sub(old) as i64;
-    let change = check.delta.map(|_| Change {
+    let change = (check.delta.is_some() || check.tree).then(|| Change {
         bytes: difference(record.direct.bytes, record.old_direct.bytes),
         indirect_bytes: difference(record.indirect.bytes, record.old_indirect.bytes),
         blocks: difference(record.direct.blocks, record.old_direct.blocks),
@@ -240,6 +256,27 @@ fn is_protected_data(map: &Map, next: &Map) -> bool {
     is_read_only && same_file && map.end == next.start && next.prot & libc::PROT_WRITE as u32 != 0
 }
 
+/// Aligned words that the program may read and that are wanted: where they are, and what they are. Blocks of the heap come last.
+pub fn words(process: &Process, report: &ExitReport, wanted: impl Fn(u64) -> bool) -> Vec<(u64, u64)> {
+    const PIECE: usize = 1 << 16;
+    let Ok(maps) = process.maps() else { return Vec::new() };
+    let Some(memory) = Frozen::open(process.pid(), &maps) else { return Vec::new() };
+    let blocks: Vec<LiveBlock> = process.memory().values(report.blocks, report.block_count.min(MAX_BLOCKS) as usize);
+    let mut ranges = roots(&maps, &process.threads(), Pages::open(process.pid()).as_ref());
+    ranges.extend(blocks.iter().map(|block| Root { start: block.addr, end: block.addr.saturating_add(block.size) }));
+    let (mut found, mut bytes, mut bits) = (Vec::new(), vec![0; PIECE], vec![0; PIECE]);
+    for range in ranges {
+        for at in (range.start.next_multiple_of(8)..range.end).step_by(PIECE) {
+            let len = (range.end - at).min(PIECE as u64) as usize;
+            let len = memory.read(at, &mut bytes[..len]).min(memory.v(at, &mut bits[..len]));
+            let both = bytes[..len].as_chunks::<8>().0.iter().zip(bits[..len].as_chunks::<8>().0);
+            let words = (at..).step_by(8).zip(both.map(|(bytes, bits)| (u64::from_ne_bytes(*bytes), *bits)));
+            found.extend(words.filter(|(_, (word, bits))| *bits == [0; 8] && wanted(*word)).map(|(place, (word, _))| (place, word)));
+        }
+    }
+    found
+}
+
 /// What remains of a range.
 fn without(root: Root, hole: Root) -> impl Iterator<Item = Root> {
     let below = Root { end: root.end.min(hole.start), ..root };
@@ -271,49 +308,6 @@ fn thread_vectors(process: &Process, threads: &[ThreadInfo]) -> Vec<u64> {
     control_blocks.filter_map(|fs| process.memory().value::<u64>(fs.wrapping_add(8))).map(|vector| vector.wrapping_sub(16)).collect()
 }
 
-/// A stopped process as the search reads it, from several threads at once.
-struct Frozen {
-    memory: File,
-    /// What the program itself may not read, sorted: pointers that it put out of its own reach hold nothing.
-    closed: Vec<Root>,
-}
-
-impl Frozen {
-    fn open(pid: i32, maps: &[Map]) -> Option<Frozen> {
-        let memory = File::open(Path::new("/proc").join(pid.to_string()).join("mem")).ok()?;
-        let closed = maps.iter().filter(|map| map.prot & libc::PROT_READ as u32 == 0 && map.end <= layout::PROGRAM_END);
-        Some(Frozen { memory, closed: closed.map(|map| Root { start: map.start, end: map.end }).collect() })
-    }
-
-    fn copy(&self, addr: u64, out: &mut [u8]) -> usize {
-        let mut done = 0;
-        while done < out.len() {
-            match self.memory.read_at(&mut out[done..], addr.wrapping_add(done as u64)) {
-                Ok(0) | Err(_) => break,
-                Ok(more) => done += more,
-            }
-        }
-        done
-    }
-}
-
-/// How many of the `len` bytes from `addr` on lie in front of the first of these ranges, which are sorted.
-fn open_part(closed: &[Root], addr: u64, len: usize) -> usize {
-    let next = closed.partition_point(|range| range.end <= addr);
-    closed.get(next).map_or(len, |range| range.start.saturating_sub(addr).min(len as u64) as usize)
-}
-
-impl memcheck_leak::Memory for Frozen {
-    fn read(&self, addr: u64, out: &mut [u8]) -> usize {
-        let open = open_part(&self.closed, addr, out.len());
-        self.copy(addr, &mut out[..open])
-    }
-
-    fn v(&self, addr: u64, out: &mut [u8]) -> usize {
-        self.copy(layout::v_of(addr), out)
-    }
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -331,14 +325,6 @@ mod tests {
         assert_eq!(parts((0, 0x4000)), []);
         assert_eq!(parts((0x2000, 0x4000)), [(0x1000, 0x2000)]);
         assert_eq!(parts((0x1400, 0x1200)), [(0x1000, 0x2000)], "the stack pointer at the very bottom");
-    }
-
-    #[test]
-    fn what_the_program_may_not_read_is_not_read() {
-        let closed = [Root { start: 0x2000, end: 0x3000 }, Root { start: 0x5000, end: 0x6000 }];
-        let part = |addr, len| open_part(&closed, addr, len);
-        assert_eq!([part(0x1000, 0x800), part(0x1000, 0x1800), part(0x2000, 8), part(0x2ff8, 16)], [0x800, 0x1000, 0, 0]);
-        assert_eq!([part(0x3000, 0x8000), part(0x6000, 0x8000)], [0x2000, 0x8000]);
     }
 
     const BOTH: i32 = libc::PROT_READ | libc::PROT_WRITE;
@@ -370,9 +356,9 @@ mod tests {
 
     #[test]
     fn requests() {
-        assert_eq!(Check::requested(0), Check { full: true, delta: None, by_command: false });
-        assert_eq!(Check::requested(1), Check { full: false, delta: None, by_command: false });
-        assert_eq!(Check::requested(0x100), Check { full: true, delta: Some(DeltaMode::Increased), by_command: false });
-        assert_eq!(Check::requested(0x300), Check { full: true, delta: Some(DeltaMode::New), by_command: false });
+        assert_eq!(Check::requested(0), Check { full: true, ..Check::default() });
+        assert_eq!(Check::requested(1), Check::default());
+        assert_eq!(Check::requested(0x100), Check { full: true, delta: Some(DeltaMode::Increased), ..Check::default() });
+        assert_eq!(Check::requested(0x300), Check { full: true, delta: Some(DeltaMode::New), ..Check::default() });
     }
 }

@@ -16,7 +16,8 @@
 //! - [`records`]    a fact of the runtime becomes a finding; [`describe`] says what an address is
 //! - [`requests`]   what the program asks; functions it calls at its end
 //! - [`descriptors`] what is open at the end
-//! - [`leaks`]      the heap at the end; [`resident`] finds the memory worth searching
+//! - [`leaks`]      the heap at the end; [`resident`] finds the memory worth searching, [`frozen`] reads it
+//! - [`monitor`]    commands that the program gives in words
 //! - [`trees`]      what each place has allocated, as a tree of calls
 //! - [`exit`]       death by signal, the last lines, memcheck's own exit code
 //!
@@ -27,6 +28,7 @@ mod configure;
 mod describe;
 mod descriptors;
 mod exit;
+mod frozen;
 mod handler;
 mod leaks;
 mod modules;

@@ -85,7 +85,7 @@ fn alignment_rule(function: &str) -> AlignmentRule {
     }
 }
 
-fn origin(kind: u32) -> Option<Origin> {
+pub fn origin(kind: u32) -> Option<Origin> {
     match kind {
         1 => Some(Origin::Heap),
         2 => Some(Origin::Stack),
@@ -96,7 +96,7 @@ fn origin(kind: u32) -> Option<Origin> {
 }
 
 /// A stack origin is one frame: the function that made room, where it begins. (What is known is some address in it.)
-fn made_room(mut stack: Stack) -> Stack {
+pub fn made_room(mut stack: Stack) -> Stack {
     let function = stack
         .0
         .pop()

@@ -130,8 +130,17 @@ impl<'a> Depot<'a> {
         Some(frames)
     }
 
-    /// What each stack has allocated and freed, for those that have. The entries lie one behind the other; behind the last there is none.
+    /// What each stack has allocated and freed, for those that have.
     pub fn tallies(&mut self, mut visit: impl FnMut(u32, PlaceTally)) {
+        let process = self.process;
+        self.each(|id| {
+            let tally = process.memory().value(layout::TALLIES_START + u64::from(id) * size_of::<PlaceTally>() as u64);
+            tally.filter(|tally| *tally != PlaceTally::default()).inspect(|tally| visit(id, *tally));
+        });
+    }
+
+    /// The numbers of all stacks. Their entries lie one behind the other; behind the last there is none.
+    pub fn each(&mut self, mut visit: impl FnMut(u32)) {
         let mut at = 1;
         loop {
             if at < self.first || at + HEADER_WORDS as u64 > self.first + self.words.len() as u64 {
@@ -143,8 +152,7 @@ impl<'a> Depot<'a> {
             if len == 0 {
                 return;
             }
-            let tally = self.process.memory().value(layout::TALLIES_START + at * size_of::<PlaceTally>() as u64);
-            tally.filter(|tally| *tally != PlaceTally::default()).inspect(|tally| visit(id, *tally));
+            visit(id);
             let frames = u64::from(len & !DepotHeader::WIDE);
             at += HEADER_WORDS as u64 + if len & DepotHeader::WIDE != 0 { frames } else { frames.div_ceil(2) };
         }

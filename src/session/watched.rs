@@ -8,6 +8,7 @@ use memcheck_report::options::Options;
 use memcheck_report::{ErrorKind, Reporter};
 use memcheck_tracer::Process;
 
+use super::leaks::LastSearch;
 use super::modules::Modules;
 
 /// An error that the runtime knows by number, to count it again without its names.
@@ -17,6 +18,9 @@ pub struct Known {
     /// As they are printed.
     pub addresses: Rc<[u64]>,
 }
+
+/// After so many errors a debugger would be waited for.
+const NO_ERROR: u64 = 999_999_999;
 
 pub struct Watched {
     pub reporter: Reporter,
@@ -31,6 +35,10 @@ pub struct Watched {
     pub next_command: Option<Vec<String>>,
     /// Records of the last leak search, for one that shows differences.
     pub losses: Vec<Record>,
+    /// The last search in the midst of the run.
+    pub last_search: Option<LastSearch>,
+    /// `--vgdb-error`, as the program has set it.
+    pub debugger_error: u64,
     /// The end was reported.
     pub concluded: bool,
 }
@@ -45,6 +53,8 @@ impl Watched {
             stack_limit: 0,
             next_command: None,
             losses: Vec::new(),
+            last_search: None,
+            debugger_error: NO_ERROR,
             concluded: false,
         }
     }
@@ -59,6 +69,8 @@ impl Watched {
             stack_limit: self.stack_limit,
             next_command: None,
             losses: self.losses.clone(),
+            last_search: self.last_search.clone(),
+            debugger_error: self.debugger_error,
             concluded: false,
         }
     }

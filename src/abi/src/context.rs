@@ -13,6 +13,9 @@ pub struct Registers {
     pub rflags: u64,
 }
 
+/// Names of the general registers, by number.
+pub const GPR_NAMES: [&str; 16] =
+    ["RAX", "RCX", "RDX", "RBX", "RSP", "RBP", "RSI", "RDI", "R8", "R9", "R10", "R11", "R12", "R13", "R14", "R15"];
 pub const RAX: usize = 0;
 pub const RCX: usize = 1;
 pub const RDX: usize = 2;

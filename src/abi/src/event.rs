@@ -53,8 +53,8 @@ pub enum Trap {
     Freeze = 20,
     /// The program sends SIGKILL to itself: answered like `SafePoint` with a signal that kills.
     KillSelf = 21,
-    /// Client request in words (0 a command of the debugger, 1 an option; address, length, r10 = address of [`ExitReport`]); rax = 1
-    /// if it was understood.
+    /// Client request in words (0 a command of the debugger, 1 an option; address, length, r10 = address of
+    /// [`crate::errand::Exchange`]); rax = one of [`crate::errand::answer`].
     Command = 22,
     /// Something that users should know and that is no error (one of [`Warning`], and its three words).
     Warning = 23,

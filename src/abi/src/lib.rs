@@ -7,12 +7,13 @@
 //! - [`layout`]   where everything lies in the traced program's address space
 //! - [`context`]  the per-thread context that translated code reaches through the fs segment
 //! - [`config`]   what the tracer writes before the runtime's first instruction
-//! - [`event`]    what the runtime tells the tracer, by a trap
+//! - [`event`]    what the runtime tells the tracer, by a trap;  [`errand`]  what the tracer wants before it can answer
 //! - [`replace`]  the functions of the program that the runtime replaces, by symbol name
 #![no_std]
 
 pub mod config;
 pub mod context;
+pub mod errand;
 pub mod event;
 pub mod layout;
 pub mod replace;

@@ -62,7 +62,17 @@ impl Record {
     }
 }
 
-/// The records of a search, in the order of the report. `frames` gives the frames of a stack, of which `depth` count; `previous` are the records of the last search
+/// The records of a search.
+pub struct Grouped {
+    /// In the order of the report.
+    pub records: Vec<Record>,
+    /// The number of each block's record; [`NO_RECORD`] for those that count for nothing.
+    pub of_block: Vec<u32>,
+}
+
+pub const NO_RECORD: u32 = u32::MAX;
+
+/// The records of a search. `frames` gives the frames of a stack, of which `depth` count; `previous` are the records of the last search
 /// of this process: those that became empty stay in the list, once.
 pub fn group<'f>(
     blocks: &[LiveBlock],
@@ -70,7 +80,7 @@ pub fn group<'f>(
     frames: impl Fn(u32) -> &'f [u64],
     depth: usize,
     previous: &[Record],
-) -> Vec<Record> {
+) -> Grouped {
     let mut keys = Keys { frames, depth, by_stack: HashMap::new(), by_frames: HashMap::new() };
     let mut places: HashMap<(Kind, u32), usize> = HashMap::new();
     let mut records: Vec<Record> = Vec::new();
@@ -81,8 +91,10 @@ pub fn group<'f>(
             records.len() - 1
         })
     };
-    for (block, state) in blocks.iter().zip(states).filter(|(_, s)| s.kind != Kind::Outer) {
+    let mut of_block = vec![NO_RECORD; blocks.len()];
+    for ((block, state), number) in blocks.iter().zip(states).zip(&mut of_block).filter(|((_, s), _)| s.kind != Kind::Outer) {
         let at = place(&mut records, state.kind, block.stack);
+        *number = at as u32;
         records[at].direct.add(block.size, 1);
         records[at].indirect.add(state.indirect_bytes, state.indirect_blocks);
     }
@@ -91,8 +103,15 @@ pub fn group<'f>(
         records[at].old_direct.add(old.direct.bytes, old.direct.blocks);
         records[at].old_indirect.add(old.indirect.bytes, old.indirect.blocks);
     }
-    records.sort_by_key(|r| (r.total_bytes(), r.kind, r.direct.blocks, r.stack));
-    records
+    let mut order: Vec<usize> = (0..records.len()).collect();
+    order.sort_by_cached_key(|&at| {
+        let r = &records[at];
+        (r.total_bytes(), r.kind, r.direct.blocks, r.stack)
+    });
+    let mut rank = vec![0; records.len()];
+    order.iter().zip(0..).for_each(|(&at, number)| rank[at] = number);
+    of_block.iter_mut().for_each(|number| *number = rank.get(*number as usize).copied().unwrap_or(NO_RECORD));
+    Grouped { records: order.into_iter().map(|at| records[at]).collect(), of_block }
 }
 
 /// Stacks that agree in enough frames get the same number.
@@ -153,9 +172,14 @@ mod tests {
 
     fn check(rows: &[(Kind, u32, u64, u64)], resolution: Resolution, expected: &[(Kind, u32, u64, u64, u64)]) {
         let (blocks, states) = search(rows);
-        let records = group(&blocks, &states, frames, resolution.frames(), &[]);
+        let grouped = group(&blocks, &states, frames, resolution.frames(), &[]);
+        let records = &grouped.records;
         let found: Vec<_> = records.iter().map(|r| (r.kind, r.stack, r.direct.bytes, r.direct.blocks, r.indirect.bytes)).collect();
         assert_eq!(found, expected);
+        for ((block, state), &number) in blocks.iter().zip(&states).zip(&grouped.of_block) {
+            let kind = records.get(number as usize).map_or(Kind::Outer, |record| record.kind);
+            assert_eq!(kind, state.kind, "the record of {block:?}");
+        }
     }
 
     #[test]
@@ -190,9 +214,9 @@ mod tests {
     fn the_previous_search_is_remembered() {
         use Kind::{Definite, Reachable};
         let (blocks, states) = search(&[(Reachable, 0, 10, 0), (Definite, 1, 20, 5)]);
-        let first = group(&blocks, &states, frames, Resolution::High.frames(), &[]);
+        let first = group(&blocks, &states, frames, Resolution::High.frames(), &[]).records;
         let (blocks, states) = search(&[(Definite, 1, 30, 6), (Definite, 0, 10, 0)]);
-        let second = group(&blocks, &states, frames, Resolution::High.frames(), &first);
+        let second = group(&blocks, &states, frames, Resolution::High.frames(), &first).records;
         let row = |kind, stack| second.iter().find(|r| (r.kind, r.stack) == (kind, stack)).expect("a record");
         assert_eq!(second.len(), 3);
         assert_eq!((row(Reachable, 0).direct.blocks, row(Reachable, 0).old_direct.bytes), (0, 10));

@@ -155,6 +155,11 @@ impl Ledger {
         contexts
     }
 
+    /// The finding that was shown last.
+    pub fn last_shown(&self) -> Option<&ErrorRecord> {
+        self.contexts.iter().rev().find(|context| context.suppressed_by.is_none()).map(|context| &context.record)
+    }
+
     /// Has any shown finding to do with undefined values?
     pub fn any_definedness(&self) -> bool {
         self.contexts.iter().any(|context| context.suppressed_by.is_none() && context.record.kind.is_definedness())

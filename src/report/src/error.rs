@@ -70,6 +70,18 @@ pub enum Origin {
     Unknown,
 }
 
+impl Origin {
+    /// Follows what the value is called.
+    pub fn created(self) -> &'static str {
+        match self {
+            Origin::Heap => " was created by a heap allocation",
+            Origin::Stack => " was created by a stack allocation",
+            Origin::ClientRequest => " was created by a client request",
+            Origin::Unknown => " was created",
+        }
+    }
+}
+
 /// A failed allocation-argument check, with the words of each function family.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum AlignmentRule {
@@ -102,13 +114,7 @@ impl ErrorRecord {
 
     /// Adds where the undefined value came from.
     pub fn with_origin(self, origin: Origin, stack: Stack) -> Self {
-        let by = match origin {
-            Origin::Heap => " by a heap allocation",
-            Origin::Stack => " by a stack allocation",
-            Origin::ClientRequest => " by a client request",
-            Origin::Unknown => "",
-        };
-        self.with_aux([Aux::with_stack(format!("Uninitialised value was created{by}"), stack)])
+        self.with_aux([Aux::with_stack(format!("Uninitialised value{}", origin.created()), stack)])
     }
 
     pub fn with_thread_name(mut self, name: Option<String>) -> Self {

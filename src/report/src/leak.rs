@@ -74,8 +74,10 @@ pub struct LeakSearch {
     pub searched_bytes: Option<u64>,
     /// A command of the debugger asked for it.
     pub by_command: bool,
-    /// The process ends.
-    pub at_exit: bool,
+    /// Of the records that would be listed so many, those that come last.
+    pub most: Option<usize>,
+    /// They go to a file, as a tree of calls.
+    pub tree: bool,
 }
 
 /// What a search left behind for one that shows differences.

@@ -11,10 +11,12 @@
 //! - [`memory`]  states, checks, V bits, ignored ranges
 //! - [`print`]   PRINTF and its arguments
 //! - [`stacks`]  ranges that the program declares to be stacks
+//! - [`command`] commands of the debugger and options, in words
 //!
-//! Absent on purpose: the debugger's requests but `leak_check` (other monitor commands are answered "unknown"), and those of other tools.
+//! Absent on purpose: requests of other tools.
 #![allow(unsafe_code, reason = "reads the request block of the program in place")]
 
+mod command;
 mod memory;
 mod print;
 pub mod stacks;
@@ -98,9 +100,9 @@ fn core_request(ctx: &mut ThreadContext, code: u64, [a, b, c, d, _]: [u64; 5]) -
         0x1002 => discard_translations(a, b),
         0x1101..=0x1104 => Some(inner::client_call(ctx, a, [u64::from(ctx.number), b, c, d])),
         0x1201 => Some(count_errors()),
-        0x1202 => Some((command(0, a) == 0).into()),
+        0x1202 => Some((!command::execute(ctx, 0, a)).into()),
         0x1203 => some(0, || {
-            command(1, a);
+            command::execute(ctx, 1, a);
         }),
         0x1501 => Some(stacks::register(a, b)),
         0x1502 => some(0, || stacks::deregister(a)),
@@ -195,16 +197,6 @@ fn leak_check(how: u64, delta: u64) {
     let mut out = ExitReport::default();
     memcheck_heap::report(&mut out);
     report::trap(Trap::LeakCheck, how & 0xff | (delta & 0xff) << 8, core::ptr::from_ref(&out) as u64, 0, 0);
-}
-
-/// A command of the debugger (`kind` 0) or an option (1), as text at `at`; 1 if it was understood.
-fn command(kind: u64, at: u64) -> u64 {
-    const LONGEST: usize = 4096;
-    let mut text = alloc::vec::Vec::new();
-    memory::read_string(at, LONGEST, &mut text);
-    let mut out = ExitReport::default();
-    memcheck_heap::report(&mut out);
-    report::trap(Trap::Command, kind, text.as_ptr() as u64, text.len() as u64, core::ptr::from_ref(&out) as u64)
 }
 
 /// Results of the last leak check (`blocks`: 0 bytes, 1 blocks) to the four places that the program names.

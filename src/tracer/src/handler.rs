@@ -8,6 +8,7 @@ use std::path::Path;
 
 use memcheck_abi::config::Config;
 use memcheck_abi::context::Registers;
+use memcheck_abi::errand::{Errand, Exchange};
 use memcheck_abi::event::{ErrorEvent, ExitReport, Redirect, Repeat};
 use memcheck_abi::replace::Func;
 
@@ -50,6 +51,15 @@ pub enum Warning {
     ReportingOff,
 }
 
+/// What became of a command in words.
+#[derive(Clone, Debug)]
+pub enum Command {
+    Unknown,
+    Understood,
+    /// The runtime has to do this first; then the command comes again.
+    Errands(Vec<Errand>),
+}
+
 #[allow(unused_variables, reason = "empty defaults, with names that explain the arguments")]
 pub trait Handler {
     /// Before the runtime's first instruction: set the options. The rest is filled.
@@ -85,10 +95,9 @@ pub trait Handler {
     fn print(&mut self, process: &Process, thread: &ThreadInfo, text: &[u8], backtrace: bool) {}
     /// Client request: check for leaks now. All other threads are stopped.
     fn leak_check(&mut self, process: &Process, mode: u64, report: &ExitReport) {}
-    /// Client request: an option to set from now on, or a command of the debugger. All other threads are stopped. The answer: was it
-    /// understood?
-    fn command(&mut self, process: &Process, is_option: bool, text: &str, report: &ExitReport) -> bool {
-        false
+    /// Client request: an option to set from now on, or a command of the debugger. All other threads are stopped.
+    fn command(&mut self, process: &Process, thread: &ThreadInfo, is_option: bool, text: &str, exchange: &Exchange) -> Command {
+        Command::Unknown
     }
     /// Client request: sums of the last leak check, in blocks or bytes: definite and indirect, possible, reachable, suppressed.
     fn leak_counts(&mut self, process: &Process, blocks: bool) -> [u64; 4] {

@@ -35,7 +35,7 @@ pub mod sockets;
 pub mod tracee;
 pub mod traps;
 
-pub use handler::{FatalSignal, Handler, Warning};
+pub use handler::{Command, FatalSignal, Handler, Warning};
 pub use inject::Image;
 pub use launch::launch;
 pub use limits::die_by;

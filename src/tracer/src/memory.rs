@@ -14,6 +14,7 @@ use std::sync::OnceLock;
 
 use memcheck_abi::config::{Config, Mapping};
 use memcheck_abi::context::Registers;
+use memcheck_abi::errand::{Errand, Exchange};
 use memcheck_abi::event::{Block, DepotHeader, ErrorEvent, ExitReport, LiveBlock, OpenedFd, PlaceTally, Redirect, Repeat};
 use nix::sys::uio::{RemoteIoVec, process_vm_readv, process_vm_writev};
 use nix::unistd::Pid;
@@ -43,7 +44,24 @@ macro_rules! plain {
         unsafe impl Plain for $t {}
     )* };
 }
-plain!(u8, u32, u64, Mapping, Registers, Block, DepotHeader, ErrorEvent, ExitReport, LiveBlock, OpenedFd, PlaceTally, Redirect, Repeat);
+plain!(
+    u8,
+    u32,
+    u64,
+    Mapping,
+    Registers,
+    Block,
+    DepotHeader,
+    Errand,
+    ErrorEvent,
+    Exchange,
+    ExitReport,
+    LiveBlock,
+    OpenedFd,
+    PlaceTally,
+    Redirect,
+    Repeat
+);
 
 /// `Config` is not Copy, so it has its own pair of functions.
 pub fn config_from_bytes(bytes: &[u8]) -> Option<Box<Config>> {

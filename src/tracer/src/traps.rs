@@ -9,11 +9,12 @@ use std::path::PathBuf;
 
 use memcheck_abi::config::Config;
 use memcheck_abi::context::ThreadContext;
+use memcheck_abi::errand::{Exchange, answer};
 use memcheck_abi::event::{ErrorEvent, ExitReport, Repeat, Trap};
 use memcheck_abi::layout;
 use memcheck_abi::replace::Func;
 
-use crate::handler::{Handler, Warning};
+use crate::handler::{Command, Handler, Warning};
 use crate::memory::{Plain, config_from_bytes};
 use crate::process::{Code, Life, Phase, Process, ThreadInfo};
 use crate::resolve;
@@ -89,12 +90,8 @@ impl Tracer<'_> {
             }
             Trap::Command => {
                 self.stop_world(pid, tid, handler);
-                let answer = self.processes.get(&pid).is_some_and(|process| {
-                    let report = process.memory.value::<ExitReport>(regs.r10).unwrap_or_default();
-                    let text = process.memory.bytes(regs.rsi, regs.rdx, MAX_TEXT);
-                    handler.command(process, regs.rdi == 1, &String::from_utf8_lossy(&text), &report)
-                });
-                self.answer(pid, stopped, regs, answer.into())?;
+                let answer = self.processes.get(&pid).map_or(answer::UNKNOWN, |process| command(process, tid, &regs, handler));
+                self.answer(pid, stopped, regs, answer)?;
                 self.release_world(pid, handler);
                 return Ok(());
             }
@@ -210,6 +207,23 @@ impl Tracer<'_> {
                 self.resume(pid, stopped, 0)
             }
             _ => self.resume(pid, stopped, 0),
+        }
+    }
+}
+
+/// A command in words: what became of it, and the errands that it takes.
+fn command(process: &Process, tid: i32, regs: &Regs, handler: &mut dyn Handler) -> u64 {
+    let Some(mut exchange) = process.memory.value::<Exchange>(regs.r10) else { return answer::UNKNOWN };
+    let text = process.memory.bytes(regs.rsi, regs.rdx, MAX_TEXT);
+    let thread = info(process, tid, regs);
+    match handler.command(process, &thread, regs.rdi == 1, &String::from_utf8_lossy(&text), &exchange) {
+        Command::Unknown => answer::UNKNOWN,
+        Command::Understood => answer::UNDERSTOOD,
+        Command::Errands(errands) => {
+            exchange.count = exchange.capacity.min(errands.len() as u64);
+            let bytes: Vec<u8> = errands.iter().take(exchange.count as usize).flat_map(Plain::bytes).copied().collect();
+            let written = process.memory.write(exchange.errands, &bytes) && process.memory.write(regs.r10, exchange.bytes());
+            if written { answer::ERRANDS } else { answer::UNKNOWN }
         }
     }
 }

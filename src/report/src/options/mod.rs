@@ -309,7 +309,7 @@ pub fn parse(argv0: &OsStr, args: &[OsString], env: &dyn Env) -> Result<Invocati
 }
 
 /// Options that a program may set for itself while it runs: those that only reports depend on.
-const CHANGEABLE: [&str; 14] = [
+const CHANGEABLE: [&str; 18] = [
     "leak-check",
     "leak-resolution",
     "show-leak-kinds",
@@ -322,19 +322,37 @@ const CHANGEABLE: [&str; 14] = [
     "show-error-list",
     "exit-on-first-error",
     "show-below-main",
+    "error-markers",
+    "time-stamp",
+    "merge-recursive-frames",
+    "child-silent-after-fork",
     "quiet",
     "verbose",
 ];
 
-/// Sets one option of a run in progress.
-pub fn change(options: &mut Options, word: &str) -> Result<(), UsageError> {
-    let voice = Voice::Tool("valgrind");
-    let name = word.trim_start_matches('-').split('=').next().unwrap_or(word);
-    let is_changeable = CHANGEABLE.contains(&name) || ["-q", "-v", "-s"].contains(&word);
-    if !is_changeable || apply(options, &[OsString::from(word)], voice)?.is_some() {
-        return Err(UsageError::unknown_option(voice, word));
+/// Options that [`change`] takes, as they are written.
+pub fn changeable() -> Vec<String> {
+    CHANGEABLE.iter().map(|name| format!("--{name}")).chain(["-q", "-v", "-s"].map(str::to_owned)).collect()
+}
+
+/// Sets one option of a run in progress. `Err`: it is none of those; else what is wrong with its value, if anything.
+pub fn change(options: &mut Options, word: &str) -> Result<Vec<String>, String> {
+    let name = word.split('=').next().unwrap_or(word);
+    let bare = name.trim_start_matches('-');
+    if !CHANGEABLE.contains(&bare) && !["-q", "-v", "-s"].contains(&word) {
+        return Err(match table::rows().any(|row| row.name == bare) {
+            true => format!("Cannot change {name} option dynamically"),
+            false => format!("Ignoring dynamic change to unrecognised option {word}"),
+        });
     }
-    Ok(())
+    let mut changed = options.clone();
+    Ok(match apply(&mut changed, &[OsString::from(word)], Voice::Bare) {
+        Ok(_) => {
+            *options = changed;
+            Vec::new()
+        }
+        Err(error) => error.lines,
+    })
 }
 
 /// Applies the words of a file or variable. Where another tool's newer options may occur, each word stands or falls alone.

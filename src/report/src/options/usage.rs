@@ -10,6 +10,8 @@ use super::table;
 pub enum Voice {
     Tool(&'static str),
     Process(u32),
+    /// Somebody else puts a prefix in front.
+    Bare,
 }
 
 impl Voice {
@@ -17,6 +19,7 @@ impl Voice {
         match self {
             Voice::Tool(name) => format!("{name}: {text}"),
             Voice::Process(pid) => format!("=={pid}== {text}"),
+            Voice::Bare => text.to_owned(),
         }
     }
 }

@@ -45,11 +45,11 @@ impl OpenDescriptor {
     }
 }
 
-/// The whole section, with the empty line at its end. The most recently opened come first: the order of `open`. Standard
+/// The whole section, with the empty line at its end. `when`: `at exit` or nothing. The most recently opened come first: the order of `open`. Standard
 /// descriptors are counted but listed only if `all`.
-pub fn section(open: &[OpenDescriptor], all: bool, style: &FrameStyle) -> Vec<String> {
+pub fn section(open: &[OpenDescriptor], all: bool, when: &str, style: &FrameStyle) -> Vec<String> {
     let standard = open.iter().filter(|one| one.is_standard()).count();
-    let mut lines = vec![format!("FILE DESCRIPTORS: {} open ({standard} std) at exit.", open.len())];
+    let mut lines = vec![format!("FILE DESCRIPTORS: {} open ({standard} std) {when}.", open.len())];
     for one in open.iter().filter(|one| all || !one.is_standard()) {
         lines.push(one.headline());
         match &one.opened {

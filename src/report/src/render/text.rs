@@ -13,7 +13,7 @@ use std::time::Duration;
 
 use super::{FatalSignal, ProcessStart, signal};
 use crate::dedup::{Context, ErrorTotals, Notice};
-use crate::error::ErrorRecord;
+use crate::error::{Aux, ErrorRecord};
 use crate::frame::{FrameStyle, Stack};
 use crate::suppress::{Rule, Usage};
 
@@ -144,10 +144,13 @@ pub fn thread_header(thread: u32, name: Option<&str>) -> String {
 pub fn finding(record: &ErrorRecord, style: &FrameStyle, burst: &mut Burst) {
     burst.user(&record.what);
     style.for_each_line(&record.stack, |line| burst.user(line));
-    for aux in &record.aux {
-        burst.user(&format!(" {}", aux.text));
-        aux.stack.iter().for_each(|stack| style.for_each_line(stack, |line| burst.user(line)));
-    }
+    record.aux.iter().for_each(|line| aux(line, style, burst));
+}
+
+/// What belongs to a finding, or stands alone.
+pub fn aux(aux: &Aux, style: &FrameStyle, burst: &mut Burst) {
+    burst.user(&format!(" {}", aux.text));
+    aux.stack.iter().for_each(|stack| style.for_each_line(stack, |line| burst.user(line)));
 }
 
 /// Lines of a backtrace alone.

@@ -15,9 +15,17 @@ use crate::render::xtree::leaks::Loss;
 use crate::render::{HeapSummary, json, sarif, summary, xml};
 use crate::sink::Sink;
 
+/// A record among those of a search: its number from 0, how many there are, the first that is listed.
+#[derive(Clone, Copy)]
+struct Turn {
+    index: usize,
+    count: usize,
+    first: usize,
+}
+
 impl Reporter {
-    /// Descriptors that are open at exit, for `--track-fds`; the most recently opened first.
-    pub fn open_descriptors(&mut self, open: &[OpenDescriptor]) {
+    /// Descriptors that are open at exit, for `--track-fds`; the most recently opened first. Or in the midst of the run.
+    pub fn open_descriptors(&mut self, open: &[OpenDescriptor], at_exit: bool) {
         let tracked = self.options().track_fds;
         if !matches!(tracked, TrackFds::Yes | TrackFds::All) || self.silent {
             return;
@@ -25,11 +33,11 @@ impl Reporter {
         let open: Vec<OpenDescriptor> =
             open.iter().map(|one| OpenDescriptor { opened: one.opened.clone().map(|stack| self.kept(stack)), ..one.clone() }).collect();
         let mut burst = self.burst();
-        if self.is_text() && !self.options().is_quiet() {
+        if at_exit && self.is_text() && !self.options().is_quiet() {
             burst.user("");
             self.ending = true;
         }
-        burst.users(descriptors::section(&open, tracked == TrackFds::All, &self.options().frames));
+        burst.users(descriptors::section(&open, tracked == TrackFds::All, if at_exit { "at exit" } else { "" }, &self.options().frames));
         self.write(&burst);
     }
 
@@ -82,19 +90,28 @@ impl Reporter {
         // Who is asked must see what about.
         let destinations = [Some(&self.outputs.log), self.outputs.xml.as_ref().map(|document| &document.sink)];
         let gathering: Vec<_> = destinations.into_iter().flatten().filter(|_| !self.asks).map(Sink::gather).collect();
-        let mut tree = (self.options().xtree_leak && search.at_exit).then(Vec::new);
+        let mut tree = search.tree.then(Vec::new);
+        let first = self.first_listed(&search);
         for (index, loss) in search.records.iter().enumerate() {
-            self.loss(loss, (index + 1, count), &search, names, &mut totals, &mut tree);
+            self.loss(loss, Turn { index, count, first }, &search, names, &mut totals, &mut tree);
         }
         drop(gathering);
         if let Some(losses) = tree {
-            self.leak_tree(losses);
+            self.leak_tree(losses, search.by_command);
         }
         if !self.silent {
             self.write_leak_summary(&search, &totals);
         }
         self.leaks_before = LeaksBefore { totals, heuristics: search.heuristics };
         totals
+    }
+
+    /// The first record that is listed when a search lists so many at most.
+    fn first_listed(&self, search: &LeakSearch) -> usize {
+        let Some(most) = search.most else { return 0 };
+        let kinds = self.options().show_leak_kinds;
+        let shown = search.records.iter().enumerate().rev().filter(|(_, loss)| kinds.contains(loss.kind) && loss.passes(search.delta));
+        shown.take(most).last().map_or(search.records.len(), |(index, _)| index)
     }
 
     /// The sums of the last leak search.
@@ -115,7 +132,7 @@ impl Reporter {
     fn loss(
         &mut self,
         loss: &LossRecord,
-        number: (usize, usize),
+        turn: Turn,
         search: &LeakSearch,
         names: &mut dyn Names,
         totals: &mut LeakTotals,
@@ -138,11 +155,11 @@ impl Reporter {
         }
         totals.of(loss.kind).add(loss.direct);
         if listed && let Some(tree) = tree {
-            let LossRecord { kind, direct, indirect_bytes, .. } = *loss;
-            tree.push(Loss { kind, direct, indirect_bytes, stack: stack.into_full() });
-        } else if listed && self.options().show_leak_kinds.contains(loss.kind) {
+            let LossRecord { kind, direct, indirect_bytes, change, .. } = *loss;
+            tree.push(Loss { kind, direct, indirect_bytes, change, stack: stack.into_full() });
+        } else if listed && turn.index >= turn.first && self.options().show_leak_kinds.contains(loss.kind) {
             let unique = self.run.unique();
-            let mut record = loss.finding(number.0, number.1, stack.into_full());
+            let mut record = loss.finding(turn.index + 1, turn.count, stack.into_full());
             record.thread = search.thread.max(1);
             self.show(&record, unique);
         }
@@ -177,6 +194,30 @@ impl Reporter {
             burst.user(if search.by_command { summary::ASK_FOR_THEM } else { summary::RERUN_FOR_THEM });
         }
         burst.user("");
+        self.write(&burst);
+    }
+
+    /// Findings so far and how many of them were shown.
+    pub fn found(&self) -> (u64, u64) {
+        let totals = self.ledger.totals();
+        (totals.errors, totals.contexts)
+    }
+
+    /// The sums so far, and what is behind them if the user wants lists.
+    pub fn show_errors(&mut self) {
+        let listed: Vec<_> = self.ledger.listed().into_iter().cloned().collect();
+        let mut burst = self.burst();
+        burst.user(&text::error_summary(self.ledger.totals()));
+        if self.options().show_error_list || self.options().verbosity > 1 {
+            self.write_lists(&mut burst, &listed);
+        }
+        self.write(&burst);
+    }
+
+    pub fn show_last_error(&mut self) {
+        let Some(record) = self.ledger.last_shown().cloned() else { return self.message(&["No errors yet"]) };
+        let mut burst = self.burst();
+        self.finding(&mut burst, &record);
         self.write(&burst);
     }
 

@@ -27,7 +27,7 @@ use std::rc::Rc;
 pub use run::{Outputs, RunOutput};
 
 use crate::dedup::{Ledger, Notice, Verdict};
-use crate::error::{ErrorKind, ErrorRecord};
+use crate::error::{Aux, ErrorKind, ErrorRecord};
 use crate::frame::{Stack, without_recursion};
 use crate::leak::LeaksBefore;
 use crate::options::{self, GenSuppressions, Options, ReportFormat, UsageError};
@@ -127,12 +127,12 @@ impl Reporter {
     pub fn change_option(&mut self, word: &str) {
         let mut options = self.options().clone();
         match options::change(&mut options, word) {
-            Ok(()) => {
-                let name = word.split('=').next().unwrap_or(word);
-                self.message(&[format!("Handling new value {word} for option {name}")]);
+            Ok(complaints) => {
+                self.remark(&[format!("Handling new value {word} for option {}", word.split('=').next().unwrap_or(word))]);
+                self.message(&complaints);
                 self.changed = Some(Box::new(options));
             }
-            Err(error) => self.message(&[format!("Warning: {}: not changed", error.headline())]),
+            Err(complaint) => self.message(&[complaint]),
         }
     }
 
@@ -236,6 +236,18 @@ impl Reporter {
         burst.raw(line);
         burst.raw("\n");
         self.write(&burst);
+    }
+
+    /// What an address is.
+    pub fn describe(&self, lines: &[Aux]) {
+        let mut burst = self.burst();
+        lines.iter().for_each(|aux| text::aux(aux, &self.options().frames, &mut burst));
+        self.write(&burst);
+    }
+
+    /// A stack alone.
+    pub fn backtrace(&self, stack: Stack) {
+        self.message(&text::backtrace(&self.kept(stack), &self.options().frames));
     }
 
     /// Use other options for a while, or those from before; gives those that were in use.

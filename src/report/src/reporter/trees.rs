@@ -15,10 +15,11 @@ const MEMORY: TreeKind = TreeKind { option: "--xtree-memory-file", what: "memory
 const MASSIF: &str = ".ms";
 
 impl Reporter {
-    /// Losses of the search at exit, for `--xtree-leak`.
-    pub(super) fn leak_tree(&self, losses: Vec<Loss>) {
+    /// Losses of a search, for `--xtree-leak`.
+    pub(super) fn leak_tree(&self, losses: Vec<Loss>, by_command: bool) {
         let document = || xtree::document(&self.start, &leaks::tree(losses), &self.options().frames);
-        self.remark(&self.run.write_tree(self.start.pid, &self.options().xtree_leak_file, LEAK, document));
+        let said = self.run.write_tree(self.start.pid, &self.options().xtree_leak_file, LEAK, document);
+        if by_command { self.message(&said) } else { self.remark(&said) }
     }
 
     /// The heap at exit, for `--xtree-memory`.
@@ -29,6 +30,11 @@ impl Reporter {
             self.ending = true;
         }
         self.remark(&said);
+    }
+
+    /// The heap now, by command.
+    pub fn memory_tree(&self, pattern: &str, uses: Vec<Use>, names: &mut dyn Names) {
+        self.message(&self.write_memory_tree(pattern, uses, names));
     }
 
     /// Lines about the file.

@@ -87,7 +87,7 @@ fn stack(ctx: &ThreadContext) -> u32 {
 }
 
 /// First byte of the range that the program must not touch, or that is not there.
-fn first_unaddressable(ctx: &ThreadContext, addr: u64, len: u64) -> Option<u64> {
+pub fn first_unaddressable(ctx: &ThreadContext, addr: u64, len: u64) -> Option<u64> {
     let sp = ctx.regs.gpr[RSP];
     let end = addr.saturating_add(len);
     let mut there = addr;
@@ -131,14 +131,19 @@ pub fn check_addressable(ctx: &ThreadContext, addr: u64, len: u64) -> u64 {
     bad
 }
 
-/// 0, or the first bad address; what is undefined and what is unaddressable are two errors.
-pub fn check_defined(ctx: &ThreadContext, addr: u64, len: u64) -> u64 {
+/// First byte that the program must not touch, first that is undefined. What lies behind a byte that is out of bounds is not asked for, but
+/// the other way round it is.
+pub fn first_bad(ctx: &ThreadContext, addr: u64, len: u64) -> (Option<u64>, Option<u64>) {
     let unaddressable = first_unaddressable(ctx, addr, len);
     let end = addr.saturating_add(len);
     let wanted = startup::config().undef_value_errors != 0;
     let undefined = parts(addr, end - addr).find_map(|(at, n)| first_undefined(ctx, at, n)).filter(|_| wanted);
-    // What lies behind a byte that is out of bounds is not asked for, but the other way round it is.
-    let undefined = undefined.filter(|at| unaddressable.is_none_or(|bad| *at < bad));
+    (unaddressable, undefined.filter(|at| unaddressable.is_none_or(|bad| *at < bad)))
+}
+
+/// 0, or the first bad address; what is undefined and what is unaddressable are two errors.
+pub fn check_defined(ctx: &ThreadContext, addr: u64, len: u64) -> u64 {
+    let (unaddressable, undefined) = first_bad(ctx, addr, len);
     if let Some(at) = undefined {
         complain(ctx, at, false);
     }

@@ -1,12 +1,12 @@
 //! Loss records as places of a tree of calls, for `--xtree-leak`.
 //!
-//! Of the three groups of events the second is the growth since an earlier search and the third the decline: a report at the end of the
-//! program has nothing before it.
+//! Of the three groups of events the second is the growth since an earlier search and the third the decline; if there was none, everything is
+//! growth.
 
 use super::{Place, Tree};
 use crate::error::LeakKind;
 use crate::frame::Stack;
-use crate::leak::Tally;
+use crate::leak::{Change, Tally};
 
 /// What the numbers are.
 const EVENTS: [(&str, &str); 9] = [
@@ -26,25 +26,34 @@ pub struct Loss {
     pub kind: LeakKind,
     pub direct: Tally,
     pub indirect_bytes: u64,
+    /// Since the search before.
+    pub change: Option<Change>,
     pub stack: Stack,
 }
 
 impl Loss {
-    fn costs(&self) -> [u64; 9] {
-        let Tally { bytes, blocks } = self.direct;
+    /// Amounts of this kind as costs.
+    fn costs(&self, bytes: u64, indirect_bytes: u64, blocks: u64) -> [u64; 9] {
         match self.kind {
             LeakKind::Reachable => [bytes, 0, 0, 0, 0, blocks, 0, 0, 0],
             LeakKind::Possible => [0, bytes, 0, 0, 0, 0, blocks, 0, 0],
             LeakKind::Indirect => [0, 0, bytes, 0, 0, 0, 0, blocks, 0],
-            LeakKind::Definite => [0, 0, 0, bytes + self.indirect_bytes, self.indirect_bytes, 0, 0, 0, blocks],
+            LeakKind::Definite => [0, 0, 0, bytes + indirect_bytes, indirect_bytes, 0, 0, 0, blocks],
         }
+    }
+
+    /// All events: how much there is, how much more than before, how much less.
+    fn all_costs(&self) -> Vec<u64> {
+        let now = self.costs(self.direct.bytes, self.indirect_bytes, self.direct.blocks);
+        let more = |amount: i64| amount.max(0).unsigned_abs();
+        let less = |amount: i64| amount.min(0).unsigned_abs();
+        let changed = |part: &dyn Fn(i64) -> u64| self.change.map(|c| self.costs(part(c.bytes), part(c.indirect_bytes), part(c.blocks)));
+        [now, changed(&more).unwrap_or(now), changed(&less).unwrap_or_default()].concat()
     }
 }
 
-/// All events: how much there is, how much more than before, how much less.
 pub fn tree(losses: Vec<Loss>) -> Tree {
-    let all = |costs: [u64; 9]| costs.iter().chain(&costs).chain(&[0; 9]).copied().collect();
-    Tree { events: events(), places: losses.into_iter().map(|loss| Place { costs: all(loss.costs()), stack: loss.stack }).collect() }
+    Tree { events: events(), places: losses.into_iter().map(|loss| Place { costs: loss.all_costs(), stack: loss.stack }).collect() }
 }
 
 fn events() -> Vec<(String, String)> {
@@ -70,7 +79,7 @@ mod tests {
     fn a_record_is_a_chain_of_calls_from_the_outside() {
         let start = ProcessStart { pid: 7, command: vec!["./x".into(), "a".into()], ..ProcessStart::default() };
         let stack = || Stack(vec![library_frame(1, "malloc", "/lib/libc.so.6"), frame(2, "f", "a.c", 6), frame(3, "main", "a.c", 8)]);
-        let definite = Loss { kind: LeakKind::Definite, direct: Tally::new(24, 1), indirect_bytes: 6, stack: stack() };
+        let definite = Loss { kind: LeakKind::Definite, direct: Tally::new(24, 1), indirect_bytes: 6, change: None, stack: stack() };
         let inlined = frame(2, "inlined", "b.h", 3).with(|line| line.inlined = true);
         let one = document(
             &start,
@@ -78,12 +87,13 @@ mod tests {
                 kind: LeakKind::Possible,
                 direct: Tally::new(1, 1),
                 indirect_bytes: 0,
+                change: None,
                 stack: Stack(vec![inlined, frame(2, "f", "a.c", 6)]),
             }]),
             &FrameStyle::default(),
         );
         assert!(one.contains("fl=(1) /src/b.h\nfn=(1) f\n3 0 1 0"), "{one}");
-        let reachable = Loss { kind: LeakKind::Reachable, direct: Tally::new(5, 2), indirect_bytes: 0, stack: stack() };
+        let reachable = Loss { kind: LeakKind::Reachable, direct: Tally::new(5, 2), indirect_bytes: 0, change: None, stack: stack() };
         let text = document(&start, &tree(vec![definite, reachable]), &FrameStyle::default());
         assert!(text.starts_with("# callgrind format\nversion: 1\ncreator: xtree-1\npid: 7\ncmd: ./x a\n\npositions: line\nevent: RB : "));
         assert!(text.contains("\nevent: dDBk : decrease Definitely lost Blocks\nevents: RB  PB  IB "));
@@ -94,5 +104,15 @@ mod tests {
         );
         assert!(text.contains(&first), "{text}");
         assert!(text.ends_with("\n\ntotals: 5 0 0 30 6 2 0 0 1 5 0 0 30 6 2 0 0 1 0 0 0 0 0 0 0 0 0\n"));
+    }
+
+    #[test]
+    fn changes_are_groups_of_their_own() {
+        let change = |bytes, blocks| Some(Change { bytes, indirect_bytes: 0, blocks });
+        let loss = |change| Loss { kind: LeakKind::Possible, direct: Tally::new(5, 2), indirect_bytes: 0, change, stack: Stack::default() };
+        let costs = |change| loss(change).all_costs().into_iter().enumerate().filter(|(_, cost)| *cost != 0).collect::<Vec<_>>();
+        assert_eq!(costs(None), [(1, 5), (6, 2), (10, 5), (15, 2)]);
+        assert_eq!(costs(change(3, -1)), [(1, 5), (6, 2), (10, 3), (24, 1)]);
+        assert_eq!(costs(change(0, 0)), [(1, 5), (6, 2)]);
     }
 }

@@ -93,6 +93,9 @@ mod tests {
                      mem_heap_extra_B=0\nmem_stacks_B=0\nheap_tree=detailed\nn2: 17 curB : currently allocated Bytes\n";
         let nodes = " n2: 13 0x2: f (a.c:3)\n  n0: 7 0x4: main (a.c:9)\n  n0: 6 0x3: main (a.c:9)\n n0: 4 0x5: main (a.c:9)\n";
         assert!(text.starts_with(&format!("{first}{nodes}#---")), "{text}");
-        assert!(text.ends_with(" n2: 3 0x2: f (a.c:3)\n  n0: 2 0x3: main (a.c:9)\n  n0: 1 0x4: main (a.c:9)\n n0: 1 0x5: main (a.c:9)\n"), "{text}");
+        assert!(
+            text.ends_with(" n2: 3 0x2: f (a.c:3)\n  n0: 2 0x3: main (a.c:9)\n  n0: 1 0x4: main (a.c:9)\n n0: 1 0x5: main (a.c:9)\n"),
+            "{text}"
+        );
     }
 }
