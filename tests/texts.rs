@@ -337,3 +337,39 @@ fn symbols_that_a_library_must_have() {
     ];
     says_only("symbol-missing", source, &["-q", "--require-text-symbol=:libc.so.6:no_such_*"], &wanted);
 }
+
+const INTERRUPTED: &str = r#"
+#include <signal.h>
+#include <stdlib.h>
+#include <sys/syscall.h>
+#include <unistd.h>
+static char *p;
+static volatile int zero;
+static void handler(int number) {
+    p[8] = 1;
+    if (number == SIGFPE) _exit(0);
+}
+static long divide(void) {
+    long a = zero;
+    return
+        5 / a;
+}
+int main(void) {
+    p = malloc(8);
+    signal(SIGUSR1, handler);
+    signal(SIGFPE, handler);
+    long r, me = getpid(), what = SIGUSR1;
+    __asm__ volatile("syscall"
+        : "=a"(r) : "a"(SYS_kill), "D"(me), "S"(what) : "rcx", "r11", "memory");
+    r = 5;
+    return divide();
+}
+"#;
+
+/// A system call that a signal has interrupted is shown where it was made, an instruction that faulted where it stands.
+#[test]
+fn places_that_signals_interrupt() {
+    let Some(said) = lines("interrupted", INTERRUPTED, &["-q"]) else { return };
+    let below: Vec<&str> = said.windows(2).filter(|w| w[0].contains("(in ") && !w[0].contains("malloc")).map(|w| w[1].as_str()).collect();
+    assert_eq!(below, ["==    by 0xN: main (program.c:22)", "==    by 0xN: divide (program.c:15)"], "in:\n{}", said.join("\n"));
+}

@@ -23,6 +23,9 @@ const REACH: u64 = 4 << 20;
 /// Bytes above a thread's first stack pointer in which its outermost call may have put the return address.
 const FIRST_WORDS: u64 = 32;
 
+/// CF, PF, AF, ZF, SF, OF.
+const ARITHMETIC_FLAGS: u64 = 0x8d5;
+
 /// V of an aligned slot.
 #[inline(always)]
 fn v_of_slot(slot: u64) -> u64 {
@@ -86,6 +89,15 @@ pub fn walk_from(ctx: &ThreadContext, pc: u64, sp: u64, visit: impl FnMut(u64, u
     climb(ctx, innermost, end, visit);
 }
 
+/// Did a signal whose frame has its rip at `slot` come while a system call was made? The instruction leaves rip in rcx and the flags in r11.
+#[cold]
+fn is_behind_system_call(slot: u64, rip: u64) -> bool {
+    // SAFETY: inside the kernel's signal frame (r8 to r15, rdi, rsi, rbp, rbx, rdx, rax, rcx, rsp, rip, flags).
+    let word = |at: i64| unsafe { *(slot.wrapping_add_signed(8 * at) as *const u64) };
+    let (rcx, r11, flags) = (word(-2), word(-13), word(1));
+    rcx == rip && (r11 ^ flags) & ARITHMETIC_FLAGS == 0
+}
+
 /// Marked slots from `slot` on.
 #[inline(always)]
 fn climb(ctx: &ThreadContext, mut slot: Option<u64>, mut end: u64, mut visit: impl FnMut(u64, u64) -> bool) {
@@ -94,8 +106,9 @@ fn climb(ctx: &ThreadContext, mut slot: Option<u64>, mut end: u64, mut visit: im
         let value = unsafe { *(this as *const u64) };
         let mark = v_of_slot(this);
         let signal = !is_return(mark);
-        // The interrupted instruction is not a return address: one more, so that all callers may subtract one.
-        if !visit(this, if signal { value.wrapping_add(1) } else { value }) {
+        // The interrupted instruction is not a return address: one more, so that all callers may subtract one. But what a system call
+        // has interrupted is that call, and the address behind it does as well as that of any other call.
+        if !visit(this, if signal && !is_behind_system_call(this, value) { value.wrapping_add(1) } else { value }) {
             return;
         }
         if signal {
