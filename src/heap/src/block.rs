@@ -191,7 +191,7 @@ fn retire(ctx: &ThreadContext, cache: &mut Cache, record: &'static Record, famil
     Some(size)
 }
 
-/// realloc: always a fresh block, so that stale pointers are always caught. 0 on failure, the old block stays then.
+/// realloc: a fresh block, so that stale pointers are caught, but see [`creeps`]. 0 on failure, the old block stays then.
 pub fn resize(ctx: &mut ThreadContext, p: u64, size: u64) -> u64 {
     let Some(old) = map::live_at(p) else {
         // It counts as both, though nothing comes of either.
@@ -212,6 +212,9 @@ pub fn resize(ctx: &mut ThreadContext, p: u64, size: u64) -> u64 {
         (false, true) => stacks::at_free(ctx),
     };
     let old_size = old.size();
+    if creeps(old, size, alloc_stack) && grow(ctx, old, size) {
+        return p;
+    }
     let ask = Ask { size, align: 16, family: Family::Malloc, zero: false, stack: Some(alloc_stack), copied: size.min(old_size) };
     let fresh = allocate(ctx, ask);
     if fresh == 0 {
@@ -225,6 +228,45 @@ pub fn resize(ctx: &mut ThreadContext, p: u64, size: u64) -> u64 {
         }
     }
     fresh
+}
+
+/// Shorter blocks always move: they are cheap to copy.
+const CREEPS_FROM: u64 = 4096;
+/// Least ratio of a block's size to what it grows by.
+const CREEP: u64 = 64;
+/// It moves once in so many times.
+const STAYS: u64 = 8;
+
+/// May this block stay where it is this time? A text that grows by a few bytes at a time is copied at every step otherwise, which the C library
+/// never does. It is the same place in the program that let it grow last time, so whoever keeps a pointer over that is caught all the
+/// same, at every eighth step instead of at each.
+#[inline(always)]
+fn creeps(old: &Record, size: u64, stack: u32) -> bool {
+    let old_size = old.size();
+    let by = size.wrapping_sub(old_size);
+    old_size >= CREEPS_FROM && by != 0 && by <= old_size / CREEP && old_size / by % STAYS != 0 && stack != 0 && stack == old.alloc_stack()
+}
+
+/// The block becomes longer where it is, if its slot has room and nobody frees it meanwhile.
+#[cold]
+#[inline(never)]
+fn grow(ctx: &mut ThreadContext, record: &'static Record, size: u64) -> bool {
+    let (head, old_size) = (record.head(), record.size());
+    let p = head.address();
+    let (Some(cache), Some(slot)) = (cache::current(ctx), map::slot_of(p)) else { return false };
+    if head.has(record::HUGE) || p + size + settings::get().back > slot.end() || !record.resize(head, size) {
+        return false;
+    }
+    let by = size - old_size;
+    paint::extend(p + old_size, by);
+    origins::forget(p + old_size, by);
+    if let Some(byte) = settings::get().malloc_fill {
+        paint::fill_bytes(p + old_size, by, byte);
+    }
+    cache.frees.add(1);
+    cache.allocs.add(1);
+    cache.bytes.add(size);
+    true
 }
 
 #[cold]

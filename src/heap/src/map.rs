@@ -11,6 +11,7 @@
 use crate::classes::CLASSES;
 use crate::layout::{RECORD_SIZE, UNIT, UNIT_MAP, address_of, owns, unit_of};
 use crate::record::{self, Record, State};
+use crate::spans;
 use core::sync::atomic::{AtomicU32, Ordering::Relaxed};
 use memcheck_abi::layout::HEAP_START;
 
@@ -65,6 +66,16 @@ pub struct Slot {
     pub kind: Kind,
 }
 
+impl Slot {
+    /// Where it ends (or the run, for large blocks).
+    pub fn end(&self) -> u64 {
+        match self.kind {
+            Kind::Slab(class) => self.start + CLASSES[class].slot,
+            _ => self.start + spans::run_len(unit_of(self.start)) * UNIT,
+        }
+    }
+}
+
 /// The slot that contains `addr`, whatever its state.
 #[inline(always)]
 pub fn slot_of(addr: u64) -> Option<Slot> {
@@ -110,7 +121,7 @@ pub fn for_each(end: u64, mut visit: impl FnMut(&'static Record)) {
     let mut unit = 0;
     while unit < end {
         let (first, kind) = run_of(unit);
-        let units = crate::spans::run_len(first);
+        let units = spans::run_len(first);
         let offset = first * UNIT;
         match kind {
             Kind::Nothing => {}

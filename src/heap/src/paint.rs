@@ -147,6 +147,11 @@ pub fn open(p: u64, size: u64) {
     }
 }
 
+/// A block goes on for so many bytes where red zone was; V stays FF.
+pub fn extend(at: u64, by: u64) {
+    shadow::set_a(at, by, false);
+}
+
 /// Make a block unaddressable again. Reaches over its end into red zone as [`open`] does.
 #[inline(always)]
 pub fn close(p: u64, size: u64) {

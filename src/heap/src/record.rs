@@ -174,6 +174,22 @@ impl Record {
         self.head.compare_exchange(seen.0, freed.0, AcqRel, Relaxed).is_ok()
     }
 
+    /// The block has another size, if the head is still `seen`.
+    pub fn resize(&self, seen: Head, size: u64) -> bool {
+        let is_long = seen.has(LONG);
+        let new = if is_long { seen } else { Head(seen.0 & ((1 << SIZE_SHIFT) - 1)).with_size(size) };
+        let done = self.head.compare_exchange(seen.0, new.0, AcqRel, Relaxed).is_ok();
+        if done && is_long {
+            self.set_long_size(size);
+        }
+        done
+    }
+
+    #[inline(always)]
+    pub fn alloc_stack(&self) -> u32 {
+        self.alloc_stack.load(Relaxed)
+    }
+
     /// Where the size of a block is that has units of its own.
     fn size_behind(&self) -> &'static AtomicU64 {
         // SAFETY: the records of a run of units take a quarter of its length, and a run like this has one block: the record behind is mapped

@@ -154,13 +154,53 @@ fn replaced_blocks_drive_out_no_freed_ones() {
     let freed = malloc(20_000);
     free(freed);
     let mut places = Vec::from([malloc(20_000)]);
-    for i in 1..4000 {
-        places.push(crate::entries::realloc(places[i - 1], 20_000 + i as u64));
+    for size in 20_001..52_000 {
+        let last = places.len() - 1;
+        let place = crate::entries::realloc(places[last], size);
+        if place != places[last] {
+            places.push(place);
+        }
     }
+    assert_eq!(places.len(), 4001, "it moves at the first step and at every eighth");
     assert!(is_waiting(freed));
-    let live = places[3999];
-    assert!(places[3999 - 8..3999].iter().all(|&p| is_waiting(p) && crate::find(p + 9).map(|f| f.0) == Some(Place::FreedBlock)));
-    assert!(places.contains(&malloc(20_000)), "the places of old copies are free");
+    let live = places[4000];
+    assert!(places[4000 - 8..4000].iter().all(|&p| is_waiting(p) && crate::find(p + 9).map(|f| f.0) == Some(Place::FreedBlock)));
+    assert!(places.contains(&malloc(40_000)), "the places of old copies are free");
     free(live);
     empty_the_queue();
+}
+
+/// A block that grows where it is: contents, definedness and counts are those of one that moves.
+#[test]
+fn creeping_blocks() {
+    let (_guard, ctx) = start();
+    for (mut size, step) in [(5000, 11), (120_000, 1000), (300_000, 2000)] {
+        let mut p = crate::entries::realloc(malloc(8), size);
+        shadow::fill_v(p, size, 0);
+        let mut stayed = 0;
+        for turn in 0..400 {
+            let before = crate::totals();
+            let q = crate::entries::realloc(p, size + step);
+            let after = crate::totals();
+            assert_eq!((after.0 - before.0, after.1 - before.1, after.2 - before.2), (1, 1, size + step));
+            assert_eq!(crate::size_of_live(q), Some(size + step));
+            assert!(shadow::first_a(q, size + step).is_none() && shadow::first_nonzero_v(q, size).is_none() && (0..step).all(|i| shadow::v(q + size + i) == 0xff));
+            assert_a(q + size + step, 16, true);
+            assert!(q == p || shadow::first_a(p, 1).is_some(), "the old block is dead");
+            shadow::fill_v(q + size, step, 0);
+            stayed += u32::from(p == q);
+            (p, size) = (q, size + step);
+            if turn == 200 {
+                // Another place asks: it moves.
+                ctx.regs.rip += 64;
+                let q = crate::entries::realloc(p, size + 1);
+                assert_ne!(p, q);
+                (p, size) = (q, size + 1);
+                shadow::fill_v(p, size, 0);
+                ctx.regs.rip -= 64;
+            }
+        }
+        assert!((100..=350).contains(&stayed), "{stayed} of 400 at {step}");
+        free(p);
+    }
 }
