@@ -30,6 +30,7 @@ pub fn configure(options: &Options, config: &mut Config) {
     config.tally_places = (options.xtree_memory == XtreeMemory::Full).into();
     config.trace_malloc = options.trace_malloc.into();
     config.track_fds = (options.track_fds != TrackFds::No).into();
+    config.code_cache = options.code_cache;
     config.stack_limit = options.main_stacksize.unwrap_or(config.stack_limit);
 }
 

@@ -259,10 +259,14 @@ fn ignored_ranges(process: &Process, report: &ExitReport, by_user: &[(u64, u64)]
 
 /// For `-v`: how much of the run had undefined data in registers.
 pub(super) fn statistics(report: &ExitReport) -> [String; 2] {
+    let renewed = match report.renewals {
+        0 => String::new(),
+        n => format!("; the code cache was begun anew {} times", commas(n)),
+    };
     let [regions, dirty, entered] = [report.regions, report.dirty_regions, report.dirty_entered].map(commas);
     let [rules, without_row] = [report.dirty_rules, report.dirty_without_row].map(commas);
     [
-        format!("code: {regions} blocks translated, {dirty} of them for undefined data, which was met {entered} times"),
+        format!("code: {regions} blocks translated, {dirty} of them for undefined data, which was met {entered} times{renewed}"),
         format!("undefined data: {rules} instructions were left to the runtime, {without_row} of them without a rule of their own"),
     ]
 }

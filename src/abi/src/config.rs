@@ -74,6 +74,8 @@ pub struct Config {
     pub verbose: u32,
     /// Soft RLIMIT_STACK of the program.
     pub stack_limit: u64,
+    /// Bytes of translations after which they are given back.
+    pub code_cache: u64,
     /// The personality flags to restore for the program.
     pub personality: u32,
     /// The tracer, whose child the program is, and the process that it believes to be a child of.

@@ -60,6 +60,10 @@ pub enum Trap {
     Warning = 23,
     /// An allocation function was called ([`crate::replace::Func`], its first two arguments, the address that it gave).
     Traced = 24,
+    /// Where are all threads (address of words, room for so many)? Every word that a thread holds, in registers, context or the runtime's
+    /// stack, and that may be an address in the code cache is written there; rax = their number, `u64::MAX` if some thread cannot be asked.
+    /// Every thread is looked at after the trap has begun.
+    Whereabouts = 25,
 }
 
 /// What a warning is about, and its words.
@@ -276,6 +280,8 @@ pub struct ExitReport {
     pub dirty_entered: u64,
     pub dirty_rules: u64,
     pub dirty_without_row: u64,
+    /// And how often all translations were given back.
+    pub renewals: u64,
 }
 
 /// Where a descriptor was opened that may be open at the end.

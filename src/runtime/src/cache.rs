@@ -6,7 +6,7 @@
 //! host address            -> `regions` -> program address, spilled register
 //! ```
 //! Code is appended and never moves. Invalidation clears the table entry and unlinks incoming branches; the dead code stays where
-//! it is, so a thread inside it finishes its region undisturbed.
+//! it is, so a thread inside it finishes its region undisturbed, until `renewal` gives it back.
 #![allow(unsafe_code, reason = "writes code and the branch table")]
 
 use alloc::boxed::Box;
@@ -24,12 +24,14 @@ use crate::far;
 use crate::pages::{self, Pages};
 use crate::program::View;
 use crate::regions::Regions;
+use crate::renewal::whole;
+use crate::room::Room;
 use crate::starts::{self, Starts};
 use crate::statistics;
 
 /// Parts of the cache: clean regions are dense, so that they share cache lines and pages with each other only.
 const DIRTY_START: u64 = CACHE_START + 0x2000_0000;
-const COLD_START: u64 = CACHE_START + 0x2800_0000;
+pub const COLD_START: u64 = CACHE_START + 0x2800_0000;
 
 const LARGE_PAGE: u64 = 2 << 20;
 
@@ -48,7 +50,7 @@ pub const INDIRECT_ENTRY: u64 = 9;
 
 /// A loop in dirty code.
 #[derive(Clone, Copy)]
-enum Loop {
+pub(crate) enum Loop {
     /// So many times.
     Seen(u32),
     /// Its code.
@@ -58,37 +60,44 @@ enum Loop {
 /// Rounds in which a loop is looked at before it is made.
 const LOOP_ROUNDS: u32 = 12;
 
+/// What `renewal` resets is its to see.
 pub struct Cache {
     /// Free space of the three parts: clean code, dirty code, cold code.
-    hot: u64,
-    dirty_hot: u64,
-    cold: u64,
-    regions: Regions,
-    pages: Pages,
+    pub(crate) hot: Room,
+    pub(crate) dirty_hot: Room,
+    pub(crate) cold: Room,
+    pub(crate) regions: Regions,
+    pub(crate) pages: Pages,
     /// Which region translates an address: low code, high code.
-    starts: Starts,
-    high: BTreeMap<u64, u32>,
+    pub(crate) starts: Starts,
+    pub(crate) high: BTreeMap<u64, u32>,
     /// Translations of replaced functions' own code: program address to body.
-    originals: BTreeMap<u64, u64>,
+    pub(crate) originals: BTreeMap<u64, u64>,
     /// Dirty translations by program address.
-    dirty: BTreeMap<u64, Found>,
+    pub(crate) dirty: BTreeMap<u64, Found>,
     /// Memory accesses of cold code that may fault, and where the program goes on then.
-    probes: BTreeMap<u64, u64>,
+    pub(crate) probes: BTreeMap<u64, u64>,
     /// Cells of ends of dirty regions that were given an address. Before, they hold that of the code behind them.
     cells: Vec<u64>,
-    /// Where loops of dirty code begin, and what they were made of: [start, end), and their beginning.
-    loops: BTreeMap<u64, Loop>,
-    loop_code: Vec<(u64, u64, u64)>,
+    /// Where loops of dirty code begin, and what they were made of: [start, end), and their beginning. Where they lie: [start, end).
+    pub(crate) loops: BTreeMap<u64, Loop>,
+    pub(crate) loop_code: Vec<(u64, u64, u64)>,
+    pub(crate) loop_pieces: Vec<(u64, u64)>,
     /// Runs of copies by program address; none if there is no such run.
-    copies: BTreeMap<u64, Option<u64>>,
-    plans: Option<Plans>,
-    translator: Option<Translator>,
+    pub(crate) copies: BTreeMap<u64, Option<u64>>,
+    pub(crate) plans: Option<Plans>,
+    pub(crate) translator: Option<Translator>,
+    /// Routines of kept dirty regions.
+    pub(crate) old_routines: Vec<u64>,
+    /// Nothing is given back before so many bytes are made, nor while so many other processes live in this memory.
+    pub(crate) not_before: u64,
+    pub(crate) sharers: u32,
 }
 
 pub static CACHE: Lock<Cache> = Lock::new(Cache {
-    hot: begin(CACHE_START),
-    dirty_hot: begin(DIRTY_START),
-    cold: begin(COLD_START),
+    hot: Room::new(begin(CACHE_START), DIRTY_START),
+    dirty_hot: Room::new(begin(DIRTY_START), COLD_START),
+    cold: Room::new(begin(COLD_START), CACHE_END),
     regions: Regions::new(begin(CACHE_START), begin(DIRTY_START)),
     pages: Pages::new(),
     starts: Starts::new(),
@@ -99,9 +108,13 @@ pub static CACHE: Lock<Cache> = Lock::new(Cache {
     cells: Vec::new(),
     loops: BTreeMap::new(),
     loop_code: Vec::new(),
+    loop_pieces: Vec::new(),
     copies: BTreeMap::new(),
     plans: None,
     translator: None,
+    old_routines: Vec::new(),
+    not_before: 0,
+    sharers: 0,
 });
 
 /// A cell of `link_dirty`.
@@ -136,7 +149,7 @@ pub fn init(stubs: Stubs, options: Options) -> bool {
     mapped && starts::init() && pages::init()
 }
 
-fn table_entry(pc: u64) -> &'static AtomicU64 {
+pub(crate) fn table_entry(pc: u64) -> &'static AtomicU64 {
     // SAFETY: pc < CODE_END, so the entry lies in the V shadow of the forbidden range, which is mapped; 8-byte aligned up to the
     // distance's own alignment (a multiple of 64).
     unsafe { &*((V_DISTANCE + TABLE_DISPLACEMENT + 8 * pc) as *const AtomicU64) }
@@ -166,7 +179,7 @@ impl Cache {
 
     /// Host address of a region's body.
     pub fn body(&self, region: u32) -> u64 {
-        self.regions.host(region) + INDIRECT_ENTRY
+        whole(self.regions.host(region) + INDIRECT_ENTRY)
     }
 
     /// As `find_or_translate`, for an indirect branch: the next one finds it in the branch table.
@@ -186,7 +199,7 @@ impl Cache {
             return Some(region);
         }
         let mut translator = self.translator.take()?;
-        let at = Place { hot: self.hot.next_multiple_of(16), cold: self.cold };
+        let at = self.room(false);
         let view = View::new(&self.starts, &self.high, 0);
         let region = translator.translate(&view, pc, at);
         let keep = region.as_ref().is_some_and(|_| view.is_writable(pc));
@@ -234,12 +247,12 @@ impl Cache {
             return Some(body);
         }
         let mut translator = self.translator.take()?;
-        let at = Place { hot: self.hot.next_multiple_of(16), cold: self.cold };
+        let at = self.room(false);
         let region = translator.translate(&View::new(&self.starts, &self.high, pc), pc, at);
         self.probes.extend(translator.probes.drain(..).map(|probe| (probe.host, probe.resume)));
         self.translator = Some(translator);
         let region = region?;
-        let body = at.hot + u64::from(region.body);
+        let body = whole(at.hot + u64::from(region.body));
         self.place(&region, pc, at, false, false);
         self.take_back(region);
         self.originals.insert(pc, body);
@@ -252,15 +265,15 @@ impl Cache {
             return Some(found);
         }
         let mut translator = self.translator.take()?;
-        let mut plans = self.plans.take().unwrap_or_default();
-        let at = Place { hot: self.dirty_hot.next_multiple_of(16), cold: self.cold };
+        let at = self.room(true);
+        let mut plans = self.plans_for(at.cold);
         let view = View::new(&self.starts, &self.high, pc);
         let region = translator.translate_dirty(&view, pc, at, &mut plans);
         let keep = view.is_writable(pc);
         self.probes.extend(translator.probes.drain(..).map(|probe| (probe.host, probe.resume)));
         (self.translator, self.plans) = (Some(translator), Some(plans));
         let region = region?;
-        let body = at.hot + u64::from(region.body);
+        let body = whole(at.hot + u64::from(region.body));
         self.place(&region, pc, at, keep, true);
         self.take_back(region);
         let (dead, stale) = crate::dirty::dead_at(pc);
@@ -289,25 +302,37 @@ impl Cache {
         index
     }
 
+    /// Where the next region goes.
+    fn room(&mut self, dirty: bool) -> Place {
+        let room = if dirty { &mut self.dirty_hot } else { &mut self.hot };
+        Place { hot: room.next(16), cold: self.cold.next(1) }
+    }
+
+    /// For dirty code with its cold part there.
+    fn plans_for(&mut self, cold: u64) -> Plans {
+        let mut plans = self.plans.take().unwrap_or_default();
+        plans.at(cold);
+        plans
+    }
+
     /// The number of the new region.
     fn place(&mut self, region: &Region, pc: u64, place: Place, keep_bytes: bool, dirty: bool) -> u32 {
         let at = place.hot;
-        let (end, cold_end) = (at + region.code.len() as u64, place.cold + region.cold.len() as u64);
-        if end > if dirty { COLD_START } else { DIRTY_START } || cold_end > CACHE_END {
+        let room = if dirty { &mut self.dirty_hot } else { &mut self.hot };
+        let fits = [room.take(at + region.code.len() as u64), self.cold.take(place.cold + region.cold.len() as u64)];
+        if fits != [true; 2] {
             report::internal("the code cache is full");
         }
-        // SAFETY: [at, end) and [place.cold, cold_end) are unused cache.
+        // SAFETY: both places are unused cache, and there is room.
         unsafe {
             core::ptr::copy_nonoverlapping(region.code.as_ptr(), at as *mut u8, region.code.len());
             core::ptr::copy_nonoverlapping(region.cold.as_ptr(), place.cold as *mut u8, region.cold.len());
         }
-        *(if dirty { &mut self.dirty_hot } else { &mut self.hot }) = end;
-        self.cold = cold_end;
         let counter = if dirty { &statistics::DIRTY_REGIONS } else { &statistics::CLEAN_REGIONS };
         counter.store(counter.load(Ordering::Relaxed) + 1, Ordering::Relaxed);
         let bytes = keep_bytes.then(|| copy_code(region.start, region.end));
         debug_assert_eq!(region.start, pc, "a region begins with what it translates");
-        let index = self.regions.push(region, at, bytes);
+        let index = self.regions.push(region, place, bytes);
         self.file(index);
         index
     }
@@ -398,16 +423,16 @@ impl Cache {
             Loop::Seen(_) => {}
         }
         let mut translator = self.translator.take()?;
-        let mut plans = self.plans.take().unwrap_or_default();
-        let at = self.cold.next_multiple_of(64);
+        let at = whole(self.cold.next(64));
+        let mut plans = self.plans_for(at);
         let code = translator.translate_loop(&View::new(&self.starts, &self.high, pc), entry, at, &mut plans);
         self.probes.extend(translator.probes.drain(..).map(|probe| (probe.host, probe.resume)));
         (self.translator, self.plans) = (Some(translator), Some(plans));
         let host = match code {
-            Some((code, spans)) if at + (code.len() as u64) < CACHE_END => {
+            Some((code, spans)) if self.cold.take(at + code.len() as u64) => {
                 // SAFETY: [at, at + its length) is unused cache.
                 unsafe { core::ptr::copy_nonoverlapping(code.as_ptr(), at as *mut u8, code.len()) };
-                self.cold = at + code.len() as u64;
+                self.loop_pieces.push((at, at + code.len() as u64));
                 for (start, end) in spans {
                     self.loop_code.push((start, end, pc));
                 }
@@ -425,12 +450,12 @@ impl Cache {
             return known;
         }
         let mut translator = self.translator.take()?;
-        let mut plans = self.plans.take().unwrap_or_default();
-        let at = Place { hot: self.dirty_hot.next_multiple_of(16), cold: self.cold };
+        let at = self.room(true);
+        let mut plans = self.plans_for(at.cold);
         let made = translator.translate_copies(&View::new(&self.starts, &self.high, pc), pc, at, &mut plans, region);
         (self.translator, self.plans) = (Some(translator), Some(plans));
         let body = made.map(|made| {
-            let body = at.hot + u64::from(made.body);
+            let body = whole(at.hot + u64::from(made.body));
             self.place(&made, pc, at, false, true);
             self.take_back(made);
             body
@@ -453,7 +478,7 @@ impl Cache {
         }
     }
 
-    fn forget_cells(&mut self) {
+    pub(crate) fn forget_cells(&mut self) {
         for cell in self.cells.drain(..) {
             cell_at(cell).store(cell + 8, Ordering::Release);
         }
@@ -521,16 +546,24 @@ impl Cache {
     pub fn branch_goes_far(&mut self, host: u64) {
         if let (Some(p), Some(index)) = (self.position(host), self.regions.of_host(host)) {
             far::mark(p.pc);
-            self.kill(index);
+            if self.regions.get(index).alive {
+                self.kill(index);
+            }
         }
     }
 
-    fn kill(&mut self, index: u32) {
-        let (pc, host) = (self.regions.get(index).pc, self.regions.host(index));
+    /// The region is dead; the branches to it are not linked any more.
+    pub(crate) fn unlink(&mut self, index: u32) {
+        let host = self.regions.host(index);
         self.regions.kill(index, |patch, stub| {
             debug_assert_eq!(branch_target(patch), host + INDIRECT_ENTRY, "a linked branch leads to its region");
             write_rel32(patch, stub);
         });
+    }
+
+    fn kill(&mut self, index: u32) {
+        let (pc, host) = (self.regions.get(index).pc, self.regions.host(index));
+        self.unlink(index);
         self.originals.remove(&pc);
         self.copies.remove(&pc);
         if self.dirty.remove(&pc).is_some() {

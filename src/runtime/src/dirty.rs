@@ -9,7 +9,8 @@
 //! registers lie in the thread's slot behind the context; only bits of their `dirty` mask say which of them mean anything.
 #![allow(unsafe_code, reason = "shadow registers and plans are reached by address; reads the processor's vector state")]
 
-use crate::cache::{CACHE, is_dirty_code};
+use crate::cache::is_dirty_code;
+use crate::renewal::for_more;
 use crate::{check, deadness, fault, followed, origin, program, replaced, statistics};
 use alloc::boxed::Box;
 use alloc::vec::Vec;
@@ -56,8 +57,17 @@ const _: () = assert!(KEPT_IN_LOOP as usize + LOOP_SLOTS_SIZE <= 0x8000, "and in
 /// Makes plans for the translator, into storage that lives as long as the code.
 pub struct Plans {
     planner: Planner,
-    storage: Vec<Box<[MaybeUninit<Plan>]>>,
+    storage: Vec<Chunk>,
     used: usize,
+    /// Where the cold part of the code begins that they are made for.
+    cold: u64,
+}
+
+struct Chunk {
+    plans: Box<[MaybeUninit<Plan>]>,
+    /// The first and the last beginning of cold code whose plans are here.
+    first: u64,
+    last: u64,
 }
 
 const CHUNK: usize = 1024;
@@ -68,7 +78,18 @@ impl Plans {
     }
 
     pub fn new() -> Plans {
-        Plans { planner: Planner::new(), storage: Vec::new(), used: CHUNK }
+        Plans { planner: Planner::new(), storage: Vec::new(), used: CHUNK, cold: 0 }
+    }
+
+    /// From now on for code whose cold part begins there: never before that of earlier code.
+    pub fn at(&mut self, cold: u64) {
+        self.cold = cold;
+    }
+
+    /// Keep only those of code whose cold part begins at one of these addresses.
+    pub fn renew(&mut self, kept: &[u64]) {
+        self.storage.retain(|chunk| kept.iter().any(|at| (chunk.first..=chunk.last).contains(at)));
+        self.used = CHUNK;
     }
 }
 
@@ -95,11 +116,12 @@ impl memcheck_translate::Shadow for Plans {
             plan: 0,
         };
         if self.used == CHUNK {
-            self.storage.push(Box::new_uninit_slice(CHUNK));
+            self.storage.push(Chunk { plans: Box::new_uninit_slice(CHUNK), first: self.cold, last: self.cold });
             self.used = 0;
         }
         let Some(chunk) = self.storage.last_mut() else { return rule };
-        let place = chunk[self.used].write(plan);
+        chunk.last = self.cold;
+        let place = chunk.plans[self.used].write(plan);
         self.used += 1;
         rule.plan = core::ptr::from_mut(place) as u64;
         rule
@@ -216,7 +238,7 @@ pub extern "C" fn enter() -> u64 {
     if let Some((body, ..)) = ENTRIES.get(host) {
         return body;
     }
-    let mut cache = CACHE.lock();
+    let mut cache = for_more();
     let Some(p) = cache.position(host) else { report::internal("a check outside any region") };
     if let Some((reg, slot)) = p.spilled {
         ctx.regs.gpr[reg as usize] = ctx.scratch[slot];
@@ -266,16 +288,20 @@ pub extern "C" fn leave() -> u64 {
     if regs.dirty == 0 {
         return crate::dispatch::body_of(target);
     }
-    let found = known.or_else(|| CACHE.lock().find_dirty(target));
-    let Some((body, dead, unless)) = found else { fault::bad_jump(target) };
-    if known.is_none() {
-        TARGETS.put(target, (body, dead, unless));
-    }
+    let Some((body, dead, unless)) = known.or_else(|| find_target(target)) else { fault::bad_jump(target) };
     regs.dirty &= !dead;
     if regs.dirty & unless != 0 {
         regs.dirty &= !(unless & stale(regs));
     }
     if regs.dirty == 0 { crate::dispatch::body_of(target) } else { body }
+}
+
+/// The dirty translation of `target`; the next time it is known. (All with the cache locked: what is known must not outlive it.)
+fn find_target(target: u64) -> Option<Found> {
+    let mut cache = for_more();
+    let found = cache.find_dirty(target)?;
+    TARGETS.put(target, found);
+    Some(found)
 }
 
 /// The same at an end that can be linked: if it goes on in dirty code, the cell at slot 2 says so from now on.
@@ -284,13 +310,13 @@ pub extern "C" fn leave_and_link() -> u64 {
     let (cell, target) = (ctx.scratch[slot::ADDRESS as usize], ctx.target);
     let host = match shadow_regs(ctx).dirty {
         // A loop that was patient.
-        0 if program::redirect(target).is_none() => CACHE.lock().find_dirty(target).map_or_else(|| leave(), |found| found.0),
+        0 if program::redirect(target).is_none() => find_target(target).map_or_else(|| leave(), |found| found.0),
         _ => leave(),
     };
     if is_dirty_code(host) {
         let back = ctx.scratch[slot::ARGUMENT as usize] as u32 & LEAVE_BACK != 0;
         let dirty = shadow_regs(ctx).dirty;
-        CACHE.lock().link_dirty(cell, target, host, back.then_some(dirty));
+        for_more().link_dirty(cell, target, host, back.then_some(dirty));
     }
     host
 }

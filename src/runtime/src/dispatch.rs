@@ -1,8 +1,9 @@
 //! Find or make the translation of a program address.
 #![allow(unsafe_code, reason = "reads link data from the code cache")]
 
-use crate::cache::{CACHE, lookup_low};
+use crate::cache::lookup_low;
 use crate::fault;
+use crate::renewal::for_more;
 use memcheck_rt::context;
 
 /// Host address of the body of the translation of `pc`.
@@ -10,7 +11,7 @@ pub fn body_of(pc: u64) -> u64 {
     if let Some(body) = lookup_low(pc) {
         return body;
     }
-    let found = CACHE.lock().find_for_indirect(pc);
+    let found = for_more().find_for_indirect(pc);
     found.unwrap_or_else(|| fault::bad_jump(pc))
 }
 
@@ -31,7 +32,7 @@ pub extern "C" fn link(data: u64) -> u64 {
     // SAFETY: link stubs pass the address of their own data.
     let [target, patch] = unsafe { (data as *const [u64; 2]).read_unaligned() };
     context::current().target = target;
-    let mut cache = CACHE.lock();
+    let mut cache = for_more();
     let Some(region) = cache.region_of(target) else {
         drop(cache);
         fault::bad_jump(target)

@@ -2,8 +2,7 @@
 //! instructions, code that changes, client requests.
 #![allow(unsafe_code, reason = "executes cpuid")]
 
-use crate::cache::CACHE;
-use crate::{dirty, requests};
+use crate::{dirty, renewal, requests};
 use iced_x86::{Decoder, DecoderOptions, Instruction, Mnemonic, OpKind, Register};
 use memcheck_abi::context::{RAX, RBX, RCX, RDI, RDX, RSI, RSP, ThreadContext};
 use memcheck_abi::event::Kind;
@@ -27,7 +26,7 @@ pub extern "C" fn helper() {
 /// Code in a writable page: if it changed, the region is dropped and the new code translated. `surely`: it did.
 fn code_check(ctx: &mut ThreadContext, surely: bool) {
     let here = ctx.scratch[slot::CONTINUE as usize];
-    let mut cache = CACHE.lock();
+    let mut cache = renewal::for_more();
     if cache.recheck(here, surely) {
         crate::spread::forget();
         let pc = ctx.regs.rip;

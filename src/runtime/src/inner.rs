@@ -7,7 +7,7 @@
 //! checks) works as ever. A function that never returns (longjmp, exit) leaves the runtime's frames behind, which costs a little stack.
 #![allow(unsafe_code, reason = "pushes on the program's stack, saves vector state")]
 
-use crate::cache::CACHE;
+use crate::renewal::for_more;
 use crate::replaced::ARGUMENTS;
 use crate::{asm, dirty};
 use core::arch::asm;
@@ -91,7 +91,7 @@ pub fn call_original(ctx: &mut ThreadContext, back: u64) {
     let function = ctx.regs.gpr[RAX];
     push_return(ctx, back);
     dirty::shadow_regs(ctx).dirty = 0;
-    let body = CACHE.lock().find_original(function);
+    let body = for_more().find_original(function);
     ctx.scratch[slot::CONTINUE as usize] = body.unwrap_or_else(|| crate::fault::bad_jump(function));
 }
 

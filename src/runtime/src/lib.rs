@@ -8,6 +8,7 @@
 //! - [`asm`]       all assembly: ways in and out of translated code; [`leave`] out of dirty code
 //! - [`startup`]   from the exec stop to the first translated instruction
 //! - [`cache`]     code cache: place, publish, link, find by host address, invalidate
+//! - [`renewal`]   what is dead in it is given back
 //! - [`program`]   the translator's view of the program: code bytes, replaced functions
 //! - [`dispatch`]  find or make the translation of an address
 //! - [`check`]     slow side of a memory check: what is wrong, report
@@ -49,8 +50,10 @@ pub(crate) mod pages;
 pub(crate) mod places;
 pub mod program;
 pub mod regions;
+pub mod renewal;
 pub mod replaced;
 pub mod requests;
+pub(crate) mod room;
 pub mod safepoint;
 pub mod selfsignal;
 pub mod spread;

@@ -43,6 +43,7 @@ pub static mut MEMCHECK_CONFIG: Config = Config {
     trace_children: 0,
     verbose: 0,
     stack_limit: 8 << 20,
+    code_cache: u64::MAX,
     personality: 0,
     tracer: 0,
     parent: 0,

@@ -2,7 +2,7 @@
 //! are asked for.
 //!
 //! ```text
-//! a region      number of entries | entry | entry ...
+//! a region      its cold code: start, length | number of entries | entry | entry ...
 //! an entry      marks and length | host, from the entry before on | own, from host on  | spilled register, from, to
 //!               1                  1                                1, if OWN            3, if SPILLED
 //! ```
@@ -19,9 +19,13 @@ const WIDE: u8 = 0x80;
 const TO_THE_END: u8 = 0xff;
 const NOT_SPILLED: u8 = 0xff;
 
-/// Keep these entries; where they are.
-pub fn keep(bytes: &mut Bytes, infos: &[InsnInfo]) -> u32 {
+/// Bytes in front of the entries.
+const HEAD: usize = 8;
+
+/// Keep these entries and the place of the region's cold code; where they are.
+pub fn keep(bytes: &mut Bytes, cold: (u32, u32), infos: &[InsnInfo]) -> u32 {
     bytes.push_all(|out| {
+        out.extend([cold.0, cold.1].into_iter().flat_map(u32::to_le_bytes));
         out.push(infos.len().min(255) as u8);
         let mut before = InsnInfo::default();
         for info in infos.iter().take(255) {
@@ -59,9 +63,15 @@ fn write_wide(out: &mut impl Extend<u8>, info: &InsnInfo) {
     }
 }
 
+/// Start and length of the cold code of the region whose entries begin at `bytes`.
+pub fn cold(bytes: &[u8]) -> (u32, u32) {
+    let word = |at: usize| bytes[at..].first_chunk().map_or(0, |b| u32::from_le_bytes(*b));
+    (word(0), word(4))
+}
+
 /// The entries that begin at `bytes`.
 pub fn read(bytes: &[u8]) -> impl Iterator<Item = InsnInfo> + '_ {
-    let mut rest = bytes.iter().copied();
+    let mut rest = bytes[HEAD..].iter().copied();
     let mut left = rest.next().unwrap_or(0);
     let mut before = InsnInfo::default();
     core::iter::from_fn(move || {
@@ -117,14 +127,15 @@ mod tests {
             Vec::from([plain(9, 0, 19, 9), plain(500, 19, 2, 2000), plain(70_000, -40, 5, 70_001), spilled((70_010, 71_000), 70_005, -35)]),
         ];
         let mut bytes = Bytes::new();
-        let kept: Vec<u32> = (0..9000).map(|i| keep(&mut bytes, &regions[i % 3])).collect();
+        let kept: Vec<u32> = (0..9000).map(|i| keep(&mut bytes, (i as u32, 7), &regions[i % 3])).collect();
         for (i, &at) in kept.iter().enumerate() {
+            assert_eq!(cold(bytes.from(at)), (i as u32, 7));
             let read: Vec<InsnInfo> = read(bytes.from(at)).collect();
             assert_eq!(read.len(), regions[i % 3].len());
             assert!(read.iter().zip(&regions[i % 3]).all(|(a, b)| same(a, b)), "{read:?}");
         }
         let start = bytes.push_all(|_| {});
-        keep(&mut bytes, &regions[1]);
-        assert_eq!(bytes.push_all(|_| {}) - start, 1 + 2 + 3 + 6 + 6 + 2);
+        keep(&mut bytes, (1, 2), &regions[1]);
+        assert_eq!(bytes.push_all(|_| {}) - start, 8 + 1 + 2 + 3 + 6 + 6 + 2);
     }
 }

@@ -2,7 +2,7 @@
 //! calls of them with undefined arguments.
 #![allow(unsafe_code, reason = "a static table written once at start-up")]
 
-use crate::cache::CACHE;
+use crate::renewal::for_more;
 use crate::{asm, dirty, inner, origin};
 use core::sync::atomic::{AtomicU8, AtomicU64, Ordering};
 use memcheck_abi::context::{R8, R9, RCX, RDI, RDX, RSI, RSP, ThreadContext, local};
@@ -58,7 +58,7 @@ const ENOMEM: i32 = 12;
 pub extern "C" fn null_result() -> u64 {
     let ctx = context::current();
     let Some(func) = Func::from_number(ctx.scratch[slot::ARGUMENT as usize] as u32) else { return 0 };
-    let original = |pc: u64| CACHE.lock().find_original(pc).unwrap_or(0);
+    let original = |pc: u64| for_more().find_original(pc).unwrap_or(0);
     if memcheck_replace::FORTIFIED.contains(&func) && ctx.regs.gpr[RDI] != 0 {
         // No room. The library's own function is behind a resolver that was never asked, but all of them end in the same one.
         return match inner::chk_fail() {

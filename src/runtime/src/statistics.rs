@@ -17,6 +17,8 @@ const COUNTERS: [usize; 3] = [ENTERED, RULES, WITHOUT_ROW];
 /// Regions translated, counted with the cache locked.
 pub static CLEAN_REGIONS: AtomicU64 = AtomicU64::new(0);
 pub static DIRTY_REGIONS: AtomicU64 = AtomicU64::new(0);
+/// Times that all of them were given back.
+pub static RENEWALS: AtomicU64 = AtomicU64::new(0);
 /// Counted by threads whose contexts others have taken over.
 static ENDED: [AtomicU64; COUNTERS.len()] = [const { AtomicU64::new(0) }; COUNTERS.len()];
 
@@ -35,6 +37,7 @@ pub fn retire(ctx: &ThreadContext) {
 pub fn fill(out: &mut ExitReport) {
     out.dirty_regions = DIRTY_REGIONS.load(Relaxed);
     out.regions = CLEAN_REGIONS.load(Relaxed) + out.dirty_regions;
+    out.renewals = RENEWALS.load(Relaxed);
     let mut sums: [u64; COUNTERS.len()] = core::array::from_fn(|i| ENDED[i].load(Relaxed));
     threads::for_each(|ctx| sums.iter_mut().zip(COUNTERS).for_each(|(sum, counter)| *sum += ctx.locals[counter]));
     [out.dirty_entered, out.dirty_rules, out.dirty_without_row] = sums;

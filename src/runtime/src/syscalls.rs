@@ -108,13 +108,16 @@ fn clone(ctx: &mut ThreadContext, args: &CloneArgs) -> i64 {
     memcheck_heap::before_fork();
     let numbers = threads::hold_numbers();
     let kept = kept::hold();
-    let cache = CACHE.lock();
+    let mut cache = CACHE.lock();
     let stacks = depot::hold();
     let memory = arena::hold();
     // SAFETY: a plain copy of the process; the child goes on here with the same context.
     let r = unsafe { sys::syscall6(56, args.flags & !memcheck_kernel::action::clone::SETTLS, 0, args.parent_tid, args.child_tid, 0, 0) };
     drop(memory);
     drop(stacks);
+    if r == 0 {
+        cache.sharers = 0;
+    }
     drop(cache);
     drop(kept);
     drop(numbers);

@@ -1,6 +1,7 @@
 //! Thread slots: context and runtime stack of each thread of the program.
 #![allow(unsafe_code, reason = "sets up contexts in fresh memory and the segment bases")]
 
+use crate::cache::CACHE;
 use crate::{asm, stackmove};
 use alloc::collections::VecDeque;
 use alloc::vec::Vec;
@@ -154,8 +155,14 @@ pub fn create(parent: &mut ThreadContext, args: &CloneArgs) -> i64 {
     } else {
         copy_calls(parent, child);
     }
+    if !args.is_thread {
+        CACHE.lock().sharers += 1;
+    }
     let flags = args.flags & !clone::SETTLS;
     let r = asm::clone_thread(flags, child.runtime_rsp, args.parent_tid, args.child_tid, child.self_ptr);
+    if !args.is_thread && (args.is_vfork_like || sys::is_error(r)) {
+        CACHE.lock().sharers -= 1;
+    }
     if r > 0 && !args.is_thread && args.is_vfork_like {
         // The child has ended or become another program: its slot is free.
         LEAVING.lock().push_back((child.self_ptr, r as u32));

@@ -12,6 +12,7 @@
 //! - [`memory`], [`maps`], [`signals`], [`process`]  what can be known about a process
 //! - [`inject`]   the runtime into the program
 //! - [`run`]      the event loop; [`traps`] and [`deliver`] are its two large branches
+//! - `whereabouts`  code cache addresses that threads have in hand
 //! - `frame`      what the kernel leaves on a handler's stack
 //! - [`handler`]  what the session is told; [`sockets`] what a descriptor is
 //!
@@ -34,6 +35,7 @@ pub mod signals;
 pub mod sockets;
 pub mod tracee;
 pub mod traps;
+mod whereabouts;
 
 pub use handler::{Command, FatalSignal, Handler, Warning};
 pub use inject::Image;

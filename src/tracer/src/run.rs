@@ -20,7 +20,12 @@ use crate::inject::{self, Failure, Image};
 use crate::launch::Launched;
 use crate::process::{Life, Phase, Process, Thread};
 use crate::resolve::Refusal;
-use crate::tracee::{self, Ending, Error, How, Report, Result, Stop, Stopped, general};
+use crate::signals;
+use crate::tracee::{self, Ending, Error, How, Regs, Report, Result, Stop, Stopped, general};
+use memcheck_abi::layout;
+
+/// Bytes of the instruction that makes a system call.
+const SYSCALL_SIZE: u64 = 2;
 
 /// A program under control.
 pub struct Tracer<'a> {
@@ -344,11 +349,27 @@ impl<'a> Tracer<'a> {
     }
 
     fn park(&mut self, pid: i32, stopped: Stopped, stop: Stop) {
-        let regs = stopped.registers().ok();
+        let regs = stopped.registers().ok().map(|regs| self.resumed_call(pid, &stopped, stop, regs));
         if let Some(thread) = self.thread_mut(pid, stopped.tid()) {
             thread.regs = regs;
             thread.parked = Some((stopped, stop));
         }
+    }
+
+    /// Most system calls that our interruption has ended are made again by the kernel. Those that say EINTR instead, though no signal came,
+    /// are made again here.
+    fn resumed_call(&self, pid: i32, stopped: &Stopped, stop: Stop, regs: Regs) -> Regs {
+        /// What has happened in part, and may not be asked for again.
+        const NOT_AGAIN: [i64; 2] = [libc::SYS_connect, libc::SYS_close];
+        let nr = regs.orig_rax as i64;
+        let ended = stop == Stop::Interrupt && nr >= 0 && regs.rax as i64 == -i64::from(libc::EINTR) && !NOT_AGAIN.contains(&nr);
+        let ours =
+            self.processes.get(&pid).is_some_and(|p| (layout::IMAGE_BASE..layout::CACHE_START).contains(&regs.rip) && p.code.trap != 0);
+        if !ended || !ours || signals::is_waiting(stopped.tid()) {
+            return regs;
+        }
+        let again = Regs { rip: regs.rip - SYSCALL_SIZE, rax: regs.orig_rax, orig_rax: u64::MAX, ..regs };
+        if stopped.set_registers(&again).is_ok() { again } else { regs }
     }
 
     /// The opposite of `stop_world`.

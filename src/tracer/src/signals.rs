@@ -101,6 +101,14 @@ impl Choices {
     }
 }
 
+/// Does a signal wait for this thread that it does not block?
+pub fn is_waiting(tid: i32) -> bool {
+    let status = fs::read_to_string(format!("/proc/{tid}/status")).unwrap_or_default();
+    let field = |key: &str| status.lines().find_map(|l| l.strip_prefix(key)).and_then(|l| u64::from_str_radix(l.trim(), 16).ok());
+    let [own, shared, blocked] = ["SigPnd:", "ShdPnd:", "SigBlk:"].map(|key| field(key).unwrap_or(0));
+    (own | shared) & !blocked != 0
+}
+
 /// Signals that the processor raises, and the kernel kills by if they are blocked.
 pub const SYNCHRONOUS: u64 = {
     let mut bits = 0;

@@ -191,6 +191,14 @@ impl Stopped {
         Ok(regs)
     }
 
+    /// xmm0 to xmm15.
+    pub fn vectors(&self) -> Result<[u32; 64]> {
+        // SAFETY: the structure has only integer fields.
+        let mut state: libc::user_fpregs_struct = unsafe { std::mem::zeroed() };
+        request("PTRACE_GETFPREGS", libc::PTRACE_GETFPREGS, self.tid, 0, &raw mut state as usize)?;
+        Ok(state.xmm_space)
+    }
+
     pub fn set_registers(&self, regs: &Regs) -> Result<()> {
         request("PTRACE_SETREGS", libc::PTRACE_SETREGS, self.tid, 0, &raw const *regs as usize)
     }

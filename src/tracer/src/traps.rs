@@ -28,7 +28,7 @@ const MAX_REPEATS: u64 = 1 << 20;
 /// Bytes of the answer to `SourceLine`.
 const SOURCE_LINE: usize = 64;
 
-const ALL: [Trap; 24] = [
+const ALL: [Trap; 25] = [
     Trap::Ready,
     Trap::Mapped,
     Trap::Unmapped,
@@ -53,6 +53,7 @@ const ALL: [Trap; 24] = [
     Trap::Command,
     Trap::Warning,
     Trap::Traced,
+    Trap::Whereabouts,
 ];
 
 /// The trap with this code.
@@ -92,6 +93,17 @@ impl Tracer<'_> {
                 self.stop_world(pid, tid, handler);
                 let answer = self.processes.get(&pid).map_or(answer::UNKNOWN, |process| command(process, tid, &regs, handler));
                 self.answer(pid, stopped, regs, answer)?;
+                self.release_world(pid, handler);
+                return Ok(());
+            }
+            Trap::Whereabouts => {
+                self.stop_world(pid, tid, handler);
+                let words = self.processes.get(&pid).and_then(|process| {
+                    let words = process.whereabouts(tid, &regs)?;
+                    let bytes: Vec<u8> = words.iter().take(regs.rsi as usize).flat_map(|word| word.to_ne_bytes()).collect();
+                    process.memory.write(regs.rdi, &bytes).then_some(words.len() as u64)
+                });
+                self.answer(pid, stopped, regs, words.unwrap_or(u64::MAX))?;
                 self.release_world(pid, handler);
                 return Ok(());
             }
@@ -294,7 +306,8 @@ fn simple(process: &mut Process, tid: i32, trap: Trap, regs: &Regs, handler: &mu
         | Trap::Internal
         | Trap::Freeze
         | Trap::KillSelf
-        | Trap::Command => {}
+        | Trap::Command
+        | Trap::Whereabouts => {}
     }
     0
 }

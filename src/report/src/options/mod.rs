@@ -89,6 +89,8 @@ pub struct Options {
     pub enable_debuginfod: bool,
     /// Bytes; `None`: from the resource limit.
     pub main_stacksize: Option<u64>,
+    /// Bytes of translated code that are kept.
+    pub code_cache: u64,
     /// Bytes, a power of two from 16 to 4096.
     pub alignment: u64,
     /// Bytes on either side of a block.
@@ -179,6 +181,7 @@ impl Default for Options {
             extra_debuginfo_path: None,
             enable_debuginfod: false,
             main_stacksize: None,
+            code_cache: 1 << 30,
             alignment: 16,
             redzone_size: 16,
             realloc_zero_bytes_frees: true,

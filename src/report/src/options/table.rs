@@ -315,6 +315,7 @@ const BEHAVIOUR: &[OptionRow] = &[
     // Switches of stacks are told from frames by mappings, not by size.
     ignored("max-stackframe", INT),
     row("main-stacksize", ANY_SIZE, "from ulimit -s", set!(main_stacksize, unsigned, Some), "size of the main thread's stack"),
+    row("code-cache", Kind::Int { min: 0x1_0000, max: 1 << 30 }, "1073741824", set!(code_cache, unsigned), "bytes of translated code after which it is made anew"),
     row("soname-synonyms", Kind::Text("syn1=pattern1,..."), "", |o, v| { extend_list(&mut o.soname_synonyms, v); Ok(()) }, "where malloc is: somalloc=NONE, somalloc=libxyz*"),
     row("sim-hints", Kind::Set(SIM_HINTS), "none", set_hints, "unusual behaviours"),
     row("smc-check", Kind::Word(&["none", "stack", "all", "all-non-file"]), "all-non-file",
