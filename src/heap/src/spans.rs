@@ -6,10 +6,17 @@
 //! A free run is *painted* (its V is FF and its A is 1 throughout) or not (V and A are 0: never used, or too huge to paint), and
 //! *zero* (its bytes read as zero) or not. Runs that differ in paint are not joined.
 //!
+//! While the heap is small, what lies behind `fresh` is painted before it is used, so that an access far behind all blocks is noticed, too:
+//!
+//! ```text
+//! | runs | fresh: painted, 512 KiB to 1 MiB | mapped, never touched |        nothing
+//! ```
+//!
 //! Under the central lock, except [`run_len`].
 #![allow(unsafe_code, reason = "descriptors are reached by address arithmetic; pages of free runs are given back")]
 
 use crate::layout::{GROW_UNITS, SPANS, TRIAL, TRIAL_END, UNIT, UNITS, address_of};
+use crate::paint;
 use core::sync::atomic::{AtomicU32, AtomicU64, Ordering::Relaxed};
 use memcheck_rt::{limit, sys};
 
@@ -20,6 +27,10 @@ const ZERO: u32 = 4;
 const KEEP_BYTES: u64 = 64 << 20;
 /// A fresh request at least this long is first tried on the kernel, which refuses what it can never back.
 const TRY_FROM: u64 = 256 << 20;
+/// Units behind `fresh` that are painted at least and at most, as long as no more than `SMALL` are used.
+const APRON_LEAST: u64 = (512 << 10) / UNIT;
+const APRON: u64 = (1 << 20) / UNIT;
+const SMALL: u64 = (4 << 20) / UNIT;
 /// How many runs of the same power of two are looked at before the next power is taken.
 const LOOK: usize = 8;
 
@@ -72,13 +83,15 @@ pub struct Spans {
     /// First free run with `2^k <= units < 2^(k+1)`, unit + 1.
     bins: [u32; 27],
     mapped: u64,
+    /// Up to here what was never used is painted.
+    painted: u64,
     /// Bytes of free runs that are not zero.
     dirty: u64,
 }
 
 impl Spans {
     pub const fn new() -> Spans {
-        Spans { bins: [0; 27], mapped: 0, dirty: 0 }
+        Spans { bins: [0; 27], mapped: 0, painted: 0, dirty: 0 }
     }
 
     /// A run of exactly `units`, or `None` when memory is exhausted.
@@ -133,22 +146,46 @@ impl Spans {
     }
 
     fn extend(&mut self, units: u64) -> Option<Run> {
-        let first = used_units();
+        let used = used_units();
+        // A run is painted throughout or not at all: if what is painted does not do, it is for somebody else.
+        let rest = self.painted.saturating_sub(used);
+        let painted = units <= rest;
+        let first = if painted { used } else { used + rest };
         let end = first + units;
-        if end > UNITS || (units * UNIT >= TRY_FROM && !can_back(units * UNIT)) {
+        if end > UNITS || (units * UNIT >= TRY_FROM && !can_back(units * UNIT)) || !self.map_to(end) {
             return None;
         }
+        if first > used {
+            self.insert(Run { first: used, units: rest, painted: true, zero: true });
+        }
+        let run = Run { first, units, painted, zero: true };
+        self.tag(run, 0);
+        FRESH.store(end, Relaxed);
+        self.paint_apron(end);
+        Some(run)
+    }
+
+    fn map_to(&mut self, end: u64) -> bool {
         if end > self.mapped {
             let grow = (end - self.mapped).next_multiple_of(GROW_UNITS).min(UNITS - self.mapped);
             if !sys::map_fixed(address_of(self.mapped), grow * UNIT, sys::PROT_READ | sys::PROT_WRITE) {
-                return None;
+                return false;
             }
             self.mapped += grow;
         }
-        let run = Run { first, units, painted: false, zero: true };
-        self.tag(run, 0);
-        FRESH.store(end, Relaxed);
-        Some(run)
+        true
+    }
+
+    /// Behind `fresh` nothing is accessible, for some way.
+    fn paint_apron(&mut self, fresh: u64) {
+        if fresh > SMALL || self.painted >= fresh + APRON_LEAST {
+            return;
+        }
+        let (from, to) = (self.painted.max(fresh), (fresh + APRON).min(self.mapped));
+        if from < to {
+            paint::close_run(address_of(from), (to - from) * UNIT);
+            self.painted = to;
+        }
     }
 
     /// Take a run back. Its map entries are cleared already.
