@@ -78,7 +78,7 @@ mod tests {
             file(2, None, None),
         ];
         assert_eq!(
-            section(&open, false, &FrameStyle::default()),
+            section(&open, false, "at exit", &FrameStyle::default()),
             [
                 "FILE DESCRIPTORS: 3 open (1 std) at exit.",
                 "Open AF_INET socket 4: <unbound> <-> unbound",
@@ -90,6 +90,6 @@ mod tests {
                 "",
             ]
         );
-        assert!(section(&open, true, &FrameStyle::default()).contains(&"Open file descriptor 2:".to_string()));
+        assert!(section(&open, true, "", &FrameStyle::default()).contains(&"Open file descriptor 2:".to_string()));
     }
 }

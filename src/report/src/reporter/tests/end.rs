@@ -220,7 +220,7 @@ fn open_descriptors_come_before_the_heap() {
     use crate::render::descriptors::{Descriptor, OpenDescriptor};
     let open = [OpenDescriptor { number: 3, descriptor: Descriptor::File(None), opened: Some(at(1)) }];
     let mut probe = probe("--track-fds=yes");
-    probe.reporter.open_descriptors(&open);
+    probe.reporter.open_descriptors(&open, true);
     probe.reporter.heap_summary(&HEAP);
     assert!(
         probe.printed().starts_with(
@@ -228,6 +228,6 @@ fn open_descriptors_come_before_the_heap() {
         )
     );
     let mut untracked = self::probe("");
-    untracked.reporter.open_descriptors(&open);
+    untracked.reporter.open_descriptors(&open, true);
     assert_eq!(untracked.printed(), "");
 }
