@@ -40,6 +40,7 @@ const NO_INTEGER: &str = "missing or malformed integer value";
 fn read_check(options: &mut Options, words: &[&str]) -> Result<Check, String> {
     let mut check = Check { full: true, delta: Some(DeltaMode::Increased), by_command: true, ..Check::default() };
     (options.show_leak_kinds, options.errors_for_leak_kinds) = (LeakKindSet::DEFAULT, LeakKindSet(0));
+    options.leak_check_heuristics = HeuristicSet(0);
     let mut words = words.iter();
     while let Some(word) = words.next() {
         // Not among Valgrind's words, but what the client request can ask for.
@@ -225,6 +226,7 @@ mod tests {
         let (check, options) = parsed("").expect("the usual");
         assert_eq!(check, Check { full: true, delta: Some(DeltaMode::Increased), by_command: true, ..Check::default() });
         assert_eq!((options.show_leak_kinds, options.errors_for_leak_kinds), (LeakKindSet::DEFAULT, LeakKindSet(0)));
+        assert_eq!(options.leak_check_heuristics, HeuristicSet(0), "whatever the option says");
         let (check, options) = parsed("summary any heuristics stdstring,newarray kinds definite,reachable").expect("words");
         assert_eq!((check.full, check.delta), (false, None));
         assert_eq!((options.leak_check_heuristics, options.show_leak_kinds), (HeuristicSet(0b101), LeakKindSet(0b1001)));

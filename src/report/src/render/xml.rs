@@ -9,7 +9,7 @@
 //! Known consumers are strict in different ways: one fails on any kind outside protocol 4's list, one on a document without
 //! its end tag, one reads line by line, one drops frames without an object. The rules that satisfy all of them: closed list of
 //! kinds under protocol 4 (`KindFacts::xml4`), each element with its text on one line, `obj` in every frame, `dir` only with
-//! `file` and `line` and only if absolute, and the end tag always.
+//! `file` and `line`, and the end tag always.
 //!
 //! Protocol 6 adds kinds and summaries at the end. The functions here give one element each; the order is the reporter's.
 
@@ -205,7 +205,7 @@ fn frame_children(xml: &mut Xml, frame: &Frame, style: &FrameStyle) {
         return;
     };
     let dir = frame.full_path().and_then(|path| path.rsplit_once('/').map(|(dir, _)| dir.to_string()));
-    if let Some(dir) = dir.filter(|dir| dir.starts_with('/')) {
+    if let Some(dir) = dir {
         xml.leaf("dir", &dir);
     }
     xml.leaf("file", file);
@@ -464,11 +464,11 @@ mod tests {
     }
 
     #[test]
-    fn frames_name_an_object_and_only_absolute_directories() {
+    fn frames_name_an_object_and_the_directory_as_the_compiler_knew_it() {
         let mut xml = Xml::at(0);
         let relative = frame(1, "write", "write.c", 26).with(|line| (line.dir, line.object) = (Some("./io".into()), None));
         frame_children(&mut xml, &relative, &FrameStyle::default());
-        assert_eq!(xml.out, "<ip>0x1</ip>\n<obj>???</obj>\n<fn>write</fn>\n<file>write.c</file>\n<line>26</line>\n");
+        assert_eq!(xml.out, "<ip>0x1</ip>\n<obj>???</obj>\n<fn>write</fn>\n<dir>./io</dir>\n<file>write.c</file>\n<line>26</line>\n");
     }
 
     #[test]
