@@ -3,6 +3,7 @@
 use crate::cache::{self, Cache};
 use crate::classes::{self, MAX_SLOT};
 use crate::layout::{UNIT, address_of};
+use crate::map::Slot;
 use crate::record::{self, Head, Record, State};
 use crate::{central, client, entries, map, paint, quarantine, settings, stacks, superseded, tally};
 use memcheck_abi::context::ThreadContext;
@@ -142,32 +143,33 @@ pub fn release(ctx: &mut ThreadContext, p: u64, family: Family) -> bool {
     record::prefetch(v_of(p));
     record::prefetch(A_BASE + p / 8);
     cache.frees.add(1);
-    match map::live_at(p) {
-        Some(record) => die(ctx, cache, record, family),
+    match map::live_slot_at(p) {
+        Some(slot) => die(ctx, cache, slot, family),
         None => client::free_marked(ctx, p, family, 0),
     }
 }
 
 /// Free a live block by a client request; the caller counted it.
 pub fn retire_at(ctx: &mut ThreadContext, p: u64, family: Family) {
-    if let (Some(record), Some(cache)) = (map::live_at(p), cache::current(ctx)) {
-        die(ctx, cache, record, family);
+    if let (Some(slot), Some(cache)) = (map::live_slot_at(p), cache::current(ctx)) {
+        die(ctx, cache, slot, family);
     }
 }
 
 /// Live → quarantine.
 #[inline(always)]
-fn die(ctx: &ThreadContext, cache: &mut Cache, record: &'static Record, family: Family) -> bool {
-    let size = retire(ctx, cache, record, family, None);
+fn die(ctx: &ThreadContext, cache: &mut Cache, slot: Slot, family: Family) -> bool {
+    let size = retire(ctx, cache, slot, family, None);
     if let Some(size) = size {
-        quarantine::add(cache, record, size);
+        quarantine::add(cache, slot.record, size);
     }
     size.is_some()
 }
 
 /// Live → quarantined; the size. `stack`: depot id of the free if it is known already.
 #[inline(always)]
-fn retire(ctx: &ThreadContext, cache: &mut Cache, record: &'static Record, family: Family, stack: Option<u32>) -> Option<u64> {
+fn retire(ctx: &ThreadContext, cache: &mut Cache, slot: Slot, family: Family, stack: Option<u32>) -> Option<u64> {
+    let record = slot.record;
     let head = record.head();
     let (p, size) = (head.address(), record.size());
     if head.family() != family as u32 {
@@ -184,16 +186,19 @@ fn retire(ctx: &ThreadContext, cache: &mut Cache, record: &'static Record, famil
     }
     if head.has(record::HUGE) {
         paint::seal(p, size);
-    } else {
-        paint::close(p, size);
-        debug_assert!(paint::is_dead(p, size), "shadow of a freed block");
+        return Some(size);
     }
+    match slot.room() {
+        Some((at, len)) if len < paint::SHORT => paint::close(at, len),
+        _ => paint::close(p, size),
+    }
+    debug_assert!(paint::is_dead(p, size), "shadow of a freed block");
     Some(size)
 }
 
 /// realloc: a fresh block, so that stale pointers are caught, but see [`creeps`]. 0 on failure, the old block stays then.
 pub fn resize(ctx: &mut ThreadContext, p: u64, size: u64) -> u64 {
-    let Some(old) = map::live_at(p) else {
+    let Some(slot) = map::live_slot_at(p) else {
         // It counts as both, though nothing comes of either.
         if let Some(cache) = cache::current(ctx) {
             cache.frees.add(1);
@@ -211,8 +216,9 @@ pub fn resize(ctx: &mut ThreadContext, p: u64, size: u64) -> u64 {
         (true, true) => alloc_stack,
         (false, true) => stacks::at_free(ctx),
     };
+    let old = slot.record;
     let old_size = old.size();
-    if creeps(old, size, alloc_stack) && grow(ctx, old, size) {
+    if creeps(old, size, alloc_stack) && grow(ctx, slot, size) {
         return p;
     }
     let ask = Ask { size, align: 16, family: Family::Malloc, zero: false, stack: Some(alloc_stack), copied: size.min(old_size) };
@@ -223,7 +229,7 @@ pub fn resize(ctx: &mut ThreadContext, p: u64, size: u64) -> u64 {
     paint::copy(fresh, p, size.min(old_size));
     if let Some(cache) = cache::current(ctx) {
         cache.frees.add(1);
-        if let Some(size) = retire(ctx, cache, old, Family::Malloc, Some(free_stack)) {
+        if let Some(size) = retire(ctx, cache, slot, Family::Malloc, Some(free_stack)) {
             superseded::add(cache, old, size);
         }
     }
@@ -250,11 +256,11 @@ fn creeps(old: &Record, size: u64, stack: u32) -> bool {
 /// The block becomes longer where it is, if its slot has room and nobody frees it meanwhile.
 #[cold]
 #[inline(never)]
-fn grow(ctx: &mut ThreadContext, record: &'static Record, size: u64) -> bool {
-    let (head, old_size) = (record.head(), record.size());
+fn grow(ctx: &mut ThreadContext, slot: Slot, size: u64) -> bool {
+    let (head, old_size) = (slot.record.head(), slot.record.size());
     let p = head.address();
-    let (Some(cache), Some(slot)) = (cache::current(ctx), map::slot_of(p)) else { return false };
-    if head.has(record::HUGE) || p + size + settings::get().back > slot.end() || !record.resize(head, size) {
+    let Some(cache) = cache::current(ctx) else { return false };
+    if head.has(record::HUGE) || p + size + settings::get().back > slot.end() || !slot.record.resize(head, size) {
         return false;
     }
     let by = size - old_size;

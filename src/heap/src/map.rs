@@ -11,7 +11,7 @@
 use crate::classes::CLASSES;
 use crate::layout::{RECORD_SIZE, UNIT, UNIT_MAP, address_of, owns, unit_of};
 use crate::record::{self, Record, State};
-use crate::spans;
+use crate::{settings, spans};
 use core::sync::atomic::{AtomicU32, Ordering::Relaxed};
 use memcheck_abi::layout::HEAP_START;
 
@@ -67,6 +67,16 @@ pub struct Slot {
 }
 
 impl Slot {
+    /// Where blocks lie in a slot of this class: from the first byte of one that is aligned as usual to the last of the longest one. This is
+    /// known before the record is.
+    #[inline(always)]
+    pub fn room(&self) -> Option<(u64, u64)> {
+        let Kind::Slab(class) = self.kind else { return None };
+        let settings = settings::get();
+        let around = settings.front + settings.back;
+        Some((self.start + settings.front, CLASSES[class].slot - around))
+    }
+
     /// Where it ends (or the run, for large blocks).
     pub fn end(&self) -> u64 {
         match self.kind {
@@ -108,12 +118,18 @@ pub fn slot_of_link(link: u64) -> Option<Slot> {
     }
 }
 
-/// The live block that begins exactly at `addr`.
+/// The slot of the live block that begins exactly at `addr`.
+#[inline(always)]
+pub fn live_slot_at(addr: u64) -> Option<Slot> {
+    let slot = slot_of(addr)?;
+    let head = slot.record.head();
+    (head.address() == addr && head.state() == State::Live).then_some(slot)
+}
+
+/// Its record.
 #[inline(always)]
 pub fn live_at(addr: u64) -> Option<&'static Record> {
-    let record = slot_of(addr)?.record;
-    let head = record.head();
-    (head.address() == addr && head.state() == State::Live).then_some(record)
+    live_slot_at(addr).map(|slot| slot.record)
 }
 
 /// Call `visit` with every record that was ever used, in order of address, up to unit `end`.

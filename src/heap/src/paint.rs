@@ -83,7 +83,7 @@ unsafe fn fill(at: u64, len: u64, byte: u8) {
 }
 
 /// From here on the processor's own fill is faster.
-const SHORT: u64 = 1024;
+pub const SHORT: u64 = 1024;
 
 /// Fill 32 bytes and more.
 ///
@@ -153,6 +153,9 @@ pub fn extend(at: u64, by: u64) {
 }
 
 /// Make a block unaddressable again. Reaches over its end into red zone as [`open`] does.
+///
+/// Of short blocks callers name all the room that they may have had: how much it is does not depend on the record, which is in no cache when
+/// a block dies that has lived long. A branch on the size would have to wait for it when it goes another way than last time.
 #[inline(always)]
 pub fn close(p: u64, size: u64) {
     let (v, a) = (v_of(p), A_BASE + p / 8);
