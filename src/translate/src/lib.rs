@@ -345,8 +345,6 @@ pub struct Translator {
     pub(crate) kinds: kinds::Kinds,
     /// Lists of regions that are used again.
     pub(crate) spare: Spare,
-    /// Loops of clean mode are emitted in rounds.
-    pub rounds: bool,
     /// Memory accesses that may fault though the program's do not: in the cold code of the last dirty region, at the top of a loop in rounds.
     pub probes: Vec<rules::Probe>,
     /// Code that the cold parts of dirty regions share, and where it lies. It stays there as long as the translator.
@@ -359,7 +357,6 @@ impl Translator {
     pub fn new(stubs: Stubs, options: Options) -> Translator {
         Translator {
             conflict: false,
-            rounds: true,
             items: Vec::with_capacity(64),
             needs: Vec::new(),
             spare: Spare::default(),
@@ -405,7 +402,7 @@ impl Translator {
 
     /// The region as a loop, if it is one that is better checked several rounds at a time.
     fn in_rounds(&mut self, program: &dyn Program, items: &mut [decode::Item], at: Place) -> Option<Region> {
-        let closing = rounds::closing(items).filter(|_| self.rounds)?;
+        let closing = rounds::closing(items)?;
         let items = &mut items[..=closing];
         let behind = items[closing].pc + u64::from(items[closing].len);
         // The look at the top comes before the first instruction, whatever that is.

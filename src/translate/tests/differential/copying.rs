@@ -44,6 +44,8 @@ struct Copying<'a, 'b> {
     to: Object,
     distance: i64,
     waiting: Vec<Loaded>,
+    /// How much else there is, of 12.
+    noise: u64,
 }
 
 pub fn program(random: &mut Random, forms: &Forms, taste: Taste, size: i32) -> Program {
@@ -54,7 +56,8 @@ pub fn program(random: &mut Random, forms: &Forms, taste: Taste, size: i32) -> P
     (0..2).for_each(|_| w.generic());
     let (from, to) = objects(&mut w);
     let distance = w.random.pick(&[0, 0, 0, 4, 16, -8]);
-    let mut copying = Copying { w: &mut w, from, to, distance, waiting: Vec::new() };
+    let noise = w.random.pick(&[0, 1, 1, 4, 12]);
+    let mut copying = Copying { w: &mut w, from, to, distance, waiting: Vec::new(), noise };
     for _ in 0..size {
         copying.some();
     }
@@ -106,13 +109,15 @@ fn operand(object: &Object, at: i64) -> MemoryOperand {
 
 impl Copying<'_, '_> {
     fn some(&mut self) {
-        match self.w.random.below(20) {
-            0..=7 => self.load(),
-            8..=14 if !self.waiting.is_empty() => self.store(),
-            15 => self.walk(),
-            16 => self.stack(),
-            17 => self.change(),
-            18 => self.w.generic(),
+        if self.w.random.below(12) >= self.noise {
+            let store = !self.waiting.is_empty() && (self.waiting.len() > 3 || self.w.random.one_in(2));
+            return if store { self.store() } else { self.load() };
+        }
+        match self.w.random.below(6) {
+            0 => self.walk(),
+            1 => self.stack(),
+            2 | 3 => self.change(),
+            4 => self.w.generic(),
             _ => self.other(),
         }
     }
@@ -130,15 +135,18 @@ impl Copying<'_, '_> {
             _ if size == 32 => Register::YMM0 + self.w.random.below(4) as u32,
             _ => Register::XMM0 + self.w.random.below(4) as u32,
         };
+        if self.noise < 4 && self.waiting.iter().any(|l| l.register.full_register() == register.full_register()) {
+            return;
+        }
         let at = self.somewhere();
         self.w.put2(Instruction::with2(load, register, operand(&self.from, at)));
         self.waiting.push(Loaded { register, stores, at });
     }
 
     fn store(&mut self) {
-        let k = self.w.random.below(self.waiting.len() as u64) as usize;
+        let k = if self.noise < 4 { 0 } else { self.w.random.below(self.waiting.len() as u64) as usize };
         let Loaded { register, stores, at } = self.waiting[k];
-        if self.w.random.below(8) > 0 {
+        if self.noise < 4 || self.w.random.below(8) > 0 {
             self.waiting.remove(k);
         }
         let code = self.w.random.pick(stores);
@@ -152,7 +160,7 @@ impl Copying<'_, '_> {
             Code::VEX_Vmovdqu_ymmm256_ymm => Register::YMM0 + number,
             _ => Register::XMM0 + number,
         };
-        let astray = if self.w.random.one_in(16) { 4 } else { 0 };
+        let astray = if self.noise > 0 && self.w.random.one_in(16) { 4 } else { 0 };
         self.w.put2(Instruction::with2(code, operand(&self.to, at + self.distance + astray), register));
     }
 

@@ -172,25 +172,38 @@ impl Left {
 }
 
 /// Apply one rule to the shadow, with the gate's state as the machine.
-pub fn apply(plan: &Plan, gate: &mut Gate, world: &mut World, fs: u64, gs: u64) -> Vec<ComplaintKind> {
+pub fn apply(plan: &Plan, gate: &mut Gate, world: &mut World, fs: u64, gs: u64) -> Found {
     let shadow = shadow_regs();
     shadow.lazy = 0;
-    let mut concrete = Concrete { gate, world, bases: [fs, gs], complaints: Vec::new() };
+    let mut concrete = Concrete { gate, world, bases: [fs, gs], found: Found::default() };
     memcheck_semantics::run(plan, shadow, &mut concrete);
-    concrete.complaints
+    concrete.found
+}
+
+/// What a rule reports, and the bytes that it touched though they do not belong to the program.
+#[derive(Default)]
+pub struct Found {
+    pub complaints: Vec<ComplaintKind>,
+    pub invalid: Vec<u64>,
 }
 
 struct Concrete<'a> {
     gate: &'a mut Gate,
     world: &'a mut World,
     bases: [u64; 2],
-    complaints: Vec<ComplaintKind>,
+    found: Found,
 }
 
 impl Concrete<'_> {
     fn area(&self) -> Vec<u8> {
         let components = self.gate.components();
         vectors::normal(&self.gate.state_ref().xsave, components)
+    }
+
+    fn note_invalid(&mut self, addr: u64) {
+        if self.world.has_shadow(addr, 1) && !is_allocated(addr) {
+            self.found.invalid.push(addr);
+        }
     }
 
     fn addressable(&self, addr: u64) -> bool {
@@ -259,6 +272,7 @@ impl Machine for Concrete<'_> {
     fn load_v(&mut self, addr: u64, out: &mut [u8]) {
         for (i, v) in out.iter_mut().enumerate() {
             let at = addr.wrapping_add(i as u64);
+            self.note_invalid(at);
             *v = if is_mark(self.world, at) || !self.addressable(at) { 0 } else { self.world.v(at) };
         }
     }
@@ -268,6 +282,7 @@ impl Machine for Concrete<'_> {
         let pushed = addr < sp && addr + 16 >= sp;
         for (i, &v) in v.iter().enumerate() {
             let at = addr.wrapping_add(i as u64);
+            self.note_invalid(at);
             if self.world.has_shadow(at, 1) && (pushed || self.addressable(at)) {
                 self.world.paint(at, 1, v);
             }
@@ -279,7 +294,7 @@ impl Machine for Concrete<'_> {
     }
 
     fn complain(&mut self, complaint: Complaint, _: &ShadowRegs) -> u64 {
-        self.complaints.push(complaint.kind);
+        self.found.complaints.push(complaint.kind);
         u64::MAX
     }
 }

@@ -12,7 +12,7 @@ use iced_x86::{Decoder, DecoderOptions, Instruction, Mnemonic, OpAccess, OpKind,
 use memcheck_semantics::{ComplaintKind, Plan, Planner};
 use memcheck_translate::{InsnInfo, LOAD, MODIFY, Options, Place, Program, Region, Rule, STORE, Shadow, Translator};
 use run::Run;
-use std::collections::HashMap;
+use std::collections::{BTreeSet, HashMap};
 
 /// Code at its address, and where it begins and ends.
 #[derive(Clone)]
@@ -130,14 +130,6 @@ impl Way {
     };
 }
 
-/// What a stub reported.
-#[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Debug)]
-pub enum Event {
-    Check { pc: u64, addr: u64, size: u32, kind: u32 },
-    Step { pc: u64 },
-    String { pc: u64 },
-}
-
 /// A translated region in the cache.
 pub struct Placed {
     pub at: u64,
@@ -167,7 +159,6 @@ pub struct Machine {
     clean: HashMap<u64, u64>,
     dirty: HashMap<u64, u64>,
     copies: HashMap<u64, Option<u64>>,
-    pub events: Vec<Event>,
     planner: Planner,
     /// Plans of the dirty code, where rules are real.
     plans: Vec<Plan>,
@@ -175,6 +166,8 @@ pub struct Machine {
     probes: HashMap<u64, u64>,
     /// What the interpreter reported, and where.
     pub complaints: Vec<(u64, ComplaintKind)>,
+    /// Bytes that were touched though they do not belong to the program, and by which instructions.
+    pub invalid: BTreeSet<(u64, u64)>,
     /// Loops of dirty code that were made so far.
     pub loops: u64,
     /// Runs of copies that were entered so far, and how many of them began.
@@ -258,10 +251,10 @@ impl Machine {
             clean: HashMap::new(),
             dirty: HashMap::new(),
             copies: HashMap::new(),
-            events: Vec::new(),
             planner: Planner::new(),
             plans: Vec::new(),
             probes: HashMap::new(),
+            invalid: BTreeSet::new(),
             loops: 0,
             runs: [0; 2],
             complaints: Vec::new(),
@@ -292,11 +285,6 @@ impl Machine {
         Outcome { end, gpr: state.gpr, rflags: state.rflags, vectors: vectors::normal(&state.xsave, components), image }
     }
 
-    /// Are loops emitted in rounds?
-    pub fn set_rounds(&mut self, rounds: bool) {
-        self.translator.rounds = rounds;
-    }
-
     /// Run the installed program on the processor.
     pub fn native(&mut self, code: &Code, start: &Start) -> Outcome {
         self.load(start);
@@ -324,10 +312,10 @@ impl Machine {
         self.dirty.clear();
         self.copies.clear();
         self.placed.clear();
-        self.events.clear();
         self.plans.clear();
         self.probes.clear();
         self.complaints.clear();
+        self.invalid.clear();
         self.next = START;
         self.translator.routines.clear();
         self.translator.options =

@@ -3,7 +3,7 @@
 //! ```text
 //! forms     every instruction form of the decoder library, with random operands
 //! writer    straight-line code whose memory operands and flags are sound     shapes   control flow
-//! streams   loops through memory                             copying  runs of copies
+//! streams   loops through memory                             copying   runs of copies
 //! calls     functions, frames, the stack                                     prepared instructions with special needs
 //! assemble  operations and labels to bytes
 //! world     the program's memory and its shadow                              gate     into generated code and out again
@@ -41,8 +41,9 @@ use interpreter::Rules;
 use machine::{Kind, Way};
 use random::Random;
 use session::Session;
+use shapes::Program;
 use std::time::{Duration, Instant};
-use writer::Taste;
+use writer::{Forms, Taste};
 
 fn seconds() -> f64 {
     std::env::var("MEMCHECK_DIFF_SECONDS").ok().and_then(|s| s.parse().ok()).unwrap_or(1.0)
@@ -109,34 +110,13 @@ fn every_form_does_the_same() {
     }
 }
 
-/// Loops checked several rounds at a time find what loops checked round by round find.
-#[test]
-fn rounds_miss_nothing() {
-    let Some(mut session) = Session::begin() else { return };
-    let end = Instant::now() + Duration::from_secs_f64(seconds());
-    let mut seed = first_seed();
-    let mut count = 0;
-    while count < 20 || Instant::now() < end {
-        let mut random = Random::new(seed ^ 0x10_0b5);
-        let taste = Taste { faults: random.one_in(4), no_masks: true, ..Taste::PLAIN };
-        let size = random.pick(&[1, 2, 4, 8, 14]);
-        let program = streams::program(&mut random, session.forms(), taste, size);
-        let private = is_x86_feature_detected!("avx512bw") && !random.one_in(3);
-        let way = Way { painted: random.pick(&[0, 2, 20, 200]), private, seed: random.word(), ..Way::CLEAN };
-        session.try_rounds(&mut random, seed, &program, taste, way);
-        seed += 1;
-        count += 1;
-    }
-    session.report(count);
-}
-
 /// Dirty mode: what translated code does to the shadow by itself is what the interpreter of rules does.
 #[test]
 fn rules_in_place_are_those_of_the_interpreter() {
     let Some(mut session) = Session::begin() else { return };
     let end = Instant::now() + Duration::from_secs_f64(seconds());
     let usable: std::collections::HashSet<_> = session.forms().all().collect();
-    let round = writer::Forms::new(|code| usable.contains(&code) && shapes::may_go_round(code));
+    let round = Forms::new(|code| usable.contains(&code) && shapes::may_go_round(code));
     let mut seed = first_seed();
     let mut count = 0;
     while count < 20 || Instant::now() < end {
@@ -165,23 +145,22 @@ fn rules_in_place_are_those_of_the_interpreter() {
     session.report(count);
 }
 
-/// Clean code, runs of copies and dirty code together leave what dirty code leaves whose rules are all interpreted.
-#[test]
-fn copies_leave_what_rules_leave() {
+/// Clean code, runs of copies and dirty code together, as the runtime goes from one to another, leave what dirty code leaves whose rules are
+/// all interpreted.
+fn whole_runs_leave_what_rules_leave(salt: u64, write: fn(&mut Random, &Forms, Taste) -> Program) {
     let Some(mut session) = Session::begin() else { return };
     let end = Instant::now() + Duration::from_secs_f64(seconds());
-    let usable: std::collections::HashSet<_> = session.forms().all().collect();
-    let plain = writer::Forms::new(|code| usable.contains(&code) && shapes::may_go_round(code));
     let mut seed = first_seed();
     let mut count = 0;
     while count < 20 || Instant::now() < end {
-        let mut random = Random::new(seed ^ 0xc0_0b1e5);
-        let taste = Taste { no_masks: true, no_segments: true, no_red_zone: true, ..Taste::PLAIN };
-        let size = random.pick(&[3, 6, 10, 20, 30]);
-        let program = copying::program(&mut random, &plain, taste, size);
+        let mut random = Random::new(seed ^ salt);
+        let taste = Taste { faults: random.one_in(4), no_masks: true, no_segments: true, no_red_zone: random.one_in(2), ..Taste::PLAIN };
+        let program = write(&mut random, session.forms(), taste);
         let way = Way {
             kind: Kind::Whole,
-            painted: random.pick(&[20, 200, 600]),
+            painted: random.pick(&[2, 20, 200, 600]),
+            link: !random.one_in(4),
+            writable: random.one_in(6),
             private: is_x86_feature_detected!("avx512bw") && !random.one_in(6),
             // Even: no constants, which clean code does not ask for.
             seed: random.word() & !1,
@@ -193,4 +172,28 @@ fn copies_leave_what_rules_leave() {
         count += 1;
     }
     session.report(count);
+}
+
+#[test]
+fn whole_runs_of_any_program() {
+    whole_runs_leave_what_rules_leave(0xa11, |random, forms, taste| {
+        let size = random.pick(&[3, 6, 12, 30, 60]);
+        if random.one_in(3) { shapes::cycle(random, forms, taste, size.min(12)) } else { shapes::program(random, forms, taste, size) }
+    });
+}
+
+#[test]
+fn whole_runs_of_loops_in_rounds() {
+    whole_runs_leave_what_rules_leave(0x10_0b5, |random, forms, taste| {
+        let size = random.pick(&[1, 2, 4, 8, 14]);
+        streams::program(random, forms, taste, size)
+    });
+}
+
+#[test]
+fn whole_runs_of_copies() {
+    whole_runs_leave_what_rules_leave(0xc0_0b1e5, |random, forms, taste| {
+        let size = random.pick(&[3, 6, 10, 20, 30]);
+        copying::program(random, forms, taste, size)
+    });
 }

@@ -3,9 +3,7 @@
 //! It answers every stub as `memcheck_runtime` would, and checks on the way what the translator promises to it (what the slots hold, that a
 //! check means what its instruction does, that state is exact where code says so).
 
-use super::{
-    Code, End, Event, GENERAL_PROTECTION, Kind, Machine, NOT_CANONICAL, Outcome, Placed, Plans, Position, View, Way, kind_of, plan_mask,
-};
+use super::{Code, End, GENERAL_PROTECTION, Kind, Machine, NOT_CANONICAL, Outcome, Placed, Plans, Position, View, Way, kind_of, plan_mask};
 use crate::gate::{CACHE, CACHE_SIZE, COLD, Reason};
 use crate::interpreter::{self, Real, Rules};
 use crate::positions;
@@ -268,13 +266,15 @@ impl Run<'_> {
         let (size, kind) = (descriptor as u32 & 0xffff, descriptor as u32 >> 16);
         let saved = self.m.gate.state().gpr;
         let p = self.restored(host)?;
-        self.m.events.push(Event::Check { pc: p.pc, addr, size, kind });
         if size == SPREAD || size == STATE_AREA {
             // Their rule is for the runtime; what it would check cannot be told from the operand.
             let pc = self.m.gate.context().regs.rip;
             let insn = self.m.decode(self.code, pc);
             if size == SPREAD && !insn.is_vsib() && !is_bit_test(&insn) {
                 return Err(format!("an instruction that stays with its operand: {insn}"));
+            }
+            if self.way.kind == Kind::Whole {
+                return self.enter_dirty(pc);
             }
             self.m.gate.state().gpr = saved;
             return Ok(Next::At(host));
@@ -290,8 +290,12 @@ impl Run<'_> {
         if kind == STORE && self.m.world.has_shadow(addr, u64::from(size)) {
             // As the runtime, which leaves the others as they are.
             let rules = self.way.rules != Rules::Marks;
-            for at in (addr..addr + u64::from(size)).filter(|&at| !rules || interpreter::is_allocated(at)) {
-                self.m.world.paint(at, 1, 0);
+            for at in addr..addr + u64::from(size) {
+                if !rules || interpreter::is_allocated(at) {
+                    self.m.world.paint(at, 1, 0);
+                } else {
+                    self.m.invalid.insert((at, p.pc));
+                }
             }
         }
         Ok(Next::At(host))
@@ -360,9 +364,11 @@ impl Run<'_> {
         let p = self.m.position(host);
         match argument as u32 & 0xff {
             helper::STRING => {
-                self.m.events.push(Event::String { pc });
                 if !insn.is_string_instruction() {
                     return Err(format!("string helper for {insn} at {pc:#x}"));
+                }
+                if self.way.kind == Kind::Whole && self.m.region_of(host).is_some_and(|placed| !placed.dirty) {
+                    return self.enter_dirty(pc);
                 }
             }
             helper::STEP => self.step(pc, &insn)?,
@@ -379,14 +385,14 @@ impl Run<'_> {
     }
 
     fn step(&mut self, pc: u64, insn: &Instruction) -> Result<(), String> {
-        self.m.events.push(Event::Step { pc });
         if self.way.rules != Rules::Marks {
             let plan = self.scratch(slot::ADDRESS) as usize;
             let plan = *self.m.plans.get(plan).ok_or("no such plan")?;
             let ctx = self.m.gate.context();
             let (fs, gs) = (ctx.guest_fs, ctx.guest_gs);
             let found = interpreter::apply(&plan, &mut self.m.gate, &mut self.m.world, fs, gs);
-            self.m.complaints.extend(found.into_iter().map(|kind| (pc, kind)));
+            self.m.complaints.extend(found.complaints.into_iter().map(|kind| (pc, kind)));
+            self.m.invalid.extend(found.invalid.into_iter().map(|addr| (addr, pc)));
             return Ok(());
         }
         let plan = self.scratch(slot::ADDRESS);
