@@ -104,6 +104,10 @@ impl Dwarf {
         {
             self.borrow_previous_line(start, vaddr, innermost);
         }
+        // Nothing before it either: what the compiler has added to that file, as a whole.
+        for place in places.iter_mut().filter(|place| place.path.is_some()) {
+            place.line = place.line.or(Some(0));
+        }
         places
     }
 

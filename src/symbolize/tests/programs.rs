@@ -169,6 +169,18 @@ fn code_without_a_line_gets_the_line_before_it() {
 }
 
 #[test]
+fn a_function_without_any_line_belongs_to_its_file() {
+    let dir = scratch("no-line");
+    std::fs::write(dir.join("init.cpp"), "static int first() { return 3; }\nint value = first();\nint main() { return value; }\n").expect("write");
+    if tool(&dir, "clang++", &["-g", "-O0", "init.cpp", "-o", "program"]).is_none() {
+        return;
+    }
+    let program = dir.join("program");
+    let frames = default_map(&program).frames(BIAS + function(&program, "_GLOBAL__sub_I_init.cpp").0);
+    assert_eq!((frames[0].file.as_deref(), frames[0].line), (Some("init.cpp"), Some(0)));
+}
+
+#[test]
 fn link_time_optimisation_keeps_inlined_names() {
     let dir = scratch("lto");
     std::fs::write(dir.join("other.c"), "extern int sink;\nint\nfrom_other_file(int x)\n{\n    sink = x * x;\n    return sink + 1;\n}\n")

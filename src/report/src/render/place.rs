@@ -49,7 +49,7 @@ impl Placer {
         Some(Place {
             path: inside.map_or_else(|| path.clone(), |inside| inside.to_string_lossy().into_owned()),
             is_relative: inside.is_some(),
-            line: frame.line?,
+            line: frame.line.filter(|&line| line > 0)?,
             column: frame.column,
             function: frame.function.as_deref().or(frame.raw_name.as_deref()).map(str::to_string),
         })
