@@ -263,11 +263,13 @@ fn grow(ctx: &mut ThreadContext, slot: Slot, size: u64) -> bool {
     if head.has(record::HUGE) || p + size + settings::get().back > slot.end() || !slot.record.resize(head, size) {
         return false;
     }
-    let by = size - old_size;
-    paint::extend(p + old_size, by);
-    origins::forget(p + old_size, by);
+    let (at, by) = (p + old_size, size - old_size);
+    paint::extend(at, by);
+    // A word that the old end shares goes on saying where its bytes came from.
+    let next_word = at.next_multiple_of(4);
+    origins::forget(next_word, (at + by).saturating_sub(next_word));
     if let Some(byte) = settings::get().malloc_fill {
-        paint::fill_bytes(p + old_size, by, byte);
+        paint::fill_bytes(at, by, byte);
     }
     cache.frees.add(1);
     cache.allocs.add(1);

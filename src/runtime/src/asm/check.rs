@@ -2,7 +2,7 @@
 //! before. See the module above for conventions and slots.
 #![allow(unsafe_code, reason = "naked assembly routines")]
 
-use super::{S1, S2, S3, S4, S5, S8, S9, S10};
+use super::{S1, S2, S3, S4, S5, S8, S9};
 use core::arch::naked_asm;
 use memcheck_abi::context::offset;
 
@@ -49,15 +49,16 @@ pub extern "C" fn check() {
          2: movzx eax, dx
          cmp eax, 16
          ja 90f
-         mov fs:[{s10}], rax
          mov rax, rcx
          shr rax, 3
          bts rax, 45
          bts rax, 46
          mov eax, dword ptr [rax]
+         test eax, eax
+         jz 5f
          and ecx, 7
          shr eax, cl
-         mov rcx, fs:[{s10}]
+         movzx ecx, dx
          mov edx, -1
          shl edx, cl
          not edx
@@ -95,7 +96,7 @@ pub extern "C" fn check() {
         back!(),
         "jmp {slow}
          70: jmp {undefined}",
-        s1 = const S1, s2 = const S2, s3 = const S3, s4 = const S4, s5 = const S5, s8 = const S8, s9 = const S9, s10 = const S10,
+        s1 = const S1, s2 = const S2, s3 = const S3, s4 = const S4, s5 = const S5, s8 = const S8, s9 = const S9,
         stack_high = const offset::STACK_HIGH, store = const memcheck_translate::STORE,
         stack_marks = sym memcheck_rt::access::STACK_MARKS, slow = sym super::check_slow,
         undefined = sym undefined_load,
