@@ -275,8 +275,8 @@ impl Cache {
         let region = region?;
         let body = whole(at.hot + u64::from(region.body));
         self.place(&region, pc, at, keep, true);
+        let (dead, stale) = crate::dirty::dead_at(pc, region.end);
         self.take_back(region);
-        let (dead, stale) = crate::dirty::dead_at(pc);
         self.dirty.insert(pc, (body, dead, stale));
         Some((body, dead, stale))
     }

@@ -15,6 +15,7 @@ use crate::{check, deadness, fault, followed, origin, program, replaced, statist
 use alloc::boxed::Box;
 use alloc::vec::Vec;
 use core::mem::MaybeUninit;
+use core::ops::Range;
 use core::sync::atomic::{AtomicU64, Ordering};
 use iced_x86::{Decoder, DecoderOptions, Instruction, InstructionInfoFactory};
 use memcheck_abi::context::{RSP, ThreadContext};
@@ -128,7 +129,7 @@ impl memcheck_translate::Shadow for Plans {
     }
 
     fn dead_at(&mut self, pc: u64) -> Option<(u64, u64)> {
-        Some(dead_at(pc))
+        Some(dead_at(pc, pc))
     }
 }
 
@@ -197,9 +198,9 @@ pub fn forget() {
     followed::JUDGED.clear();
 }
 
-/// Registers that are surely dead at `pc`.
-pub fn dead_at(pc: u64) -> (u64, u64) {
-    deadness::dead_at(&Ahead, &mut InstructionInfoFactory::new(), pc)
+/// Registers that are surely dead at `pc`, whose code up to `end` is compared when it is run.
+pub fn dead_at(pc: u64, end: u64) -> (u64, u64) {
+    deadness::dead_at(&Lasting(pc..end), &mut InstructionInfoFactory::new(), pc)
 }
 
 /// Dirty vector registers that do not look like an undefined number (4 or 8 bytes undefined, nothing else): what copies of structures
@@ -525,16 +526,31 @@ pub struct Ahead;
 
 impl lookahead::Code for Ahead {
     fn instruction(&self, addr: u64) -> Option<Instruction> {
-        let (_, end, prot, _) = space::mapping_of(addr)?;
-        if prot & 5 != 5 {
-            return None;
-        }
-        let len = (end - addr).min(15) as usize;
-        // SAFETY: mapped and readable code.
-        let code = unsafe { core::slice::from_raw_parts(addr as *const u8, len) };
-        let insn = Decoder::with_ip(64, code, addr, DecoderOptions::NONE).decode();
-        (!insn.is_invalid()).then_some(insn)
+        instruction(addr, |_, _| true)
     }
+}
+
+/// The same for what is found out once and believed from then on: code that may change is left out, but for the piece that is compared
+/// whenever it is run.
+pub struct Lasting(pub Range<u64>);
+
+impl lookahead::Code for Lasting {
+    fn instruction(&self, addr: u64) -> Option<Instruction> {
+        instruction(addr, |prot, kind| self.0.contains(&addr) || !program::may_be_written(prot, kind))
+    }
+}
+
+/// The instruction at `addr` if its mapping, with these rights and of this kind, is wanted.
+fn instruction(addr: u64, wanted: impl Fn(u32, u32) -> bool) -> Option<Instruction> {
+    let (_, end, prot, kind) = space::mapping_of(addr)?;
+    if prot & 5 != 5 || !wanted(prot, kind) {
+        return None;
+    }
+    let len = (end - addr).min(15) as usize;
+    // SAFETY: mapped and readable code.
+    let code = unsafe { core::slice::from_raw_parts(addr as *const u8, len) };
+    let insn = Decoder::with_ip(64, code, addr, DecoderOptions::NONE).decode();
+    (!insn.is_invalid()).then_some(insn)
 }
 
 impl Thread<'_> {

@@ -13,7 +13,7 @@ use memcheck_rt::sync::Lock;
 use memcheck_translate::Program;
 
 use crate::deadness;
-use crate::dirty::Ahead;
+use crate::dirty::Lasting;
 use crate::starts::{self, Starts};
 
 /// Redirects: open addressing on the address; value = func | resolver << 16. Written at start-up and library loads only.
@@ -145,6 +145,11 @@ const EXEC: u32 = 4;
 const WRITE: u32 = 2;
 const READ: u32 = 1;
 
+/// May code in such a mapping change without notice?
+pub fn may_be_written(prot: u32, kind: u32) -> bool {
+    prot & WRITE != 0 || kind & kind::SHARED != 0
+}
+
 impl Program for View<'_> {
     fn code(&self, pc: u64) -> Option<&[u8]> {
         if pc >= PROGRAM_END {
@@ -178,7 +183,7 @@ impl Program for View<'_> {
     }
 
     fn is_unread(&self, pc: u64, register: u8, passed: bool) -> bool {
-        deadness::is_unread(&Ahead, &mut InstructionInfoFactory::new(), pc, (1 << register, passed), deadness::DEPTH_OF_ONE)
+        deadness::is_unread(&Lasting(pc..pc), &mut InstructionInfoFactory::new(), pc, (1 << register, passed), deadness::DEPTH_OF_ONE)
     }
 
     fn is_constant(&self, addr: u64) -> bool {
@@ -190,6 +195,6 @@ impl Program for View<'_> {
     }
 
     fn is_writable(&self, pc: u64) -> bool {
-        self.mapping_of(pc).is_some_and(|(_, _, prot, kind)| prot & WRITE != 0 || kind & kind::SHARED != 0)
+        self.mapping_of(pc).is_some_and(|(_, _, prot, kind)| may_be_written(prot, kind))
     }
 }

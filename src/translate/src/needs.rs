@@ -5,7 +5,7 @@
 
 use crate::Program;
 use crate::decode::{Item, Tail};
-use crate::plan::{ARITHMETIC, killed};
+use crate::plan::{ARITHMETIC, killed, may_change};
 use iced_x86::{Decoder, DecoderOptions, FlowControl, Instruction, OpKind, RflagsBits};
 
 /// A set of conditions; single flags are conditions, too.
@@ -129,6 +129,9 @@ fn behind(program: &dyn Program, insn: &Instruction) -> Needs {
 
 /// Asked by the code at `pc` and where it leads.
 fn ahead(program: &dyn Program, pc: u64, depth: usize) -> Needs {
+    if may_change(program, pc, STEPS) {
+        return Needs::ALL;
+    }
     let Some(code) = program.code(pc) else { return Needs::NONE };
     let mut decoder = Decoder::with_ip(64, code, pc, DecoderOptions::NONE);
     let (mut found, mut alive) = (Needs::NONE, ARITHMETIC);

@@ -160,12 +160,8 @@ fn live_after(insn: &Instruction, live: &mut Living) {
     }
 }
 
-/// Flags that may be read at `pc` before they are written: looks at a few instructions, and gives up with "all". So it does where code may
-/// change: nobody compares what was seen there when the flags come to be read.
+/// Flags that may be read at `pc` before they are written: looks at a few instructions, and gives up with "all".
 pub fn live_at(program: &dyn Program, pc: u64) -> u32 {
-    if program.is_writable(pc) {
-        return ARITHMETIC;
-    }
     let (read, dead) = look_ahead(program, pc);
     ARITHMETIC & !dead | read
 }
@@ -175,8 +171,17 @@ pub fn read_at(program: &dyn Program, pc: u64) -> u32 {
     look_ahead(program, pc).0
 }
 
-/// Flags read, and flags written before they are read, by the next few instructions.
+/// May the next few instructions change? Nobody compares what was seen there when it comes to be run.
+pub fn may_change(program: &dyn Program, pc: u64, instructions: usize) -> bool {
+    const LONGEST: u64 = 15;
+    program.is_writable(pc) || program.is_writable(pc + LONGEST * instructions as u64)
+}
+
+/// Flags read, and flags written before they are read, by the next few instructions. Code that may change may come to read all of them.
 fn look_ahead(program: &dyn Program, pc: u64) -> (u32, u32) {
+    if may_change(program, pc, LOOKAHEAD) {
+        return (ARITHMETIC, 0);
+    }
     let Some(code) = program.code(pc) else { return (0, 0) };
     let mut decoder = Decoder::with_ip(64, code, pc, DecoderOptions::NONE);
     let (mut read, mut dead) = (0, 0);

@@ -184,7 +184,11 @@ fn creeping_blocks() {
             let after = crate::totals();
             assert_eq!((after.0 - before.0, after.1 - before.1, after.2 - before.2), (1, 1, size + step));
             assert_eq!(crate::size_of_live(q), Some(size + step));
-            assert!(shadow::first_a(q, size + step).is_none() && shadow::first_nonzero_v(q, size).is_none() && (0..step).all(|i| shadow::v(q + size + i) == 0xff));
+            assert!(
+                shadow::first_a(q, size + step).is_none()
+                    && shadow::first_nonzero_v(q, size).is_none()
+                    && (0..step).all(|i| shadow::v(q + size + i) == 0xff)
+            );
             assert_a(q + size + step, 16, true);
             assert!(q == p || shadow::first_a(p, 1).is_some(), "the old block is dead");
             shadow::fill_v(q + size, step, 0);
