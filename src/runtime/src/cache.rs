@@ -136,6 +136,8 @@ pub struct Position {
     pub at_own: bool,
     /// Register that is spilled here, and its slot.
     pub spilled: Option<(u8, usize)>,
+    /// In dirty code that has its V bits in the shadow registers wherever an instruction begins: all of it but runs of copies.
+    pub has_shadow: bool,
 }
 
 /// Map the cache and make the translator. Once.
@@ -488,11 +490,12 @@ impl Cache {
     pub fn position(&self, host: u64) -> Option<Position> {
         if (COLD_START..CACHE_END).contains(&host) {
             // On the way from or to a region: no boundary, and nothing there faults.
-            return Some(Position { pc: 0, len: 0, before_own: true, at_start: false, at_own: false, spilled: None });
+            return Some(Position { pc: 0, len: 0, before_own: true, at_start: false, at_own: false, spilled: None, has_shadow: false });
         }
         let region = self.regions.of_host(host)?;
         let at = (host - self.regions.host(region)) as u32;
         let record = self.regions.get(region);
+        let has_shadow = is_dirty_code(host) && self.copies.get(&record.pc) != Some(&Some(self.body(region)));
         let Some(x) = self.regions.places(region).take_while(|x| x.host <= at).last() else {
             return Some(Position {
                 pc: record.pc,
@@ -501,6 +504,7 @@ impl Cache {
                 at_start: at == 0,
                 at_own: false,
                 spilled: (at == 0).then_some((1, 0)),
+                has_shadow,
             });
         };
         let spilled = (x.spilled != 0xff && at >= x.spill.0 && at < x.spill.1).then_some(if x.spilled & 0x80 != 0 {
@@ -515,6 +519,7 @@ impl Cache {
             at_start: at == x.host,
             at_own: at == x.own,
             spilled,
+            has_shadow,
         })
     }
 

@@ -348,7 +348,7 @@ pub fn register_origin(e: &mut ErrorEvent, ctx: &ThreadContext, n: usize) {
     origin::fill(e, shadow_regs(ctx).origin[n]);
 }
 
-/// After a system call: the kernel's outputs are defined.
+/// A system call has been checked, or made: the registers that it changes are defined.
 pub fn after_syscall(ctx: &ThreadContext) {
     shadow_regs(ctx).dirty &= !(1 | 1 << 1 | 1 << 11);
 }

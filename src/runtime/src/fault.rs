@@ -1,9 +1,9 @@
 //! From a fault in translated code to the program's state, and to a report.
 #![allow(unsafe_code, reason = "reads the fault record that the tracer wrote")]
 
-use crate::cache::CACHE;
+use crate::cache::{CACHE, Position};
 use crate::exception::{self, Exception, SIGSEGV, SIGTRAP};
-use crate::safepoint::deliver;
+use crate::safepoint;
 use iced_x86::Instruction;
 use memcheck_abi::context::{RCX, RSP, ThreadContext};
 use memcheck_abi::event::Kind;
@@ -74,7 +74,7 @@ pub extern "C" fn handle(fault: u64) -> u64 {
     let position = CACHE.lock().position(host);
     let Some(p) = position else { report::internal("a fault in the code cache at an unknown place") };
     if fault.signo == 0 {
-        return interrupted(ctx, host, &p);
+        return interrupted(ctx, &p);
     }
     if let Some((reg, slot)) = p.spilled {
         ctx.regs.gpr[reg as usize] = ctx.scratch[slot];
@@ -101,15 +101,15 @@ fn is_lookup(host: u64) -> bool {
 }
 
 /// Stop request of the tracer in translated code: at a boundary the state is exact, elsewhere one more step is needed.
-fn interrupted(ctx: &mut ThreadContext, _host: u64, p: &crate::cache::Position) -> u64 {
+fn interrupted(ctx: &mut ThreadContext, p: &Position) -> u64 {
     if p.at_start {
         if let Some((reg, slot)) = p.spilled {
             ctx.regs.gpr[reg as usize] = ctx.scratch[slot];
         }
         ctx.regs.rip = p.pc;
-        deliver(ctx, 0, 0, 0)
+        safepoint::between_instructions(ctx, p)
     }
-    crate::safepoint::step(ctx)
+    safepoint::step()
 }
 
 /// The program's own instruction faulted: report what it accessed and hand over.

@@ -7,8 +7,8 @@
 //! A handler may change what its frame restores, and nobody need ever return by it; another handler's frame at the same place makes an
 //! older one void.
 //!
-//! Only a system call is a place where this is known: dirty code elsewhere may have V bits on their way (in private registers, loops), and
-//! goes on as clean code. Deliberately absent: vector registers and flags, which no function keeps for its caller over the call.
+//! So it is at system calls and where an instruction of dirty code begins. Deliberately absent: vector registers and flags, runs of copies,
+//! and what is undefined where an instruction's rule has been applied, and would be once more: around a fault, and back from the runtime.
 
 use crate::dirty;
 use alloc::vec::Vec;
@@ -21,9 +21,8 @@ use memcheck_rt::sys;
 const FIRST: u64 = 6 * 8;
 type Words = [u64; 17];
 const RIP: usize = 16;
-/// General registers by the kernel's order, but those that a system call changes, and the stack pointer.
-const ORDER: [(usize, usize); 12] =
-    [(8, 0), (9, 1), (10, 2), (12, 4), (13, 5), (14, 6), (15, 7), (7, 8), (6, 9), (5, 10), (3, 11), (2, 12)];
+/// General registers in the kernel's order, but the stack pointer.
+const ORDER: [usize; 15] = [8, 9, 10, 11, 12, 13, 14, 15, 7, 6, 5, 3, 2, 0, 1];
 /// Handlers inside each other, and frames that nobody returned by.
 const MOST: usize = 64;
 
@@ -31,7 +30,7 @@ struct Kept {
     thread: u64,
     frame: u64,
     words: Words,
-    /// Register, V bits, origin.
+    /// Index into `ORDER` and `words`, V bits, origin.
     registers: Vec<(usize, u64, u32)>,
 }
 
@@ -56,7 +55,7 @@ pub fn begin(ctx: &ThreadContext, frame: u64) {
         return;
     }
     dirty::settle(ctx, regs, u64::MAX);
-    let undefined = ORDER.iter().map(|&(n, _)| (n, regs.gpr(n), regs.origin[n]));
+    let undefined = ORDER.iter().enumerate().map(|(word, &n)| (word, regs.gpr(n), regs.origin[n]));
     let registers: Vec<_> = undefined.filter(|&(_, v, _)| v != 0).collect();
     regs.dirty = 0;
     let mut all = KEPT.lock();
@@ -82,9 +81,9 @@ pub fn end(ctx: &ThreadContext, frame: u64) {
     let kept = all.remove(at);
     COUNT.store(all.len(), Relaxed);
     let Some(now) = words(frame).filter(|now| now[RIP] == kept.words[RIP]) else { return };
-    for (n, v, origin) in kept.registers {
-        if ORDER.iter().any(|&(m, word)| m == n && now[word] == kept.words[word]) {
-            regs.set_gpr(n, v, origin);
+    for (word, v, origin) in kept.registers {
+        if now[word] == kept.words[word] {
+            regs.set_gpr(ORDER[word], v, origin);
         }
     }
 }

@@ -5,7 +5,7 @@
 //! comes back through `asm::signal_entry` (at a handler's first instruction) or `asm::resume`.
 #![allow(unsafe_code, reason = "unwinds nothing: loops on a trap that never returns")]
 
-use crate::cache::CACHE;
+use crate::cache::{CACHE, Position};
 use crate::{asm, stackmove};
 use memcheck_abi::context::{RCX, RSP, ThreadContext};
 use memcheck_abi::layout::{RETURN_MARK, SIGNAL_MARK, V_DISTANCE};
@@ -25,9 +25,9 @@ pub fn deliver(ctx: &mut ThreadContext, signo: u64, code: u64, addr: u64) -> ! {
     hand_over(ctx, signo, code, addr)
 }
 
-/// The tracer shall make the thread take one more step in translated code.
-pub fn step(ctx: &mut ThreadContext) -> ! {
-    hand_over(ctx, u64::MAX, 0, 0)
+/// The tracer shall make the thread take one more step in translated code. Loops look whether a signal waits still.
+pub fn step() -> ! {
+    trap(u64::MAX, 0, 0)
 }
 
 /// At a system call, where the shadow registers mean what they say.
@@ -35,8 +35,20 @@ fn deliver_at_call(ctx: &mut ThreadContext) -> ! {
     hand_over(ctx, 0, 0, 0)
 }
 
+/// In translated code: where an instruction begins, dirty code has all its V bits in the shadow registers.
+pub fn between_instructions(ctx: &mut ThreadContext, p: &Position) -> ! {
+    if p.at_start && p.has_shadow {
+        hand_over(ctx, 0, 0, 0)
+    }
+    deliver(ctx, 0, 0, 0)
+}
+
 fn hand_over(ctx: &mut ThreadContext, signo: u64, code: u64, addr: u64) -> ! {
     ctx.pending = 0;
+    trap(signo, code, addr)
+}
+
+fn trap(signo: u64, code: u64, addr: u64) -> ! {
     loop {
         if asm::safe_trap(signo, code, addr) == DYING {
             crate::syscalls::exit_report(0);
@@ -48,14 +60,15 @@ fn hand_over(ctx: &mut ThreadContext, signo: u64, code: u64, addr: u64) -> ! {
 pub extern "C" fn leave() {
     let ctx = context::current();
     let host = ctx.scratch[slot::CONTINUE as usize];
-    let Some(p) = CACHE.lock().position(host) else { return };
+    // A loop in dirty code (`translate::loops`) is no place of the program's; it looks by itself whether a signal waits.
+    let Some(p) = CACHE.lock().position(host).filter(|p| p.pc != 0) else { return };
     if let Some((reg, slot)) = p.spilled
         && slot != 0
     {
         ctx.regs.gpr[reg as usize] = ctx.scratch[slot];
     }
     ctx.regs.rip = if p.before_own { p.pc } else { p.pc + u64::from(p.len) };
-    deliver(ctx, 0, 0, 0)
+    between_instructions(ctx, &p)
 }
 
 /// Between the checks of a system call and the call: it is made again after the signal.
@@ -108,7 +121,6 @@ pub extern "C" fn resumed() -> u64 {
     let ctx = context::current();
     crate::vectors::prepare();
     stackmove::settle(ctx, ctx.regs.gpr[RSP]);
-    crate::dirty::after_syscall(ctx);
     if crate::dirty::shadow_regs(ctx).dirty == 0 {
         return crate::dispatch::dispatch();
     }

@@ -21,7 +21,10 @@ pub extern "C" fn before() -> u32 {
         return 0;
     }
     debug_assert!(crate::stackmove::is_painted_below(ctx, ctx.regs.gpr[RSP]), "the shadow below the stack pointer");
-    let result = match memcheck_kernel::before(ctx) {
+    let action = memcheck_kernel::before(ctx);
+    // Before the call is made: a signal may come amid it.
+    crate::dirty::after_syscall(ctx);
+    let result = match action {
         Action::Native if selfsignal::taken(ctx) => return 0,
         Action::Native => return 1,
         Action::NativeWith(a, nr) => {
@@ -34,7 +37,6 @@ pub extern "C" fn before() -> u32 {
         Action::Special(s) => special(ctx, s),
     };
     ctx.regs.gpr[RAX] = result as u64;
-    crate::dirty::after_syscall(ctx);
     0
 }
 
@@ -42,7 +44,6 @@ pub extern "C" fn before() -> u32 {
 pub extern "C" fn after(result: i64) {
     let ctx = context::current();
     memcheck_kernel::after(ctx, result);
-    crate::dirty::after_syscall(ctx);
 }
 
 fn special(ctx: &mut ThreadContext, s: Special) -> i64 {
