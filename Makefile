@@ -1,6 +1,6 @@
 # The menu. Every line is one command that can be typed by hand; continuous integration calls the same targets.
 
-.PHONY: build demo test load check-invariants fuzz bless lint bench compare install
+.PHONY: build demo test load check-invariants check-forgetful fuzz bless lint bench compare install
 
 build:      ## one self-contained binary: target/release/memcheck
 	cargo build --release
@@ -16,6 +16,9 @@ test: build ## everything: units, fixtures, command line, real programs, order o
 check-invariants: ## the fixtures with a runtime that checks itself: shadow of blocks and stacks, links of translated code, overflows, alignment
 	MEMCHECK_INVARIANTS=1 cargo build --release --target-dir target/invariants
 	MEMCHECK=$(CURDIR)/target/invariants/release/memcheck cargo test --release --test fixtures
+
+check-forgetful: ## the fixtures with so little room for translated code that it is made anew again and again
+	MEMCHECK_OPTIONS=--code-cache=131072 cargo test --release --test fixtures
 
 LOAD = 50
 load: ## threads, signals, processes, changing code and mappings, each LOAD=50 times as long as in the tests

@@ -208,6 +208,7 @@ fn check_build(fixture: &Fixture, flags: &[String], index: usize) -> Result<(), 
     let outcome = Run::new(common::memcheck(), &dir)
         .args(["--leak-check=full", "--show-leak-kinds=all"])
         .arg(format!("--log-file={}", log.display()))
+        .args(common::further_options())
         .args(&fixture.options)
         .arg(&exe)
         .args(&fixture.args)

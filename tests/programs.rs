@@ -34,6 +34,8 @@ impl Default for Case<'_> {
 }
 
 const CHILDREN: &[&str] = &["--trace-children=yes"];
+/// So little code is kept that it is made anew again and again.
+const FORGETFUL: &[&str] = &["--trace-children=yes", "--code-cache=1048576"];
 
 fn missing(case: &Case) -> Option<String> {
     let needs = case.needs.iter().chain(case.command.first());
@@ -80,8 +82,8 @@ fn compare(case: &Case) {
     let native = run(case, Run::new(case.command[0], work.parent().unwrap_or(&work)).args(&case.command[1..]), &work);
     let work = prepare(case, "traced");
     let logs = work.parent().unwrap_or(&work).to_owned();
-    let traced =
-        Run::new(common::memcheck(), &logs).arg(format!("--log-file={}/log.%p", logs.display())).args(case.options).args(case.command);
+    let traced = Run::new(common::memcheck(), &logs).arg(format!("--log-file={}/log.%p", logs.display()));
+    let traced = traced.args(common::further_options()).args(case.options).args(case.command);
     let traced = run(case, traced, &work);
     let reports = read_logs(&logs);
     assert_eq!(traced.ended, native.ended, "{}: {}\n{}", case.name, traced.err(), first_report(&reports));
@@ -176,7 +178,9 @@ fn python_script() {
         db.executemany('insert into t values(?,?)',[(i,i*i) for i in range(500)])\n\
         print(db.execute('select sum(b) from t where a%3=0').fetchone())\n\
         try:\n  {}['missing']\nexcept KeyError as e: print(repr(e))\n";
-    check(&Case { name: "python-script", command: &["/usr/bin/python3", "-c", script], ..Case::default() });
+    let case = Case { name: "python-script", command: &["/usr/bin/python3", "-c", script], ..Case::default() };
+    check(&case);
+    check(&Case { name: "python-script-forgetful", options: FORGETFUL, ..case });
 }
 
 /// A Python whose own test modules are installed; distributions leave them out.
@@ -222,7 +226,9 @@ fn perl() {
         my $pid = fork; if (!$pid) { exit 9 } waitpid $pid, 0; print $? >> 8, "\n";
         local $SIG{ALRM} = sub { die "alarm\n" }; eval { alarm 1; select undef, undef, undef, 10; }; print $@;
         printf "%s\n", unpack "H*", pack "NnC", 1, 2, 3; exit 4;"#;
-    check(&Case { name: "perl", command: &["perl", "-e", script], ..Case::default() });
+    let case = Case { name: "perl", command: &["perl", "-e", script], ..Case::default() };
+    check(&case);
+    check(&Case { name: "perl-forgetful", options: FORGETFUL, ..case });
 }
 
 #[test]
@@ -271,7 +277,9 @@ fn gcc_build() {
     let script = "gcc -O2 -c a.c -o a.o && gcc -g -c b.c -o b.o && gcc a.o b.o -o both && ./both";
     // The register allocator of gcc keeps sets in memory that it never clears: reports from there are right.
     let case = Case { name: "gcc-build", needs: &["gcc"], setup, options: CHILDREN, silent: false, ..Case::default() };
-    check(&Case { command: &["sh", "-c", script], ..case });
+    let case = Case { command: &["sh", "-c", script], ..case };
+    check(&case);
+    check(&Case { name: "gcc-build-forgetful", options: FORGETFUL, ..case });
 }
 
 const TEXT: &str = "seq 1 60000 | sed 's/7/seven /g' > text";

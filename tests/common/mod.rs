@@ -23,6 +23,12 @@ pub fn memcheck() -> OsString {
     std::env::var_os("MEMCHECK").unwrap_or_else(|| env!("CARGO_BIN_EXE_memcheck").into())
 }
 
+/// Options that it gets besides, in all fixtures and programs.
+pub fn further_options() -> Vec<String> {
+    let words = std::env::var("MEMCHECK_OPTIONS").unwrap_or_default();
+    words.split_whitespace().map(str::to_owned).collect()
+}
+
 /// Whether the tool under test is the reference tool, whose known gaps are excused.
 pub fn testing_reference() -> bool {
     Path::new(&memcheck()).file_name().is_some_and(|name| name == "valgrind")

@@ -171,7 +171,8 @@ fn code_without_a_line_gets_the_line_before_it() {
 #[test]
 fn a_function_without_any_line_belongs_to_its_file() {
     let dir = scratch("no-line");
-    std::fs::write(dir.join("init.cpp"), "static int first() { return 3; }\nint value = first();\nint main() { return value; }\n").expect("write");
+    std::fs::write(dir.join("init.cpp"), "static int first() { return 3; }\nint value = first();\nint main() { return value; }\n")
+        .expect("write");
     if tool(&dir, "clang++", &["-g", "-O0", "init.cpp", "-o", "program"]).is_none() {
         return;
     }
