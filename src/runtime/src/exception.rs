@@ -11,7 +11,7 @@
 //! | SIGBUS SI_KERNEL, BUS_ADRALN     | 12, 17    | 0                                                       | 0           |
 //! | SIGFPE                           | 0 division, 16 x87, 19 vector | 0                                   | instruction |
 //! | SIGILL                           | 6         | 0                                                       | instruction |
-//! | SIGTRAP                          | 1 or 3    | 0                                                       | the kernel's |
+//! | SIGTRAP                          | 1 or 3    | 0                                                       | 1: where it goes on |
 //!
 //! Source: arch/x86/kernel/traps.c, arch/x86/mm/fault.c, arch/x86/kernel/signal_64.c.
 
@@ -95,14 +95,14 @@ impl Exception {
         if self.signo == SIGSEGV && self.code == SEGV_ACCERR && allows() { PRESENT } else { 0 }
     }
 
-    /// Any other fault of the instruction at `pc`.
-    pub fn of_instruction(self, pc: u64, insn: &Instruction) -> (Exception, Words) {
+    /// Any other fault of the instruction at `pc`; the program would go on at `rip`.
+    pub fn of_instruction(self, pc: u64, rip: u64, insn: &Instruction) -> (Exception, Words) {
         let (trap, addr) = match (self.signo, self.code) {
             (SIGFPE, FPE_INTDIV) => (0, pc),
             (SIGFPE, _) => (if is_x87(insn) { 16 } else { 19 }, pc),
             (SIGILL, _) => (6, pc),
             (SIGTRAP, SI_KERNEL) => (3, self.addr),
-            _ => (1, self.addr),
+            _ => (1, rip),
         };
         (Exception { addr, ..self }, Words { trap, error: 0 })
     }

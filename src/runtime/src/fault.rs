@@ -88,7 +88,8 @@ pub extern "C" fn handle(fault: u64) -> u64 {
     {
         return own;
     }
-    ctx.regs.rip = if fault.signo == SIGTRAP { p.pc + u64::from(p.len) } else { p.pc };
+    // A trap is reported behind its instruction; `int1` is not in some virtual machines.
+    ctx.regs.rip = if fault.signo == SIGTRAP && !p.at_own { p.pc + u64::from(p.len) } else { p.pc };
     program_fault(ctx, fault, p.pc)
 }
 
@@ -119,7 +120,7 @@ fn program_fault(ctx: &mut ThreadContext, fault: &Fault, pc: u64) -> ! {
     let insn = crate::helpers::decode(pc);
     let e = fault.exception();
     if !e.is_about_memory() {
-        exception::deliver(ctx, e.of_instruction(pc, &insn))
+        exception::deliver(ctx, e.of_instruction(pc, ctx.regs.rip, &insn))
     }
     if e.is_privilege(&insn) {
         exception::deliver(ctx, e.of_access(&insn, 0, false))

@@ -23,15 +23,15 @@ const EXCLUDED: &[M] = &[
     M::INVALID, M::Db, M::Dw, M::Dd, M::Dq, M::Zero_bytes, M::Cpuid, M::Rdtsc, M::Rdtscp, M::Rdrand, M::Rdseed, M::Rdpid, M::Rdpru, M::Rdpmc,
     M::Xgetbv, M::Cld, M::Std, M::Wrpkru, M::Rdpkru, M::Ldmxcsr, M::Vldmxcsr, M::Fldcw, M::Fldenv, M::Frstor, M::Fnsave, M::Fsave,
     M::Fnstenv, M::Fstenv, M::Fxrstor, M::Fxrstor64, M::Fxsave, M::Fxsave64, M::Xsave, M::Xsave64, M::Xsavec, M::Xsavec64, M::Xsaveopt,
-    M::Xsaveopt64, M::Xrstor, M::Xrstor64, M::Xsaves, M::Xrstors, M::Xsaves64, M::Xrstors64, M::Clzero, M::Lfs, M::Lgs, M::Lss, M::Lar, M::Lsl,
-    M::Verr, M::Verw, M::Sgdt, M::Sidt, M::Sldt, M::Str, M::Smsw, M::Monitor, M::Mwait, M::Monitorx, M::Mwaitx, M::Umonitor, M::Umwait, M::Tpause,
+    M::Xsaveopt64, M::Xrstor, M::Xrstor64, M::Xsaves, M::Xrstors, M::Xsaves64, M::Xrstors64, M::Clzero, M::Lfs, M::Lgs, M::Lss,
+    M::Monitor, M::Mwait, M::Monitorx, M::Mwaitx, M::Umonitor, M::Umwait, M::Tpause,
     M::Xbegin, M::Xend, M::Xabort, M::Xtest, M::Llwpcb, M::Slwpcb, M::Lwpins, M::Lwpval, M::Vmcall, M::Vmmcall, M::Vmfunc, M::Clgi, M::Stgi,
     M::Enclu, M::Enclv, M::Getsec, M::Rdsspd, M::Rdsspq, M::Incsspd, M::Incsspq, M::Wrssd, M::Wrssq, M::Setssbsy, M::Saveprevssp, M::Rstorssp,
     M::Ptwrite, M::Serialize, M::Invlpgb, M::Tlbsync, M::Mcommit, M::Enqcmd, M::Enqcmds, M::Senduipi, M::Uiret, M::Testui, M::Clui, M::Stui,
     M::Hreset, M::Pconfig, M::Ldtilecfg, M::Sttilecfg, M::Tilerelease, M::Stac, M::Clac, M::Sti, M::Cli, M::Pvalidate, M::Rmpadjust, M::Psmash,
     M::Rmpupdate, M::Rmpquery, M::Movdir64b, M::Loadall, M::Undoc, M::Rdudbg, M::Wrudbg, M::Bound, M::Montmul, M::Xlatb, M::Maskmovq,
-    M::Maskmovdqu, M::Vmaskmovdqu, M::Div, M::Idiv, M::Rdfsbase, M::Rdgsbase, M::Wrfsbase, M::Wrgsbase, M::Clflush, M::Clflushopt, M::Clwb,
-    M::Cldemote, M::Fstdw, M::Fnstdw, M::Fstsg, M::Fnstsg, M::Vpscatterdd, M::Vpscatterdq, M::Vpscatterqd, M::Vpscatterqq, M::Vscatterdpd,
+    M::Maskmovdqu, M::Vmaskmovdqu, M::Div, M::Idiv, M::Rdfsbase, M::Rdgsbase, M::Wrfsbase, M::Wrgsbase,
+    M::Fstdw, M::Fnstdw, M::Fstsg, M::Fnstsg, M::Vpscatterdd, M::Vpscatterdq, M::Vpscatterqd, M::Vpscatterqq, M::Vscatterdpd,
     M::Vscatterdps, M::Vscatterqpd, M::Vscatterqps, M::Aesenc128kl, M::Aesenc256kl, M::Aesdec128kl, M::Aesdec256kl, M::Encodekey128,
     M::Encodekey256, M::Loadiwkey, M::Aesencwide128kl, M::Aesencwide256kl, M::Aesdecwide128kl, M::Aesdecwide256kl,
     M::Ud0, M::Ud1, M::Ud2, M::Int1, M::Into, M::Leave, M::Enter, M::Sysenter, M::Syscall,
@@ -40,6 +40,33 @@ const EXCLUDED: &[M] = &[
 /// All forms worth trying; the processor may still refuse some.
 pub fn candidates() -> Vec<Code> {
     Code::values().filter(|&code| is_candidate(code)).collect()
+}
+
+/// Forms for the kernel only. Not those that ask a hypervisor, which may answer.
+pub fn privileged() -> Vec<Code> {
+    const ASKING: &[M] = &[M::Vmcall, M::Vmmcall, M::Vmgexit, M::Vmfunc, M::Tdcall, M::Seamcall, M::Getsec];
+    let fine = |code: Code| {
+        let info = code.op_code();
+        info.is_instruction()
+            && info.mode64()
+            && !info.fwait()
+            && (info.is_privileged() || info.must_be_cpl0() || info.is_input_output())
+            && !ASKING.contains(&code.mnemonic())
+    };
+    Code::values().filter(|&code| fine(code)).collect()
+}
+
+/// Gathers and scatters.
+pub fn spread() -> Vec<Code> {
+    let is_spread = |code: Code| {
+        let info = code.op_code();
+        let vsib = |k: &K| matches!(k, K::mem_vsib32x | K::mem_vsib64x | K::mem_vsib32y | K::mem_vsib64y | K::mem_vsib32z | K::mem_vsib64z);
+        info.op_count() > 1
+            && info.mode64()
+            && matches!(info.encoding(), EncodingKind::VEX | EncodingKind::EVEX)
+            && info.op_kinds().iter().any(vsib)
+    };
+    Code::values().filter(|&code| is_spread(code)).collect()
 }
 
 fn is_candidate(code: Code) -> bool {
@@ -234,6 +261,8 @@ fn other_operand(insn: &mut Instruction, i: u32, kind: K, random: &mut Random) -
         K::rax => Register::RAX,
         K::st0 => Register::ST0,
         K::sti_opcode => Register::ST0 + random.below(8) as u32,
+        K::cr_reg => random.pick(&[Register::CR0, Register::CR2, Register::CR3, Register::CR4, Register::CR8]),
+        K::dr_reg => Register::DR0 + random.pick(&[0, 1, 2, 3, 6, 7]),
         K::seg_reg => random.pick(&[Register::FS, Register::GS, Register::DS, Register::SS]),
         _ => Register::None,
     };

@@ -3,8 +3,8 @@
 use crate::assemble::Op;
 use crate::shapes::copy_operand;
 use crate::world::{CONSTANTS, FCW_AT, HIGH, INDEX_AT, LOW, MXCSR_AT};
-use crate::writer::{Need, RAX, RBX, RCX, RDI, RDX, RSI, Writer, r64};
-use iced_x86::{Code, Instruction, MemoryOperand, Register, RepPrefixKind};
+use crate::writer::{Need, RAX, RBX, RCX, RDI, RDX, RSI, Writer, r32, r64};
+use iced_x86::{Code, Instruction, MemoryOperand, OpCodeOperandKind as K, Register, RepPrefixKind};
 
 /// One such instruction, or a register set.
 pub fn prepared(w: &mut Writer) {
@@ -12,15 +12,16 @@ pub fn prepared(w: &mut Writer) {
         0..=4 => string(w),
         5..=7 => division(w),
         8 => translate_byte(w),
-        9 => gather(w),
+        9 => spread(w),
         10 => control_words(w),
         11 => masked_store(w),
+        12 if w.random.one_in(2) => environment(w),
         12 => saved_state(w),
         13 => segment_bases(w),
         14 => padding(w),
         _ if w.taste.faults && w.random.one_in(6) => {
-            // ud2, hlt, int3, int 0x7f, and bytes that are no instruction.
-            let raw: &[u8] = w.random.pick(&[&[0x0f, 0x0b][..], &[0xf4], &[0xcc], &[0xcd, 0x7f], &[0x06], &[0x0f, 0x04]]);
+            // ud2, hlt, int3, int1, int 0x7f, and bytes that are no instruction.
+            let raw: &[u8] = w.random.pick(&[&[0x0f, 0x0b][..], &[0xf4], &[0xcc], &[0xf1], &[0xcd, 0x7f], &[0x06], &[0x0f, 0x04]]);
             w.ops.push(Op::Raw(raw.to_vec()));
         }
         _ => {
@@ -146,38 +147,45 @@ fn translate_byte(w: &mut Writer) {
     w.put(insn);
 }
 
-fn gather(w: &mut Writer) {
-    const CODES: [Code; 8] = [
-        Code::VEX_Vpgatherdd_xmm_vm32x_xmm,
-        Code::VEX_Vpgatherdd_ymm_vm32y_ymm,
-        Code::VEX_Vpgatherqq_ymm_vm64y_ymm,
-        Code::VEX_Vgatherdpd_ymm_vm32x_ymm,
-        Code::VEX_Vgatherqps_xmm_vm64y_xmm,
-        Code::VEX_Vpgatherqd_xmm_vm64x_xmm,
-        Code::VEX_Vgatherdps_ymm_vm32y_ymm,
-        Code::VEX_Vgatherqpd_xmm_vm64x_xmm,
-    ];
-    let code = w.random.pick(&CODES);
-    let kinds: Vec<iced_x86::OpCodeOperandKind> = code.op_code().op_kinds().to_vec();
-    let ymm_index = matches!(kinds[1], iced_x86::OpCodeOperandKind::mem_vsib32y | iced_x86::OpCodeOperandKind::mem_vsib64y);
-    let class = |kind| {
-        if kind == iced_x86::OpCodeOperandKind::ymm_reg || kind == iced_x86::OpCodeOperandKind::ymm_vvvv {
-            Register::YMM0
-        } else {
-            Register::XMM0
-        }
-    };
+/// A gather or scatter, whose indices are constants.
+fn spread(w: &mut Writer) {
+    let codes = w.spread_codes();
+    if codes.is_empty() {
+        return;
+    }
+    let code = w.random.pick(&codes);
+    let kinds = code.op_code().op_kinds();
     let n = w.random.below(13) as u32;
-    let index = if ymm_index { Register::YMM0 } else { Register::XMM0 } + n;
+    let at = kinds.iter().position(|&k| !matches!(k, K::xmm_reg | K::ymm_reg | K::zmm_reg | K::xmm_vvvv | K::ymm_vvvv)).unwrap_or(0);
+    let (index, load) = match kinds[at] {
+        K::mem_vsib32z | K::mem_vsib64z => (Register::ZMM0, Code::EVEX_Vmovdqu64_zmm_k1z_zmmm512),
+        K::mem_vsib32y | K::mem_vsib64y => (Register::YMM0, Code::VEX_Vmovdqu_ymm_ymmm256),
+        _ => (Register::XMM0, Code::VEX_Vmovdqu_xmm_xmmm128),
+    };
+    let index = index + n;
     let constants = MemoryOperand::with_base_displ(Register::RIP, (w.near_area().start + INDEX_AT) as i64);
-    w.put2(Instruction::with2(if ymm_index { Code::VEX_Vmovdqu_ymm_ymmm256 } else { Code::VEX_Vmovdqu_xmm_xmmm128 }, index, constants));
+    w.put2(Instruction::with2(load, index, constants));
     let area = w.random.pick(&[LOW, HIGH]);
     let at = w.target(area, 512, false);
     let base = w.free_register(0);
     w.set(base, at);
     let scale = w.random.pick(&[1u32, 2, 4, 8]);
     let operand = MemoryOperand::with_base_index_scale(r64(base), index, scale);
-    let mut insn = Instruction::with3(code, class(kinds[0]) + n + 1, operand, class(kinds[2]) + n + 2).expect("gather");
+    let data = |k: usize| match kinds[k] {
+        K::zmm_reg => Register::ZMM1 + n,
+        K::ymm_reg | K::ymm_vvvv => Register::YMM1 + n,
+        _ => Register::XMM1 + n,
+    };
+    let masked = code.op_code().can_use_op_mask_register();
+    let insn = match kinds.len() {
+        3 => Instruction::with3(code, data(0), operand, data(2) + 1),
+        _ if at == 0 => Instruction::with2(code, operand, data(1)),
+        _ => Instruction::with2(code, data(0), operand),
+    };
+    let mut insn = insn.expect("gather or scatter");
+    if masked {
+        insn.set_op_mask(Register::K1 + w.random.below(7) as u32);
+    }
     if area == LOW && w.random.one_in(6) {
         w.set(base, at.wrapping_sub(crate::writer::FS));
         insn.set_segment_prefix(Register::FS);
@@ -234,13 +242,44 @@ fn saved_state(w: &mut Writer) {
     }
 }
 
+/// fnstenv and fldenv, fnsave and frstor, behind `fninit` as above; xgetbv.
+fn environment(w: &mut Writer) {
+    if w.keep & (1 << RAX | 1 << RCX | 1 << RDX) == 0 && w.random.one_in(3) {
+        w.set(RCX, 0);
+        return w.put(Instruction::with(Code::Xgetbv));
+    }
+    let at = w.target(HIGH, 108, false);
+    let r = w.free_register(0);
+    w.set(r, at);
+    w.put(Instruction::with(Code::Fninit));
+    let operand = MemoryOperand::with_base(r64(r));
+    let (save, load) = w.random.pick(&[
+        (Code::Fnstenv_m28byte, Code::Fldenv_m28byte),
+        (Code::Fnstenv_m14byte, Code::Fldenv_m14byte),
+        (Code::Fnsave_m108byte, Code::Frstor_m108byte),
+        (Code::Fnsave_m94byte, Code::Frstor_m94byte),
+    ]);
+    w.put2(Instruction::with1(save, operand));
+    if w.random.one_in(2) {
+        w.put2(Instruction::with1(load, operand));
+        w.put(Instruction::with(Code::Fninit));
+    }
+}
+
 fn segment_bases(w: &mut Writer) {
-    let r = r64(w.free_register(0));
-    let code = w.random.pick(&[Code::Rdfsbase_r64, Code::Rdgsbase_r64, Code::Wrfsbase_r64, Code::Wrgsbase_r64]);
-    if matches!(code, Code::Wrfsbase_r64 | Code::Wrgsbase_r64) {
+    let n = w.free_register(0);
+    let (code, r) = w.random.pick(&[
+        (Code::Rdfsbase_r64, r64(n)),
+        (Code::Rdgsbase_r64, r64(n)),
+        (Code::Wrfsbase_r64, r64(n)),
+        (Code::Wrgsbase_r64, r64(n)),
+        (Code::Rdfsbase_r32, r32(n)),
+        (Code::Rdgsbase_r32, r32(n)),
+        (Code::Wrfsbase_r32, r32(n)),
+    ]);
+    if matches!(code, Code::Wrfsbase_r64 | Code::Wrgsbase_r64 | Code::Wrfsbase_r32) {
         // To where it is already: later operands count on it.
-        let value = if code == Code::Wrfsbase_r64 { crate::writer::FS } else { crate::writer::GS };
-        let n = r.number();
+        let value = if code == Code::Wrgsbase_r64 { crate::writer::GS } else { crate::writer::FS };
         w.set(n, value);
     }
     w.put2(Instruction::with1(code, r));

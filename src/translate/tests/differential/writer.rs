@@ -31,6 +31,8 @@ const EVEX_WEIGHT: u64 = 7;
 /// What programs are made of, worked out once.
 pub struct Forms {
     families: Vec<(u64, Vec<Code>)>,
+    /// Gathers; those that need mask registers, and scatters.
+    spread: [Vec<Code>; 2],
 }
 
 impl Forms {
@@ -40,7 +42,10 @@ impl Forms {
         let weights =
             [(Family::Integer, 55), (Family::X87, 6), (Family::Mmx, 5), (Family::Sse, 13), (Family::Avx, 14), (Family::Evex, EVEX_WEIGHT)];
         let of = |f| codes.iter().copied().filter(|&c| forms::family(c) == f).collect::<Vec<_>>();
-        Forms { families: weights.into_iter().map(|(f, w)| (w, of(f))).collect() }
+        let families = weights.into_iter().map(|(f, w)| (w, of(f))).collect();
+        let (masked, plain): (Vec<Code>, Vec<Code>) = forms::spread().into_iter().partition(|c| c.op_code().can_use_op_mask_register());
+        let has_masks = codes.iter().any(|&c| forms::family(c) == Family::Evex);
+        Forms { families, spread: [plain, if has_masks { masked } else { Vec::new() }] }
     }
 
     pub fn all(&self) -> impl Iterator<Item = Code> + '_ {
@@ -481,6 +486,13 @@ impl<'a> Writer<'a> {
             _ => self.base_and_index(addr, need, origin),
         };
         Operand { segment, ..o }
+    }
+
+    /// Gathers and scatters that may be written.
+    pub fn spread_codes(&self) -> Vec<Code> {
+        let [plain, masked] = &self.forms.spread;
+        let masked = masked.iter().filter(|_| !self.taste.no_masks);
+        plain.iter().chain(masked).copied().collect()
     }
 
     /// One instruction of a random form.

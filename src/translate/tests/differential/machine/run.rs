@@ -417,11 +417,12 @@ impl Run<'_> {
 
     fn emulate(&mut self, insn: &Instruction) -> Result<(), String> {
         let number = insn.op0_register().number();
+        let mask = if insn.op0_register().is_gpr32() { u64::from(u32::MAX) } else { u64::MAX };
         match insn.mnemonic() {
-            Mnemonic::Rdfsbase => self.m.gate.state().gpr[number] = self.m.gate.context().guest_fs,
-            Mnemonic::Rdgsbase => self.m.gate.state().gpr[number] = self.m.gate.context().guest_gs,
-            Mnemonic::Wrfsbase => self.m.gate.context().guest_fs = self.m.gate.state().gpr[number],
-            Mnemonic::Wrgsbase => self.m.gate.context().guest_gs = self.m.gate.state().gpr[number],
+            Mnemonic::Rdfsbase => self.m.gate.state().gpr[number] = self.m.gate.context().guest_fs & mask,
+            Mnemonic::Rdgsbase => self.m.gate.state().gpr[number] = self.m.gate.context().guest_gs & mask,
+            Mnemonic::Wrfsbase => self.m.gate.context().guest_fs = self.m.gate.state().gpr[number] & mask,
+            Mnemonic::Wrgsbase => self.m.gate.context().guest_gs = self.m.gate.state().gpr[number] & mask,
             _ => return Err(format!("asked to emulate {insn}")),
         }
         Ok(())
@@ -458,8 +459,8 @@ impl Run<'_> {
         }
         let p = self.restored(fault.rip)?;
         let insn = self.m.decode(self.code, p.pc);
-        // A trap is reported behind its instruction.
-        let trap = fault.signal == libc::SIGTRAP;
+        // A trap is reported behind its instruction; `int1` is not in some virtual machines.
+        let trap = fault.signal == libc::SIGTRAP && p.offset != p.info.own;
         let pc = if trap { p.pc + u64::from(p.len) } else { p.pc };
         let wild = fault.signal == libc::SIGSEGV && !self.m.world.has_shadow(fault.addr, 1);
         // Of what a mask leaves out only the check fails; the instruction itself decides.
