@@ -4,8 +4,8 @@ use std::ffi::OsString;
 use std::path::Path;
 
 use memcheck_abi::config::Config;
-use memcheck_abi::errand::Exchange;
-use memcheck_abi::event::{ErrorEvent, ExitReport, Redirect, Repeat};
+use memcheck_abi::errand::{Exchange, asked};
+use memcheck_abi::event::{ErrorEvent, ExitReport, FOR_DEBUGGER, Redirect, Repeat};
 use memcheck_abi::replace::Func;
 use memcheck_report::number::commas;
 use memcheck_report::render::warning as warnings;
@@ -15,7 +15,7 @@ use memcheck_tracer::{Command, Ending, FatalSignal, Handler, Process, ThreadInfo
 
 use super::exit::{INTERNAL_FAILURE, Verdict};
 use super::monitor::Step;
-use super::{Session, Watched, configure, descriptors, monitor, requests, stacks, texts};
+use super::{Session, Watched, configure, descriptors, gdb, monitor, requests, stacks, texts};
 
 /// No program has more ranges that it wants ignored.
 const MAX_RANGES: u64 = 1 << 20;
@@ -99,7 +99,8 @@ impl Handler for Session {
         if outcome == Some(Outcome::ShownAndExit) {
             self.stop(process.pid());
         }
-        serial
+        let stands = outcome == Some(Outcome::Shown) && self.of(process).is_some_and(|watched| watched.wants_debugger());
+        serial | if stands { FOR_DEBUGGER } else { 0 }
     }
 
     fn repeats(&mut self, process: &Process, repeats: &[Repeat]) {
@@ -140,7 +141,9 @@ impl Handler for Session {
         if self.watched.get(&pid).is_some_and(|watched| !watched.concluded && !stopped) {
             self.conclude(pid, ending);
         }
-        self.watched.remove(&pid);
+        if let Some(mut gdb) = self.watched.remove(&pid).and_then(|watched| watched.gdb) {
+            gdb.ended(ending);
+        }
     }
 
     fn print(&mut self, process: &Process, thread: &ThreadInfo, text: &[u8], backtrace: bool) {
@@ -156,13 +159,17 @@ impl Handler for Session {
         self.report_leaks_now(process, mode, report);
     }
 
-    fn command(&mut self, process: &Process, thread: &ThreadInfo, is_option: bool, text: &str, exchange: &Exchange) -> Command {
+    fn command(&mut self, process: &Process, thread: &ThreadInfo, asked: u64, text: &str, exchange: &Exchange) -> Command {
         let Some(watched) = self.of(process) else { return Command::Unknown };
-        if is_option {
-            watched.reporter.change_option(text.trim());
-            return Command::Understood;
-        }
-        match monitor::execute(watched, process, thread, exchange, text) {
+        let step = match asked {
+            asked::OPTION => {
+                watched.reporter.change_option(text.trim());
+                Step::Done
+            }
+            asked::DEBUGGER => gdb::converse(watched, process, thread, exchange),
+            _ => monitor::execute(watched, process, thread, exchange, text),
+        };
+        match step {
             Step::Unknown => Command::Unknown,
             Step::Done => Command::Understood,
             Step::Errands(errands) => Command::Errands(errands),

@@ -18,6 +18,7 @@
 //! - [`descriptors`] what is open at the end
 //! - [`leaks`]      the heap at the end; [`resident`] finds the memory worth searching, [`frozen`] reads it
 //! - [`monitor`]    commands that the program gives in words
+//! - [`gdb`]        a debugger that looks at the program while it stands
 //! - [`trees`]      what each place has allocated, as a tree of calls
 //! - [`exit`]       death by signal, the last lines, memcheck's own exit code
 //!
@@ -29,6 +30,7 @@ mod describe;
 mod descriptors;
 mod exit;
 mod frozen;
+mod gdb;
 mod handler;
 mod leaks;
 mod modules;

@@ -8,6 +8,7 @@ use memcheck_report::options::Options;
 use memcheck_report::{ErrorKind, Reporter};
 use memcheck_tracer::Process;
 
+use super::gdb::Gdb;
 use super::leaks::LastSearch;
 use super::modules::Modules;
 
@@ -18,9 +19,6 @@ pub struct Known {
     /// As they are printed.
     pub addresses: Rc<[u64]>,
 }
-
-/// After so many errors a debugger would be waited for.
-const NO_ERROR: u64 = 999_999_999;
 
 pub struct Watched {
     pub reporter: Reporter,
@@ -37,8 +35,11 @@ pub struct Watched {
     pub losses: Vec<Record>,
     /// The last search in the midst of the run.
     pub last_search: Option<LastSearch>,
-    /// `--vgdb-error`, as the program has set it.
+    /// `--vgdb-error`, as the program may have set it.
     pub debugger_error: u64,
+    pub gdb: Option<Gdb>,
+    /// No debugger is waited for any more.
+    pub is_left_alone: bool,
     /// The end was reported.
     pub concluded: bool,
 }
@@ -54,7 +55,9 @@ impl Watched {
             next_command: None,
             losses: Vec::new(),
             last_search: None,
-            debugger_error: NO_ERROR,
+            debugger_error: options.debugger_error,
+            gdb: None,
+            is_left_alone: !options.debugger,
             concluded: false,
         }
     }
@@ -71,8 +74,16 @@ impl Watched {
             losses: self.losses.clone(),
             last_search: self.last_search.clone(),
             debugger_error: self.debugger_error,
+            gdb: None,
+            // Who debugs the parent does not know of it.
+            is_left_alone: true,
             concluded: false,
         }
+    }
+
+    /// Has an error that was just shown a number from which on a debugger looks at them?
+    pub fn wants_debugger(&self) -> bool {
+        !self.is_left_alone && self.reporter.found().1 >= self.debugger_error
     }
 
     pub fn begin(&mut self, process: &Process) {

@@ -91,8 +91,8 @@ pub struct Config {
     pub tally_places: u32,
     /// Tell every call of an allocation function.
     pub trace_malloc: u32,
-    /// So that nothing lies between the fields.
-    pub padding: u32,
+    /// A debugger wants to look before the program begins.
+    pub stop_at_start: u32,
     pub mappings: [Mapping; MAX_MAPPINGS],
     /// Path of the program, NUL-terminated: what /proc/self/exe must say.
     pub exe: [u8; 4096],

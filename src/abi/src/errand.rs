@@ -9,6 +9,16 @@
 
 use crate::event::{ErrorEvent, ExitReport, Kind, NAME_LEN};
 
+/// What is asked by [`crate::event::Trap::Command`].
+pub mod asked {
+    /// A command in words.
+    pub const COMMAND: u64 = 0;
+    /// An option.
+    pub const OPTION: u64 = 1;
+    /// To talk to the debugger until the program may go on.
+    pub const DEBUGGER: u64 = 2;
+}
+
 /// Answers to [`crate::event::Trap::Command`].
 pub mod answer {
     pub const UNKNOWN: u64 = 0;
@@ -28,6 +38,9 @@ pub struct Exchange {
     pub count: u64,
     /// Not 0: the errands are done.
     pub done: u64,
+    /// Where the program stands for a debugger, if not where its registers say.
+    pub pc: u64,
+    pub sp: u64,
 }
 
 #[repr(u32)]

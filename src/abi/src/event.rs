@@ -14,7 +14,7 @@ pub enum Trap {
     Mapped = 2,
     /// A range with code went away (start, end).
     Unmapped = 3,
-    /// A new distinct error (address of an [`ErrorEvent`]).
+    /// A new distinct error (address of an [`ErrorEvent`]); rax = its number, with [`FOR_DEBUGGER`] if the program is to stand still.
     Error = 4,
     /// The same error again, only counted (address of a [`Repeat`]); sent in batches at exit.
     Repeats = 5,
@@ -53,7 +53,7 @@ pub enum Trap {
     Freeze = 20,
     /// The program sends SIGKILL to itself: answered like `SafePoint` with a signal that kills.
     KillSelf = 21,
-    /// Client request in words (0 a command of the debugger, 1 an option; address, length, r10 = address of
+    /// Client request in words, or for the debugger (one of [`crate::errand::asked`]; address, length, r10 = address of
     /// [`crate::errand::Exchange`]); rax = one of [`crate::errand::answer`].
     Command = 22,
     /// Something that users should know and that is no error (one of [`Warning`], and its three words).
@@ -65,6 +65,9 @@ pub enum Trap {
     /// Every thread is looked at after the trap has begun.
     Whereabouts = 25,
 }
+
+/// With the number of an error: a debugger wants to look at it.
+pub const FOR_DEBUGGER: u64 = 1 << 63;
 
 /// What a warning is about, and its words.
 #[repr(u32)]

@@ -8,7 +8,7 @@ use crate::sync::{Guard, Lock};
 use crate::{callstack, context};
 use core::sync::atomic::{AtomicU32, AtomicU64, AtomicUsize, Ordering};
 use memcheck_abi::config::LEAST_CALLERS;
-use memcheck_abi::event::{ErrorEvent, Kind, Repeat, Trap, Warning};
+use memcheck_abi::event::{ErrorEvent, FOR_DEBUGGER, Kind, Repeat, Trap, Warning};
 
 const TABLE: usize = 2048;
 
@@ -40,6 +40,24 @@ fn is_ignored(e: &ErrorEvent) -> bool {
     // SAFETY: only `set_ignored` stores here, and it stores an `Ignored`.
     let hook: Ignored = unsafe { core::mem::transmute::<usize, Ignored>(hook) };
     hook(e.addr)
+}
+
+/// The program stands still, at this instruction and with this stack pointer, for a debugger; installed by the runtime.
+pub type Stand = fn(u64, u64);
+static STAND: AtomicUsize = AtomicUsize::new(0);
+
+pub fn set_stand(hook: Stand) {
+    STAND.store(hook as usize, Ordering::Release);
+}
+
+#[cold]
+fn stand(pc: u64, sp: u64) {
+    let hook = STAND.load(Ordering::Acquire);
+    if hook != 0 {
+        // SAFETY: only `set_stand` stores here, and it stores a `Stand`.
+        let hook: Stand = unsafe { core::mem::transmute::<usize, Stand>(hook) };
+        hook(pc, sp);
+    }
 }
 
 /// Errors raised so far, repeats included.
@@ -90,7 +108,11 @@ pub fn raise(kind: Kind, pc: u64, sp: u64, fill: impl FnOnce(&mut ErrorEvent)) {
         describe(e);
     }
     let serial = trap(Trap::Error, core::ptr::from_ref(e) as u64, 0, 0, 0);
-    remember(key, serial);
+    remember(key, serial & !FOR_DEBUGGER);
+    drop(event);
+    if serial & FOR_DEBUGGER != 0 {
+        stand(pc, sp);
+    }
 }
 
 /// For fork: no report is going on while this lives.

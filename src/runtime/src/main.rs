@@ -53,7 +53,7 @@ pub static mut MEMCHECK_CONFIG: Config = Config {
     track_fds: 0,
     trace_malloc: 0,
     tally_places: 0,
-    padding: 0,
+    stop_at_start: 0,
     mappings: [Mapping { start: 0, end: 0, prot: 0, kind: 0 }; MAX_MAPPINGS],
     exe: [0; 4096],
 };

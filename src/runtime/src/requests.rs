@@ -21,11 +21,13 @@ mod memory;
 mod print;
 pub mod stacks;
 
+pub use command::stand;
 pub use memory::{ignored, is_ignored};
 
 use crate::cache::CACHE;
 use crate::{dirty, inner, program};
 use memcheck_abi::context::{RAX, RDX, RSP, ThreadContext};
+use memcheck_abi::errand::asked;
 use memcheck_abi::event::{ExitReport, NAME_LEN, Repeat, Trap};
 use memcheck_abi::layout::RED_ZONE;
 use memcheck_heap::client;
@@ -100,9 +102,9 @@ fn core_request(ctx: &mut ThreadContext, code: u64, [a, b, c, d, _]: [u64; 5]) -
         0x1002 => discard_translations(a, b),
         0x1101..=0x1104 => Some(inner::client_call(ctx, a, [u64::from(ctx.number), b, c, d])),
         0x1201 => Some(count_errors()),
-        0x1202 => Some((!command::execute(ctx, 0, a)).into()),
+        0x1202 => Some((!command::execute(ctx, asked::COMMAND, a)).into()),
         0x1203 => some(0, || {
-            command::execute(ctx, 1, a);
+            command::execute(ctx, asked::OPTION, a);
         }),
         0x1501 => Some(stacks::register(a, b)),
         0x1502 => some(0, || stacks::deregister(a)),

@@ -76,6 +76,7 @@ pub extern "C" fn start(rsp: u64) -> ! {
     replaced::init();
     report::init(config.num_callers, memcheck_heap::describe);
     report::set_ignored(crate::requests::is_ignored);
+    report::set_stand(crate::requests::stand);
     let Some(ctx) = threads::first(rsp, moves.address(config.start_rip)) else { fail("no memory for the first thread") };
     make_stack_undefined(rsp);
     stackmove::settle(ctx, rsp);
@@ -90,6 +91,9 @@ pub extern "C" fn start(rsp: u64) -> ! {
         if m.prot & sys::PROT_EXEC as u32 != 0 && (m.kind == mapping::PROGRAM || m.kind == mapping::INTERPRETER) {
             announce(m.start, m.end);
         }
+    }
+    if config.stop_at_start != 0 {
+        crate::requests::stand(ctx.regs.rip, rsp);
     }
     asm::enter()
 }

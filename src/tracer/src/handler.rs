@@ -95,8 +95,9 @@ pub trait Handler {
     fn print(&mut self, process: &Process, thread: &ThreadInfo, text: &[u8], backtrace: bool) {}
     /// Client request: check for leaks now. All other threads are stopped.
     fn leak_check(&mut self, process: &Process, mode: u64, report: &ExitReport) {}
-    /// Client request: an option to set from now on, or a command of the debugger. All other threads are stopped.
-    fn command(&mut self, process: &Process, thread: &ThreadInfo, is_option: bool, text: &str, exchange: &Exchange) -> Command {
+    /// Client request: an option to set from now on, or a command of the debugger; or the debugger itself is to be talked to (`asked` is one
+    /// of [`memcheck_abi::errand::asked`]). All other threads are stopped.
+    fn command(&mut self, process: &Process, thread: &ThreadInfo, asked: u64, text: &str, exchange: &Exchange) -> Command {
         Command::Unknown
     }
     /// Client request: sums of the last leak check, in blocks or bytes: definite and indirect, possible, reachable, suppressed.

@@ -228,7 +228,7 @@ fn command(process: &Process, tid: i32, regs: &Regs, handler: &mut dyn Handler) 
     let Some(mut exchange) = process.memory.value::<Exchange>(regs.r10) else { return answer::UNKNOWN };
     let text = process.memory.bytes(regs.rsi, regs.rdx, MAX_TEXT);
     let thread = info(process, tid, regs);
-    match handler.command(process, &thread, regs.rdi == 1, &String::from_utf8_lossy(&text), &exchange) {
+    match handler.command(process, &thread, regs.rdi, &String::from_utf8_lossy(&text), &exchange) {
         Command::Unknown => answer::UNKNOWN,
         Command::Understood => answer::UNDERSTOOD,
         Command::Errands(errands) => {

@@ -99,6 +99,12 @@ pub struct Options {
     /// Patterns of a soname and of a symbol that it must have.
     pub require_text_symbols: Vec<(String, String)>,
     pub trace_malloc: bool,
+    /// A debugger may look at the program.
+    pub debugger: bool,
+    /// From this error on; 0: from the start.
+    pub debugger_error: u64,
+    /// Begins the name of the socket for it.
+    pub debugger_prefix: String,
     pub run_libc_freeres: bool,
     pub run_cxx_freeres: bool,
     pub soname_synonyms: Vec<String>,
@@ -145,6 +151,9 @@ pub struct Options {
     track_origins_given: bool,
 }
 
+/// No program has so many.
+const NO_ERROR: u64 = 999_999_999;
+
 impl Default for Options {
     fn default() -> Self {
         Options {
@@ -187,6 +196,9 @@ impl Default for Options {
             realloc_zero_bytes_frees: true,
             require_text_symbols: Vec::new(),
             trace_malloc: false,
+            debugger: true,
+            debugger_error: NO_ERROR,
+            debugger_prefix: "/tmp/vgdb-pipe".to_string(),
             run_libc_freeres: true,
             run_cxx_freeres: true,
             soname_synonyms: Vec::new(),
@@ -302,7 +314,7 @@ pub fn parse(argv0: &OsStr, args: &[OsString], env: &dyn Env) -> Result<Invocati
             .ignored
             .iter()
             .filter(|option| wants_debugger(option))
-            .map(|option| format!("Warning: {option} has no effect, there is no gdb server.")),
+            .map(|option| format!("Warning: {option} has no effect; see --vgdb-error.")),
     );
     if options.freelist_big_blocks >= options.freelist_vol && !options.is_quiet() {
         notes.push(format!("Warning: --freelist-big-blocks value {} has no effect", options.freelist_big_blocks));
@@ -373,8 +385,7 @@ fn apply_source(options: &mut Options, source: &sources::Source, voice: Voice, n
 
 /// Options whose user waits for something that will not happen.
 fn wants_debugger(option: &str) -> bool {
-    const NEVER: &str = "--vgdb-error=999999999";
-    (option.starts_with("--vgdb-error=") && option != NEVER) || option.starts_with("--vgdb-stop-at=") || option == "--vgdb=full"
+    option.starts_with("--vgdb-stop-at=")
 }
 
 fn is_valgrind_name(argv0: &OsStr) -> bool {

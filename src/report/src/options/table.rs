@@ -320,6 +320,9 @@ const BEHAVIOUR: &[OptionRow] = &[
     row("sim-hints", Kind::Set(SIM_HINTS), "none", set_hints, "unusual behaviours"),
     row("smc-check", Kind::Word(&["none", "stack", "all", "all-non-file"]), "all-non-file",
         set!(smc_check, word, |at: usize| [SmcCheck::None, SmcCheck::Stack, SmcCheck::All, SmcCheck::AllNonFile][at]), "where code that changes itself is looked for"),
+    row("vgdb", Kind::Word(&["no", "yes", "full"]), "yes", set!(debugger, word, |at: usize| at > 0), "may gdb look at the program?"),
+    row("vgdb-error", INT, "999999999", set!(debugger_error, number, |n: i64| n.max(0) as u64), "wait for gdb after this error and those behind it; 0: from the start"),
+    row("vgdb-prefix", Kind::Text("prefix"), "/tmp/vgdb-pipe", set!(debugger_prefix, text), "begins the name of the socket for gdb"),
     row("sigill-diagnostics", Kind::Bool, "yes", set!(sigill_diagnostics, yes), "say so when an instruction is not understood?"),
 ];
 
@@ -333,11 +336,8 @@ const IGNORED: &[OptionRow] = &[
     ignored("allow-mismatched-debuginfo", Kind::Bool),
     ignored("fair-sched", Kind::WordOr(&["no", "yes", "try"], "Bad argument, should be 'yes', 'try' or 'no'")),
     ignored("scheduling-quantum", INT),
-    ignored("vgdb", Kind::Word(&["no", "yes", "full"])),
-    ignored("vgdb-error", INT),
     ignored("vgdb-stop-at", Kind::Set(&["startup", "exit", "abexit", "valgrindabexit"])),
     ignored("vgdb-poll", INT),
-    ignored("vgdb-prefix", Kind::Text("prefix")),
     ignored("vgdb-shadow-registers", Kind::Bool),
     row("require-text-symbol", Kind::Text(":soname:symbol"), "", set_symbol, "stop when this library has no such symbol"),
     ignored("max-threads", INT),

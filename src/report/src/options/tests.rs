@@ -191,7 +191,7 @@ fn structured_values() {
 
 #[test]
 fn ignored_options_are_remembered_by_name() {
-    assert_eq!(run("--fair-sched=yes --vgdb=no p").options.ignored, ["--fair-sched=yes", "--vgdb=no"]);
+    assert_eq!(run("--fair-sched=yes --vgdb-poll=5 p").options.ignored, ["--fair-sched=yes", "--vgdb-poll=5"]);
 }
 
 #[test]
@@ -206,5 +206,7 @@ fn two_log_files_are_worth_a_word() {
 #[test]
 fn waiting_for_a_debugger_is_worth_a_word() {
     assert!(run("--vgdb=no --vgdb-error=999999999 p").notes.is_empty());
-    assert_eq!(run("--vgdb=full --vgdb-error=0 p").notes.len(), 2);
+    let looked_at = run("--vgdb=full --vgdb-error=2 --vgdb-stop-at=exit p");
+    assert_eq!((looked_at.notes.len(), looked_at.options.debugger, looked_at.options.debugger_error), (1, true, 2));
+    assert!(!run("--vgdb=no p").options.debugger);
 }

@@ -23,6 +23,7 @@ mod trees;
 
 use std::cell::Cell;
 use std::rc::Rc;
+use std::sync::{Arc, Mutex};
 
 pub use run::{Outputs, RunOutput};
 
@@ -33,6 +34,7 @@ use crate::leak::LeaksBefore;
 use crate::options::{self, GenSuppressions, Options, ReportFormat, UsageError};
 use crate::render::text::{self, Burst};
 use crate::render::{FatalSignal, ProcessStart, github, json, sarif, xml};
+use crate::sink::Sink;
 use crate::suppress::Suppressions;
 use crate::suppress::generate::{Generated, generate};
 
@@ -248,6 +250,22 @@ impl Reporter {
     /// A stack alone.
     pub fn backtrace(&self, stack: Stack) {
         self.message(&text::backtrace(&self.kept(stack), &self.options().frames));
+    }
+
+    /// What would go to the log can be had from [`Reporter::captured`] now; where it went before.
+    pub fn capture(&mut self) -> (Sink, Arc<Mutex<Vec<u8>>>) {
+        let (sink, bytes) = Sink::memory();
+        (std::mem::replace(&mut self.outputs.log, sink), bytes)
+    }
+
+    pub fn captured(&mut self, (log, bytes): (Sink, Arc<Mutex<Vec<u8>>>)) -> String {
+        self.outputs.log = log;
+        String::from_utf8_lossy(&bytes.lock().unwrap_or_else(|poisoned| poisoned.into_inner())).into_owned()
+    }
+
+    /// The program that runs.
+    pub fn program(&self) -> &str {
+        self.start.command.first().map_or("", String::as_str)
     }
 
     /// Use other options for a while, or those from before; gives those that were in use.

@@ -4,38 +4,49 @@ use super::memory;
 use crate::{origin, statistics};
 use alloc::vec::Vec;
 use memcheck_abi::context::{RSP, ThreadContext};
-use memcheck_abi::errand::{Errand, Exchange, MOST_STATES, Task, answer};
+use memcheck_abi::errand::{Errand, Exchange, MOST_STATES, Task, answer, asked};
 use memcheck_abi::event::{ErrorEvent, Kind, Trap};
-use memcheck_rt::{access, callstack, report, shadow};
+use memcheck_rt::{access, callstack, context, report, shadow};
 
 /// Longest text, bytes.
 const LONGEST: usize = 4096;
 /// Errands of one command.
 const MOST: usize = 512;
 
-/// A command (`kind` 0) or an option (1), as text at `at`; was it understood?
+/// A command or an option ([`asked`]), as text at `at`; was it understood?
 pub fn execute(ctx: &mut ThreadContext, kind: u64, at: u64) -> bool {
-    super::tell_repeats();
     let mut text = Vec::new();
     memory::read_string(at, LONGEST, &mut text);
-    let mut errands = alloc::vec![Errand::new(Task::Describe, 0, 0); if kind == 0 { MOST } else { 0 }];
+    ask(ctx, kind, &text, Exchange::default()) != answer::UNKNOWN
+}
+
+/// The program stands still for a debugger; for `rt::report`.
+pub fn stand(pc: u64, sp: u64) {
+    ask(context::current(), asked::DEBUGGER, &[], Exchange { pc, sp, ..Exchange::default() });
+}
+
+/// Ask, and go on the errands that it takes.
+fn ask(ctx: &mut ThreadContext, kind: u64, text: &[u8], mut exchange: Exchange) -> u64 {
+    super::tell_repeats();
+    let mut errands = alloc::vec![Errand::new(Task::Describe, 0, 0); if kind == asked::OPTION { 0 } else { MOST }];
+    (exchange.errands, exchange.capacity) = (errands.as_mut_ptr() as u64, errands.len() as u64);
     let descriptors = memcheck_kernel::descriptors::opened();
-    let mut exchange = Exchange { errands: errands.as_mut_ptr() as u64, capacity: errands.len() as u64, ..Exchange::default() };
     memcheck_heap::report(&mut exchange.report);
     statistics::fill(&mut exchange.report);
     (exchange.report.descriptors, exchange.report.descriptor_count) = (descriptors.as_ptr() as u64, descriptors.len() as u64);
-    let ask = |exchange: &mut Exchange| {
+    let trap = |exchange: &mut Exchange| {
         report::trap(Trap::Command, kind, text.as_ptr() as u64, text.len() as u64, core::ptr::from_mut(exchange) as u64)
     };
-    let mut said = ask(&mut exchange);
+    let mut said = trap(&mut exchange);
     // What the errands found, until it was read.
     let mut found = Vec::new();
-    if said == answer::ERRANDS {
+    while said == answer::ERRANDS {
+        found.clear();
         errands.iter_mut().take(exchange.count as usize).for_each(|errand| run(ctx, errand, &mut found));
         exchange.done = 1;
-        said = ask(&mut exchange);
+        said = trap(&mut exchange);
     }
-    said != answer::UNKNOWN
+    said
 }
 
 fn run(ctx: &mut ThreadContext, errand: &mut Errand, found: &mut Vec<Vec<u8>>) {
