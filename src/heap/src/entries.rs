@@ -151,7 +151,8 @@ pub extern "C" fn calloc(count: u64, size: u64) -> u64 {
 
 pub extern "C" fn realloc(p: u64, size: u64) -> u64 {
     if p == 0 {
-        return as_malloc(size);
+        // It is malloc, in reports too: their readers and suppressions expect that name.
+        return MALLOCS.stand_for(|| malloc(size));
     }
     let ctx = context::current();
     if size == 0 {
@@ -170,16 +171,48 @@ pub extern "C" fn realloc(p: u64, size: u64) -> u64 {
     block::resize(ctx, p, size)
 }
 
-/// Addresses of functions called malloc, the newest last; 0 = none.
-static MALLOCS: [AtomicU64; 8] = [const { AtomicU64::new(0) }; 8];
+/// Addresses of functions of one name, the newest last; 0 = none.
+struct Known([AtomicU64; 8]);
 
-/// There is a malloc at `pc`.
-pub fn add_malloc(pc: u64) {
-    if MALLOCS.iter().any(|known| known.load(Ordering::Relaxed) == pc) {
-        return;
+static MALLOCS: Known = Known::new();
+static REALLOCS: Known = Known::new();
+
+impl Known {
+    const fn new() -> Known {
+        Known([const { AtomicU64::new(0) }; 8])
     }
-    let free = MALLOCS.iter().find(|known| known.load(Ordering::Relaxed) == 0).unwrap_or(&MALLOCS[7]);
-    free.store(pc, Ordering::Relaxed);
+
+    fn add(&self, pc: u64) {
+        if self.0.iter().any(|known| known.load(Ordering::Relaxed) == pc) {
+            return;
+        }
+        let free = self.0.iter().find(|known| known.load(Ordering::Relaxed) == 0).unwrap_or(&self.0[7]);
+        free.store(pc, Ordering::Relaxed);
+    }
+
+    /// The one of the object that `pc` belongs to lies next to it.
+    fn nearest(&self, pc: u64) -> Option<u64> {
+        let known = self.0.iter().map(|known| known.load(Ordering::Relaxed)).filter(|&known| known != 0);
+        known.min_by_key(|known| known.abs_diff(pc))
+    }
+
+    /// What `call` reports and notes is this function's doing.
+    fn stand_for(&self, call: impl FnOnce() -> u64) -> u64 {
+        let here = context::current().regs.rip;
+        context::current().regs.rip = self.nearest(here).unwrap_or(here);
+        let result = call();
+        context::current().regs.rip = here;
+        result
+    }
+}
+
+/// There is a function of this name at `pc`.
+pub fn add_known(func: Func, pc: u64) {
+    match func {
+        Func::malloc => MALLOCS.add(pc),
+        Func::realloc => REALLOCS.add(pc),
+        _ => {}
+    }
 }
 
 /// Entries that are an operator for single objects and one for arrays in one, see [`block::mismatched`]; 0 = none.
@@ -193,20 +226,6 @@ pub fn add_folded(pc: u64) {
 
 pub fn is_folded(pc: u64) -> bool {
     pc != 0 && FOLDED.iter().any(|known| known.load(Ordering::Relaxed) == pc)
-}
-
-/// `realloc(NULL, size)` is malloc, in reports too: their readers and suppressions expect that name.
-fn as_malloc(size: u64) -> u64 {
-    let ctx = context::current();
-    let here = ctx.regs.rip;
-    // That of the same object lies next to it.
-    let known = MALLOCS.iter().map(|known| known.load(Ordering::Relaxed)).filter(|&pc| pc != 0);
-    if let Some(pc) = known.min_by_key(|pc| pc.abs_diff(here)) {
-        ctx.regs.rip = pc;
-    }
-    let p = malloc(size);
-    context::current().regs.rip = here;
-    p
 }
 
 /// Newer C standards leave open what realloc to size 0 does.
@@ -232,7 +251,8 @@ fn check_alignment(name: &str, align: u64, is_good: bool) {
 
 pub extern "C" fn reallocarray(p: u64, count: u64, size: u64) -> u64 {
     match count.checked_mul(size) {
-        Some(bytes) => realloc(p, bytes),
+        // The library's goes on in realloc, and has left when that is seen in stacks.
+        Some(bytes) => REALLOCS.stand_for(|| realloc(p, bytes)),
         None => 0,
     }
 }

@@ -27,8 +27,8 @@ fn slot_of(pc: u64) -> usize {
 
 /// The function at `pc` is replaced from now on.
 pub fn add_redirect(pc: u64, func: u32, resolver: bool) {
-    if func == Func::malloc as u32 {
-        memcheck_heap::entries::add_malloc(pc);
+    if let (Some(func), false) = (Func::from_number(func), resolver) {
+        memcheck_heap::entries::add_known(func, pc);
     }
     starts::mark(pc);
     let mut i = slot_of(pc);
