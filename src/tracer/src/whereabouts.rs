@@ -16,28 +16,29 @@ use crate::process::Process;
 use crate::tracee::{Regs, general};
 
 /// Of a slot, what can hold an address: context, shadow registers, what loops keep, fault.
-const SLOT: usize = FAULT_OFFSET as usize + size_of::<Fault>();
+const SLOT: u64 = FAULT_OFFSET + size_of::<Fault>() as u64;
 
 fn is_in_cache(word: &u64) -> bool {
     (layout::CACHE_START..layout::CACHE_END).contains(word)
 }
 
 impl Process {
-    /// With the world stopped: all such addresses. None if a thread is neither stopped nor about to end.
+    /// With the world stopped: all such addresses. None if a thread is neither stopped nor about to end, or its memory cannot be read.
     pub(crate) fn whereabouts(&self, asking: i32, regs: &Regs) -> Option<Vec<u64>> {
         let mut found = BTreeSet::new();
-        self.look_at(regs, &mut found);
+        self.look_at(regs, &mut found)?;
         for (_, thread) in self.threads.iter().filter(|&(&tid, thread)| tid != asking && !thread.leaving) {
-            self.look_at(thread.regs.as_ref()?, &mut found);
+            let (stopped, _) = thread.parked.as_ref()?;
+            self.look_at(thread.regs.as_ref()?, &mut found)?;
             // What moves two words at a time.
-            let vectors = thread.parked.as_ref().and_then(|(stopped, _)| stopped.vectors().ok());
-            let words = vectors.iter().flat_map(|all| all.chunks_exact(2)).map(|two| u64::from(two[0]) | u64::from(two[1]) << 32);
+            let vectors = stopped.vectors().ok()?;
+            let words = vectors.chunks_exact(2).map(|two| u64::from(two[0]) | u64::from(two[1]) << 32);
             found.extend(words.filter(is_in_cache));
         }
         Some(found.into_iter().collect())
     }
 
-    fn look_at(&self, regs: &Regs, found: &mut BTreeSet<u64>) {
+    fn look_at(&self, regs: &Regs, found: &mut BTreeSet<u64>) -> Option<()> {
         let registers = general(regs);
         let all = || registers.gpr.into_iter().chain([registers.rip]);
         found.extend(all().filter(is_in_cache));
@@ -45,14 +46,19 @@ impl Process {
             let offset = |word: u64| layout::CACHE_START + u64::from(word as u32);
             found.extend(all().map(offset).filter(is_in_cache));
         }
-        let Some(context) = self.context(regs) else { return };
-        let slot = self.memory.values::<u64>(context, SLOT / 8);
+        let Some(context) = self.context(regs) else { return Some(()) };
+        let words = |at, bytes: u64| {
+            let words = self.memory.values::<u64>(at, (bytes / 8) as usize);
+            (words.len() as u64 == bytes / 8).then_some(words)
+        };
+        let slot = words(context, SLOT)?;
         found.extend(slot.iter().copied().filter(is_in_cache));
         let top = context + layout::SLOT_RUNTIME_STACK_TOP;
         let stack = context + layout::SLOT_RUNTIME_STACK..top;
         // Where it begins for whoever comes from translated code; deeper, if the thread is on it.
-        let outer = slot.get(offset_of!(ThreadContext, runtime_rsp) / 8).copied().unwrap_or(stack.start);
-        let from = [outer, regs.rsp.wrapping_sub(layout::RED_ZONE)].into_iter().filter(|at| stack.contains(at)).min().unwrap_or(top) & !7;
-        found.extend(self.memory.values::<u64>(from, ((top - from) / 8) as usize).into_iter().filter(is_in_cache));
+        let ends = [slot[offset_of!(ThreadContext, runtime_rsp) / 8], regs.rsp.wrapping_sub(layout::RED_ZONE)];
+        let from = ends.into_iter().filter(|at| stack.contains(at)).min().unwrap_or(top) & !7;
+        found.extend(words(from, top - from)?.into_iter().filter(is_in_cache));
+        Some(())
     }
 }
