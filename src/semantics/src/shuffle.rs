@@ -55,6 +55,9 @@ pub enum Shuffle {
     Horizontal(u8, Lane),
     Compress(u8),
     Expand(u8),
+    /// extrq, insertq: a field of the low word to its bottom, or the bottom of another word to a field.
+    ExtractField,
+    InsertField,
 }
 
 const fn row(names: &'static [M], op: Shuffle) -> Row {
@@ -99,6 +102,8 @@ pub const ROWS: &[Row] = &[
     row(&[Punpckhdq, Vpunpckhdq, Unpckhps, Vunpckhps], Shuffle::Unpack(4, true)),
     row(&[Punpckhqdq, Vpunpckhqdq, Unpckhpd, Vunpckhpd], Shuffle::Unpack(8, true)),
     row(&[Pshufb, Vpshufb], Shuffle::Bytes),
+    row(&[Extrq], Shuffle::ExtractField),
+    row(&[Insertq], Shuffle::InsertField),
     row(&[Pblendw, Vpblendw], Shuffle::Blend(2)),
     row(&[Blendps, Vblendps, Vpblendd], Shuffle::Blend(4)),
     row(&[Blendpd, Vblendpd], Shuffle::Blend(8)),
@@ -155,7 +160,47 @@ pub(crate) fn run<M: Machine>(cx: &mut Cx<M>, op: Shuffle) {
         Shuffle::Horizontal(lane, op) => horizontal(cx, usize::from(lane), op),
         Shuffle::Compress(lane) => compress(cx, usize::from(lane)),
         Shuffle::Expand(lane) => expand(cx, usize::from(lane)),
+        Shuffle::ExtractField => extract_field(cx),
+        Shuffle::InsertField => insert_field(cx),
     }
+}
+
+/// Bits of a field at the bottom, and where it begins, by two immediates from operand `at` on, or bits 0..6 and 8..14 of word `word` of operand 1. None: they are
+/// undefined, or the field ends outside the word.
+fn field<M: Machine>(cx: &mut Cx<M>, at: usize, word: usize) -> Option<(u64, u64)> {
+    let (len, first) = match (cx.op(at), cx.op(at + 1)) {
+        (Operand::Imm(len), Operand::Imm(first)) => (len, first),
+        _ => {
+            let by = cx.op(1);
+            let known = cx.wide_v(by).0[word] & 0x3F3F == 0;
+            let control = cx.wide_x(by).0[word];
+            known.then_some((control, control >> 8))?
+        }
+    };
+    let (len, first) = (if len & 63 == 0 { 64 } else { len & 63 }, first & 63);
+    (len + first <= 64).then_some((u64::MAX >> (64 - len), first))
+}
+
+fn spoilt<M: Machine>(cx: &Cx<M>) -> u64 {
+    if cx.any_v().is_zero() { 0 } else { u64::MAX }
+}
+
+fn extract_field<M: Machine>(cx: &mut Cx<M>) {
+    let mut v = cx.wide_v(cx.op(0));
+    v.0[0] = match field(cx, 1, 0) {
+        Some((bits, first)) => v.0[0] >> first & bits,
+        None => spoilt(cx),
+    };
+    cx.put(cx.op(0), v, 8);
+}
+
+fn insert_field<M: Machine>(cx: &mut Cx<M>) {
+    let (mut v, from) = (cx.wide_v(cx.op(0)), cx.wide_v(cx.op(1)));
+    v.0[0] = match field(cx, 2, 1) {
+        Some((bits, first)) => v.0[0] & !(bits << first) | (from.0[0] & bits) << first,
+        None => spoilt(cx),
+    };
+    cx.put(cx.op(0), v, 8);
 }
 
 /// Lane i of the result is lane `from(i)` of operand 1.
