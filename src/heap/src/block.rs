@@ -250,7 +250,12 @@ const STAYS: u64 = 8;
 fn creeps(old: &Record, size: u64, stack: u32) -> bool {
     let old_size = old.size();
     let by = size.wrapping_sub(old_size);
-    old_size >= CREEPS_FROM && by != 0 && by <= old_size / CREEP && old_size / by % STAYS != 0 && stack != 0 && stack == old.alloc_stack()
+    old_size >= CREEPS_FROM
+        && by != 0
+        && by <= old_size / CREEP
+        && !(old_size / by).is_multiple_of(STAYS)
+        && stack != 0
+        && stack == old.alloc_stack()
 }
 
 /// The block becomes longer where it is, if its slot has room and nobody frees it meanwhile.
