@@ -181,8 +181,9 @@ fn field<M: Machine>(cx: &mut Cx<M>, at: usize, word: usize) -> Option<(u64, u64
     (len + first <= 64).then_some((u64::MAX >> (64 - len), first))
 }
 
+/// A field of which nothing is known: undefined if anything is.
 fn spoilt<M: Machine>(cx: &Cx<M>) -> u64 {
-    if cx.any_v().is_zero() { 0 } else { u64::MAX }
+    if cx.wide_v(cx.op(0)).is_zero() && cx.wide_v(cx.op(1)).is_zero() { 0 } else { u64::MAX }
 }
 
 fn extract_field<M: Machine>(cx: &mut Cx<M>) {
