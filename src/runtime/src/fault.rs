@@ -31,6 +31,8 @@ impl Fault {
 const ORDER: [usize; 16] = [10, 11, 12, 5, 19, 4, 13, 14, 9, 8, 7, 6, 3, 2, 1, 0];
 const RIP: usize = 16;
 const FLAGS: usize = 18;
+/// Where the record lies in a thread's slot, for the tracer as well.
+const RECORD: u64 = 0x8000;
 
 /// There is no code at `target`: report the jump, then let the program have its SIGSEGV there. ctx.regs holds the state at the branch.
 pub fn bad_jump(target: u64) -> ! {
@@ -110,6 +112,18 @@ fn interrupted(ctx: &mut ThreadContext, p: &Position) -> u64 {
         ctx.regs.rip = p.pc;
         safepoint::between_instructions(ctx, p)
     }
+    safepoint::step()
+}
+
+/// On the way back from the runtime to `host`, with the registers that it will have there: a step from there on.
+pub fn step_from(ctx: &ThreadContext, host: u64) -> ! {
+    let mut regs = [0; 27];
+    for (i, &k) in ORDER.iter().enumerate() {
+        regs[k] = ctx.regs.gpr[i];
+    }
+    (regs[RIP], regs[FLAGS]) = (host, ctx.regs.rflags);
+    // SAFETY: this thread's record; nobody reads it before the trap.
+    unsafe { ((ctx.self_ptr + RECORD) as *mut Fault).write(Fault { regs, signo: 0, code: 0, addr: 0 }) };
     safepoint::step()
 }
 

@@ -8,7 +8,7 @@
 //! older one void.
 //!
 //! So it is at system calls and where an instruction of dirty code begins. Deliberately absent: vector registers and flags, runs of copies,
-//! and what is undefined where an instruction's rule has been applied, and would be once more: around a fault, and back from the runtime.
+//! and what is undefined around an instruction that faults (its rule has been applied, and will be once more).
 
 use crate::dirty;
 use alloc::vec::Vec;

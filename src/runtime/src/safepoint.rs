@@ -62,6 +62,10 @@ pub extern "C" fn leave() {
     let host = ctx.scratch[slot::CONTINUE as usize];
     // A loop in dirty code (`translate::loops`) is no place of the program's; it looks by itself whether a signal waits.
     let Some(p) = CACHE.lock().position(host).filter(|p| p.pc != 0) else { return };
+    if p.has_shadow && p.at_own && !p.at_start {
+        // The instruction's rule has been applied.
+        crate::fault::step_from(ctx, host);
+    }
     if let Some((reg, slot)) = p.spilled
         && slot != 0
     {
