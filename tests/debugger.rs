@@ -47,16 +47,17 @@ impl Waiting {
         let mut command = Command::new(common::memcheck());
         command.args(options).args([&prefix, &format!("--log-file={}", log.display())]).arg(&exe).stdin(Stdio::null());
         let child = command.spawn().expect("the tool");
+        let mut waiting = Waiting { child, socket: PathBuf::new(), log };
         let begun = Instant::now();
-        loop {
-            let text = fs::read_to_string(&log).unwrap_or_default();
+        while waiting.socket.as_os_str().is_empty() {
+            let text = fs::read_to_string(&waiting.log).unwrap_or_default();
             if let Some((_, path)) = text.split_once("target remote ") {
-                let socket = PathBuf::from(path.lines().next().unwrap_or_default());
-                return Waiting { child, socket, log };
+                waiting.socket = PathBuf::from(path.lines().next().unwrap_or_default());
             }
             assert!(begun.elapsed() < PATIENCE, "nobody waits: {text}");
             std::thread::sleep(Duration::from_millis(10));
         }
+        waiting
     }
 
     fn ended(&mut self) -> (Option<i32>, String) {
@@ -69,6 +70,7 @@ impl Drop for Waiting {
     fn drop(&mut self) {
         // After a failure nobody else will.
         let _ = self.child.kill();
+        let _ = self.child.wait();
     }
 }
 
