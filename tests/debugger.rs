@@ -173,7 +173,8 @@ fn a_debugger_looks_and_the_program_goes_on() {
 fn who_lets_go_is_not_waited_for_again() {
     let dir = common::scratch("debugger-detach");
     for (how, code) in [("detached", Some(49)), ("gone", Some(49)), ("killed", Some(0))] {
-        let mut waiting = Waiting::start(&dir, &["--vgdb-error=0"]);
+        let when = if how == "gone" { "--vgdb-stop-at=startup" } else { "--vgdb-error=0" };
+        let mut waiting = Waiting::start(&dir, &[when]);
         let mut gdb = Client::new(&waiting);
         match how {
             "detached" => assert_eq!(gdb.ask("D"), "OK"),

@@ -28,7 +28,7 @@ pub fn configure(options: &Options, config: &mut Config) {
     config.show_realloc_zero = options.show_realloc_size_zero.into();
     config.show_bad_alignments = options.show_bad_alignments.into();
     config.tally_places = (options.xtree_memory == XtreeMemory::Full).into();
-    config.stop_at_start = (options.debugger && options.debugger_error == 0).into();
+    config.stop_at_start = (options.debugger && (options.debugger_error == 0 || options.debugger_at_start)).into();
     config.trace_malloc = options.trace_malloc.into();
     config.track_fds = (options.track_fds != TrackFds::No).into();
     config.code_cache = options.code_cache;

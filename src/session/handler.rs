@@ -7,6 +7,7 @@ use memcheck_abi::config::Config;
 use memcheck_abi::errand::{Exchange, asked};
 use memcheck_abi::event::{ErrorEvent, ExitReport, FOR_DEBUGGER, Redirect, Repeat};
 use memcheck_abi::replace::Func;
+use memcheck_report::Reporter;
 use memcheck_report::number::commas;
 use memcheck_report::render::warning as warnings;
 use memcheck_report::reporter::Outcome;
@@ -123,7 +124,8 @@ impl Handler for Session {
         }
         self.report_heap(process, thread, report);
         if let Some(watched) = self.of(process) {
-            statistics(report).iter().for_each(|line| watched.reporter.debug(line));
+            let tell = if watched.reporter.options().stats { Reporter::trace } else { Reporter::debug };
+            statistics(report).iter().for_each(|line| tell(&watched.reporter, line));
         }
         self.conclude(process.pid(), ending);
         match self.codes.get(&process.pid()) {

@@ -99,10 +99,13 @@ pub struct Options {
     /// Patterns of a soname and of a symbol that it must have.
     pub require_text_symbols: Vec<(String, String)>,
     pub trace_malloc: bool,
+    pub stats: bool,
     /// A debugger may look at the program.
     pub debugger: bool,
     /// From this error on; 0: from the start.
     pub debugger_error: u64,
+    /// From the start, whatever error comes first.
+    pub debugger_at_start: bool,
     /// Begins the name of the socket for it.
     pub debugger_prefix: String,
     pub run_libc_freeres: bool,
@@ -196,8 +199,10 @@ impl Default for Options {
             realloc_zero_bytes_frees: true,
             require_text_symbols: Vec::new(),
             trace_malloc: false,
+            stats: false,
             debugger: true,
             debugger_error: NO_ERROR,
+            debugger_at_start: false,
             debugger_prefix: "/tmp/vgdb-pipe".to_string(),
             run_libc_freeres: true,
             run_cxx_freeres: true,

@@ -323,6 +323,7 @@ const BEHAVIOUR: &[OptionRow] = &[
     row("vgdb", Kind::Word(&["no", "yes", "full"]), "yes", set!(debugger, word, |at: usize| at > 0), "may gdb look at the program?"),
     row("vgdb-error", INT, "999999999", set!(debugger_error, number, |n: i64| n.max(0) as u64), "wait for gdb after this error and those behind it; 0: from the start"),
     row("vgdb-prefix", Kind::Text("prefix"), "/tmp/vgdb-pipe", set!(debugger_prefix, text), "begins the name of the socket for gdb"),
+    row("stats", Kind::Bool, "no", set!(stats, yes), "say at the end how much was translated, and how much was about undefined data?"),
     row("sigill-diagnostics", Kind::Bool, "yes", set!(sigill_diagnostics, yes), "say so when an instruction is not understood?"),
 ];
 
@@ -336,7 +337,7 @@ const IGNORED: &[OptionRow] = &[
     ignored("allow-mismatched-debuginfo", Kind::Bool),
     ignored("fair-sched", Kind::WordOr(&["no", "yes", "try"], "Bad argument, should be 'yes', 'try' or 'no'")),
     ignored("scheduling-quantum", INT),
-    ignored("vgdb-stop-at", Kind::Set(&["startup", "exit", "abexit", "valgrindabexit"])),
+    row("vgdb-stop-at", Kind::Set(STOPS), "none", set_stops, "wait for gdb there; only startup has an effect"),
     ignored("vgdb-poll", INT),
     ignored("vgdb-shadow-registers", Kind::Bool),
     row("require-text-symbol", Kind::Text(":soname:symbol"), "", set_symbol, "stop when this library has no such symbol"),
@@ -352,7 +353,6 @@ const IGNORED: &[OptionRow] = &[
     ignored("resync-filter", Kind::Word(&["no", "yes", "verbose"])),
     ignored("unw-stack-scan-thresh", INT),
     ignored("unw-stack-scan-frames", INT),
-    ignored("stats", Kind::Bool),
     ignored("sanity-level", INT),
     ignored("progress-interval", Kind::Int { min: 0, max: 3600 }),
     ignored("profile-heap", Kind::Bool),
@@ -422,6 +422,17 @@ fn set_alignment(options: &mut Options, value: Value) -> Result<(), String> {
         return Err("Alignment must be a power of 2 in the range 16..4096.".to_string());
     }
     options.alignment = alignment;
+    Ok(())
+}
+
+const STOPS: &[&str] = &["startup", "exit", "abexit", "valgrindabexit"];
+
+/// The program stands still at its start; at its end it does not.
+fn set_stops(options: &mut Options, value: Value) -> Result<(), String> {
+    let bits = value.bits();
+    options.debugger_at_start = bits & 1 != 0;
+    let other = STOPS.iter().enumerate().skip(1).filter(|(at, _)| bits >> at & 1 != 0);
+    options.ignored.extend(other.map(|(_, word)| format!("--vgdb-stop-at={word}")));
     Ok(())
 }
 

@@ -209,4 +209,6 @@ fn waiting_for_a_debugger_is_worth_a_word() {
     let looked_at = run("--vgdb=full --vgdb-error=2 --vgdb-stop-at=exit p");
     assert_eq!((looked_at.notes.len(), looked_at.options.debugger, looked_at.options.debugger_error), (1, true, 2));
     assert!(!run("--vgdb=no p").options.debugger);
+    let at_start = run("--vgdb-stop-at=startup p");
+    assert_eq!((at_start.notes.len(), at_start.options.debugger_at_start), (0, true));
 }
