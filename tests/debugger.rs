@@ -187,6 +187,17 @@ fn who_lets_go_is_not_waited_for_again() {
 }
 
 #[test]
+fn a_signal_ends_the_waiting() {
+    let dir = common::scratch("debugger-signal");
+    let mut waiting = Waiting::start(&dir, &["--vgdb-error=1"]);
+    let killed = Command::new("kill").args(["-TERM", &waiting.child.id().to_string()]).status();
+    assert!(killed.is_ok_and(|status| status.success()));
+    let (code, log) = waiting.ended();
+    assert!(code.is_none() && log.contains("default action of signal 15 (SIGTERM)"), "{code:?} {log}");
+    assert!(!waiting.socket.exists());
+}
+
+#[test]
 fn gdb_finds_its_way() {
     if common::find_program("gdb").is_none() {
         return common::skip("gdb itself", "it is not installed");

@@ -16,6 +16,7 @@ mod process;
 
 use std::io;
 use std::os::unix::net::{UnixListener, UnixStream};
+use std::time::Duration;
 
 use memcheck_abi::context::RSP;
 use memcheck_abi::errand::Exchange;
@@ -94,10 +95,27 @@ fn connect(watched: &Watched, process: &Process) -> Option<Gdb> {
         format!("  target remote {path}"),
         String::new(),
     ]);
-    let connected = listener.accept();
+    let connected = accept(&listener, process.pid());
     let _ = std::fs::remove_file(&path);
-    let (stream, _) = connected.ok()?;
+    let stream = connected?;
     Some(Gdb { line: Line::new(stream), pending: None, thread: 1, running: false })
+}
+
+/// Somebody who connects, unless the user would rather end the program: signals to memcheck are passed on to it.
+fn accept(listener: &UnixListener, pid: i32) -> Option<UnixStream> {
+    const PAUSE: Duration = Duration::from_millis(50);
+    listener.set_nonblocking(true).ok()?;
+    loop {
+        match listener.accept() {
+            Ok((stream, _)) => return stream.set_nonblocking(false).map(|()| stream).ok(),
+            Err(error) if error.kind() == io::ErrorKind::WouldBlock => {}
+            Err(_) => return None,
+        }
+        if process::is_to_end(pid) {
+            return None;
+        }
+        std::thread::sleep(PAUSE);
+    }
 }
 
 impl Gdb {

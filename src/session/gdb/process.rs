@@ -37,6 +37,17 @@ pub fn threads(process: &Process) -> Vec<u32> {
     numbers
 }
 
+/// Does a signal wait for the process by which users end programs, or is it gone?
+pub fn is_to_end(pid: i32) -> bool {
+    const ENDS: [i32; 5] = [libc::SIGHUP, libc::SIGINT, libc::SIGQUIT, libc::SIGTERM, libc::SIGKILL];
+    let Ok(status) = fs::read_to_string(format!("/proc/{pid}/status")) else { return true };
+    let pending = ["SigPnd:", "ShdPnd:"].map(|name| {
+        let line = status.lines().find_map(|line| line.strip_prefix(name));
+        line.and_then(|set| u64::from_str_radix(set.trim(), 16).ok()).unwrap_or(0)
+    });
+    ENDS.iter().any(|signal| (pending[0] | pending[1]) >> (signal - 1) & 1 != 0)
+}
+
 /// `addr,len`, in memory of the program.
 fn range(text: &str) -> Option<(u64, u64)> {
     let (addr, len) = text.split_once(',')?;
