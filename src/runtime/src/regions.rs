@@ -146,11 +146,11 @@ impl Regions {
             let record = Record { alive: false, places, incoming: NONE, next: NONE, ..*old };
             only.kept.push(only.records.push(record));
         }
-        only.dead = only.len();
+        only.dead = only.count();
         only
     }
 
-    pub fn len(&self) -> u32 {
+    pub fn count(&self) -> u32 {
         self.records.len() as u32
     }
 
@@ -245,7 +245,7 @@ impl Regions {
     /// The region whose cold code this host address lies in. Apart from kept ones, they were made in the order of their cold code.
     pub fn of_cold(&self, host: u64) -> Option<u32> {
         let is_in = |&index: &u32| (self.cold(index).0..self.cold(index).1).contains(&host);
-        let (mut low, mut high) = (self.kept.len() as u32, self.len());
+        let (mut low, mut high) = (self.kept.len() as u32, self.count());
         while low < high {
             let middle = low.midpoint(high);
             if self.cold(middle).0 <= host { low = middle + 1 } else { high = middle }
@@ -330,7 +330,7 @@ mod tests {
         }
         assert_eq!((regions.of_cold(cold(1) - 1), regions.of_cold(cold(1000))), (None, None));
         let mut regions = regions.only(&BTreeSet::from([7, 500]));
-        assert_eq!((regions.len(), regions.dead(), regions.hot(1)), (2, 2, (0x1000 + 500 * 16, 0x1010 + 500 * 16)));
+        assert_eq!((regions.count(), regions.dead(), regions.hot(1)), (2, 2, (0x1000 + 500 * 16, 0x1010 + 500 * 16)));
         regions.push(&region(16), Place { hot: 0x1000, cold: cold(0) }, None);
         let hosts = [0x1000, 0x1000 + 7 * 16, 0x1000 + 501 * 16 - 1, 0x1000 + 501 * 16];
         assert_eq!(hosts.map(|host| regions.of_host(host)), [Some(2), Some(0), Some(1), None]);

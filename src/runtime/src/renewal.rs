@@ -19,7 +19,7 @@
 
 use alloc::collections::BTreeSet;
 use alloc::vec::Vec;
-use core::sync::atomic::{AtomicU64, Ordering};
+use core::sync::atomic::Ordering;
 use memcheck_abi::event::Trap;
 use memcheck_abi::layout::{CODE_END, PROGRAM_END};
 use memcheck_rt::report;
@@ -75,7 +75,7 @@ impl Cache {
             && self.sharers == 0
             && (made >= enough
                 || [&self.hot, &self.dirty_hot, &self.cold].into_iter().any(|room| room.is_short(RESERVE))
-                || made >= MUCH && self.regions.dead() > self.regions.len() / 2)
+                || made >= MUCH && self.regions.dead() > self.regions.count() / 2)
     }
 
     fn made(&self) -> u64 {
@@ -96,7 +96,7 @@ impl Cache {
 
     /// Nothing leads to any translation from now on.
     fn forget_all(&mut self) {
-        for index in 0..self.regions.len() {
+        for index in 0..self.regions.count() {
             let record = self.regions.get(index);
             if !record.alive {
                 continue;
