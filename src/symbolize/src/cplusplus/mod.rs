@@ -5,7 +5,8 @@
 //!   ├ types      the parts of it for types
 //!   └ expression and expressions
 //!   tree         what lies between
-//!   print        tree -> text, blanks and parentheses like GNU's
+//!   print        tree -> text, blanks and parentheses like GNU's: names
+//!   ├ declarators, and arguments of templates
 //!   └ operation  of expressions
 //!   tables       builtin types, operators, abbreviations
 //! ```
