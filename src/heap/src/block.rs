@@ -196,7 +196,7 @@ fn retire(ctx: &ThreadContext, cache: &mut Cache, slot: Slot, family: Family, st
     Some(size)
 }
 
-/// realloc: a fresh block, so that stale pointers are caught, but see [`creeps`]. 0 on failure, the old block stays then.
+/// realloc: always a fresh block, so that stale pointers are always caught. 0 on failure, the old block stays then.
 pub fn resize(ctx: &mut ThreadContext, p: u64, size: u64) -> u64 {
     let Some(slot) = map::live_slot_at(p) else {
         // It counts as both, though nothing comes of either.
@@ -218,9 +218,6 @@ pub fn resize(ctx: &mut ThreadContext, p: u64, size: u64) -> u64 {
     };
     let old = slot.record;
     let old_size = old.size();
-    if creeps(old, size, alloc_stack) && grow(ctx, slot, size) {
-        return p;
-    }
     let ask = Ask { size, align: 16, family: Family::Malloc, zero: false, stack: Some(alloc_stack), copied: size.min(old_size) };
     let fresh = allocate(ctx, ask);
     if fresh == 0 {
@@ -234,52 +231,6 @@ pub fn resize(ctx: &mut ThreadContext, p: u64, size: u64) -> u64 {
         }
     }
     fresh
-}
-
-/// Shorter blocks always move: they are cheap to copy.
-const CREEPS_FROM: u64 = 4096;
-/// Least ratio of a block's size to what it grows by.
-const CREEP: u64 = 64;
-/// It moves once in so many times.
-const STAYS: u64 = 8;
-
-/// May this block stay where it is this time? A text that grows by a few bytes at a time is copied at every step otherwise, which the C library
-/// never does. It is the same place in the program that let it grow last time, so whoever keeps a pointer over that is caught all the
-/// same, at every eighth step instead of at each.
-#[inline(always)]
-fn creeps(old: &Record, size: u64, stack: u32) -> bool {
-    let old_size = old.size();
-    let by = size.wrapping_sub(old_size);
-    old_size >= CREEPS_FROM
-        && by != 0
-        && by <= old_size / CREEP
-        && !(old_size / by).is_multiple_of(STAYS)
-        && stack != 0
-        && stack == old.alloc_stack()
-}
-
-/// The block becomes longer where it is, if its slot has room and nobody frees it meanwhile.
-#[cold]
-#[inline(never)]
-fn grow(ctx: &mut ThreadContext, slot: Slot, size: u64) -> bool {
-    let (head, old_size) = (slot.record.head(), slot.record.size());
-    let p = head.address();
-    let Some(cache) = cache::current(ctx) else { return false };
-    if head.has(record::HUGE) || p + size + settings::get().back > slot.end() || !slot.record.resize(head, size) {
-        return false;
-    }
-    let (at, by) = (p + old_size, size - old_size);
-    paint::extend(at, by);
-    // A word that the old end shares goes on saying where its bytes came from.
-    let next_word = at.next_multiple_of(4);
-    origins::forget(next_word, (at + by).saturating_sub(next_word));
-    if let Some(byte) = settings::get().malloc_fill {
-        paint::fill_bytes(at, by, byte);
-    }
-    cache.frees.add(1);
-    cache.allocs.add(1);
-    cache.bytes.add(size);
-    true
 }
 
 #[cold]

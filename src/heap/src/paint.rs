@@ -147,11 +147,6 @@ pub fn open(p: u64, size: u64) {
     }
 }
 
-/// A block goes on for so many bytes where red zone was; V stays FF.
-pub fn extend(at: u64, by: u64) {
-    shadow::set_a(at, by, false);
-}
-
 /// Make a block unaddressable again. Reaches over its end into red zone as [`open`] does.
 ///
 /// Of short blocks callers name all the room that they may have had: how much it is does not depend on the record, which is in no cache when

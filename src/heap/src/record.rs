@@ -174,17 +174,6 @@ impl Record {
         self.head.compare_exchange(seen.0, freed.0, AcqRel, Relaxed).is_ok()
     }
 
-    /// The block has another size, if the head is still `seen`.
-    pub fn resize(&self, seen: Head, size: u64) -> bool {
-        let is_long = seen.has(LONG);
-        let new = if is_long { seen } else { Head(seen.0 & ((1 << SIZE_SHIFT) - 1)).with_size(size) };
-        let done = self.head.compare_exchange(seen.0, new.0, AcqRel, Relaxed).is_ok();
-        if done && is_long {
-            self.set_long_size(size);
-        }
-        done
-    }
-
     #[inline(always)]
     pub fn alloc_stack(&self) -> u32 {
         self.alloc_stack.load(Relaxed)

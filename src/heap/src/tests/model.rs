@@ -91,12 +91,9 @@ impl Model {
         let size = 1 + self.random.size();
         let q = realloc(p, size);
         self.blocks.remove(&p);
-        let little = size > known.size && size - known.size <= known.size / 64;
-        assert!(p != q || little);
+        assert!(p != q);
         self.check_new(q, size, 16);
-        if p != q {
-            assert_a(p, known.size, true);
-        }
+        assert_a(p, known.size, true);
         let kept = Known { size, filled: known.filled.min(size), ..known };
         self.check_old(q, kept);
         self.blocks.insert(q, kept);
