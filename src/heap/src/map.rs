@@ -76,14 +76,6 @@ impl Slot {
         let around = settings.front + settings.back;
         Some((self.start + settings.front, CLASSES[class].slot - around))
     }
-
-    /// Where it ends (or the run, for large blocks).
-    pub fn end(&self) -> u64 {
-        match self.kind {
-            Kind::Slab(class) => self.start + CLASSES[class].slot,
-            _ => self.start + spans::run_len(unit_of(self.start)) * UNIT,
-        }
-    }
 }
 
 /// The slot that contains `addr`, whatever its state.

@@ -174,11 +174,6 @@ impl Record {
         self.head.compare_exchange(seen.0, freed.0, AcqRel, Relaxed).is_ok()
     }
 
-    #[inline(always)]
-    pub fn alloc_stack(&self) -> u32 {
-        self.alloc_stack.load(Relaxed)
-    }
-
     /// Where the size of a block is that has units of its own.
     fn size_behind(&self) -> &'static AtomicU64 {
         // SAFETY: the records of a run of units take a quarter of its length, and a run like this has one block: the record behind is mapped
