@@ -233,9 +233,12 @@ pub fn has_masked_memory(insn: &iced_x86::Instruction) -> bool {
 }
 
 /// Does the instruction reach its memory through the stack segment? There an address that is not canonical raises SIGBUS, elsewhere
-/// (and in the check, which goes through gs) SIGSEGV.
+/// (and in the check, which goes through gs) SIGSEGV. Not those that the kernel carries out (user-mode instruction prevention).
 pub fn uses_stack_segment(insn: &iced_x86::Instruction) -> bool {
-    use iced_x86::{OpKind, Register};
+    use iced_x86::{Mnemonic, OpKind, Register};
+    if matches!(insn.mnemonic(), Mnemonic::Sgdt | Mnemonic::Sidt | Mnemonic::Sldt | Mnemonic::Str | Mnemonic::Smsw) {
+        return false;
+    }
     if (0..insn.op_count()).any(|i| insn.op_kind(i) == OpKind::Memory) {
         // Of the prefixes that name a segment only two mean something in 64-bit mode.
         let by_name = matches!(insn.segment_prefix(), Register::FS | Register::GS);
