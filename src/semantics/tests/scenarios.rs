@@ -413,7 +413,7 @@ fn no_row_means_a_careful_guess() {
     assert!(outcomes[0].exact);
     let mut regs = ShadowRegs::new();
     regs.set_vec(1, Wide([1, 0, 0, 0, 0, 0, 0, 0]), 1);
-    let outcomes = straight(&assemble(|a| a.vfixupimmss(xmm0, xmm1, xmm2, 0)), &mut regs, &mut Toy::default());
+    let outcomes = straight(&assemble(|a| a.vfixupimmss(xmm0, xmm1, xmm1, 0)), &mut regs, &mut Toy::default());
     assert!(!outcomes[0].exact);
     assert_ne!(regs.vec(0), Wide::ZERO);
 }
