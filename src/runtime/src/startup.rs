@@ -210,10 +210,11 @@ fn relocate(m: &Mapping, delta: u64) -> bool {
 }
 
 /// Where in its page the initial stack pointer is put. A load that follows a store to the same place in another page waits for it as if it
-/// were to the same address, and the V bytes double loads and stores: a stack that lies badly against the heap makes an interpreter half as
-/// fast (perl, jq and lua, over sixteen places: up to 1.5, 2.1 and 1.6 times their best). Large blocks begin at 0x20 of a page, their V at 0x860;
-/// from here down to 0xc00 the first frames meet neither, nor do their V, at 0x980 down to 0x440.
-const STACK_COLOUR: u64 = 0x140;
+/// were to the same address, and the V bytes double loads and stores: a stack that lies badly makes programs half as fast (perl, jq, lua and
+/// the bit-fields of the benchmark, over sixteen places: up to 1.5, 2.1, 1.6 and 1.6 times their best). Thread contexts have their slots in
+/// the first 0x100 bytes of a page, large blocks begin at 0x20, their V at 0x860. With this, main's frame begins at 0xf70; down to 0xb40 no
+/// frame meets those, nor do the V of frames, at 0x7b0 down to 0x380.
+const STACK_COLOUR: u64 = 0x80;
 
 /// Copy the initial stack to just below MAIN_STACK_TOP; returns the distance.
 fn move_stack(config: &mut Config, rsp: u64) -> u64 {
