@@ -63,6 +63,7 @@ pub enum Task {
 /// Longest range that [`Task::States`] is told of, bytes.
 pub const MOST_STATES: u64 = 1 << 20;
 
+/// What is asked, and the answer. The block's fields stand alone: a [`crate::event::Block`] has padding, and all bytes of this are sent.
 #[repr(C)]
 #[derive(Clone, Copy, Debug)]
 pub struct Errand {

@@ -23,7 +23,7 @@ pub fn note(addr: u64, len: u64) {
     (addr / PAGE..=(addr + len - 1) / PAGE).take(ORIGIN_PAGES as usize).for_each(|page| entry(page * PAGE).store(1, Relaxed));
 }
 
-/// `[addr, addr + len)`, 4-aligned memory of the heap, begins a new life: what is undefined there was not moved there.
+/// `[addr, addr + len)`, 16-aligned memory of the heap, begins a new life: what is undefined there was not moved there.
 #[inline(always)]
 pub fn forget(addr: u64, len: u64) {
     let last = addr + len;
