@@ -28,6 +28,8 @@ pub struct Item {
     pub released: u32,
     /// For `ret`: the flags were last written by plain stack arithmetic, so nobody waits for them.
     pub noise: bool,
+    /// For `ret`: the function may have been a leaf that used the red zone below its frame.
+    pub looks_below: bool,
     /// For `pop` and `push`: how many of them from here on are checked (made defined) by this one; 0 = done by an earlier one.
     pub batch: u8,
     /// Where its check shall cover more than it loads itself: displacement and size; see `merge`.
@@ -84,6 +86,7 @@ impl Item {
             deferred: false,
             released: 0,
             noise: false,
+            looks_below: false,
             batch: 1,
             covers: None,
             bits: 0,

@@ -251,9 +251,20 @@ fn releases(program: &dyn Program, items: &mut [Item]) {
         total += RED_ZONE as u32;
     }
     last.released = total;
+    last.looks_below = ends_small_frame(before);
     // A function that takes down a frame is compiled: its caller expects nothing in the flags. (Leaves written by hand may; and so may
     // compilers that put their code into memory at run time: a carry says there that several values are returned.)
     last.noise = before.iter().any(|i| i.deferred) && !program.is_writable(last.pc);
+}
+
+/// `add rsp, n` and at most `pop rbp` in front of a `ret`: what a leaf with a frame of its own may end with. (Others save more registers,
+/// or align the stack pointer for calls.)
+fn ends_small_frame(before: &[Item]) -> bool {
+    const ALIGNS: u32 = 8;
+    let saved = before.last().is_some_and(|i| i.insn.mnemonic() == Mnemonic::Pop && i.insn.op0_register() == Register::RBP);
+    before.iter().nth_back(usize::from(saved)).is_some_and(|i| {
+        i.deferred && i.insn.mnemonic() == Mnemonic::Add && released(&i.insn).is_some_and(|n| n > ALIGNS)
+    })
 }
 
 /// A jump that may be the last that a function does.

@@ -265,9 +265,19 @@ pub fn paint(e: &mut Emitter, from: i32, bytes: u32) {
 /// next makes processors take it for the source of the pop, and that costs more than all the rest of a return.
 pub fn before_ret(e: &mut Emitter, released: u32) -> bool {
     let much = released > INLINE_RELEASE;
-    if much {
+    // Of a leaf with a frame, the word below the frame was written; of all others, the return from their last call has painted it.
+    let leaf = !much && e.item.looks_below && e.item.noise;
+    let other = leaf.then(|| {
+        e.asm.op_mem(None, true, &[0x83], 7, &Mem { seg: Seg::Gs, ..Mem::base(RSP, -(released as i32)) });
+        e.asm.buf.push(0xff);
+        e.asm.jcc_forward(CC_NE ^ 1)
+    });
+    if much || leaf {
         spill_old_sp(e, 8 - released as i32);
         call_release(e, release_argument(8, true));
+    }
+    if let Some(other) = other {
+        e.asm.patch_here(other);
     }
     much
 }

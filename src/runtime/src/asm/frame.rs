@@ -5,8 +5,8 @@ use super::{S0, S1, S2, S3, S4, S5, S9, S10};
 use core::arch::naked_asm;
 use memcheck_abi::context::offset;
 
-/// From this size on a released frame is painted together with what a leaf may have left in its red zone below; for less it would be
-/// half of the work, and leaves with frames are rare.
+/// From this size on a released frame is painted together with what a leaf may have left in its red zone below. For less it would be
+/// half of the work: there the word below the frame is asked first, which the return from a call has painted.
 const LONG_FRAME: u64 = 256;
 
 const _: () = assert!(memcheck_abi::layout::V_DISTANCE.is_multiple_of(64), "lines of the stack and lines of its V");
@@ -36,8 +36,10 @@ pub extern "C" fn release() {
          6: mov rax, rdx
          sub rax, rcx
          cmp rax, {long_frame}
-         jb 7f
-         add rcx, -128
+         jae 8f
+         cmp qword ptr gs:[rcx-8], -1
+         je 7f
+         8: add rcx, -128
          7: cmp rcx, rdx
          jae 80f
          mov rax, rdx
