@@ -37,6 +37,7 @@ pub mod emit;
 pub mod emitter;
 pub mod frames;
 pub(crate) mod kinds;
+pub mod leaf;
 pub mod loops;
 pub mod merge;
 pub mod moves;

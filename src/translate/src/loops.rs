@@ -33,8 +33,8 @@ use crate::needs::{self, Needs};
 use crate::rules::Form;
 use crate::rules::operand::{FLAGS, POOL};
 use crate::{
-    DEAD_OVER_CALL, DEAD_OVER_RETURN, KEPT_IN_LOOP, LOOP_COUNTERS, LOOP_SLOTS_SIZE, Program, Rule, Shadow, Translator, control, gpr, plan,
-    shadow_layout as layout, stack,
+    DEAD_OVER_CALL, DEAD_OVER_RETURN, KEPT_IN_LOOP, LOOP_COUNTERS, LOOP_SLOTS_SIZE, Program, Rule, Shadow, Translator, control, gpr, leaf,
+    plan, shadow_layout as layout, stack,
 };
 use alloc::vec::Vec;
 use iced_x86::{FlowControl, Instruction, Mnemonic, OpKind, Register};
@@ -162,7 +162,7 @@ fn collect(t: &mut Translator, program: &dyn Program, entry: &Entry, items: &mut
                 item.insn.near_branch_target()
             }
             FlowControl::Return if item.insn.mnemonic() == Mnemonic::Ret && item.insn.op_count() == 0 => {
-                let leaf = items[begins.pop()?..].iter().any(|item| plan::below_stack(&item.insn));
+                let leaf = items[begins.pop()?..].iter().any(|item| leaf::below_stack(&item.insn));
                 items.last_mut()?.released = 8 + if leaf { RED_ZONE as u32 } else { 0 };
                 calls.pop()?
             }

@@ -2,7 +2,7 @@
 
 use crate::decode::{Item, Tail};
 use crate::kinds::{Kinds, mark};
-use crate::{Program, gpr};
+use crate::{Program, gpr, leaf};
 use iced_x86::{Decoder, DecoderOptions, FlowControl, Instruction, Mnemonic, OpKind, Register, RflagsBits};
 use memcheck_abi::layout::RED_ZONE;
 
@@ -246,7 +246,8 @@ fn releases(program: &dyn Program, items: &mut [Item]) {
         last.released = total;
         return;
     }
-    if total == 16 && before.last().is_some_and(|i| i.insn.op0_register() == Register::RBP) || before.iter().any(|i| below_stack(&i.insn)) {
+    let pops_frame_pointer = total == 16 && before.last().is_some_and(|i| i.insn.op0_register() == Register::RBP);
+    if pops_frame_pointer || before.iter().any(|i| leaf::below_stack(&i.insn)) || leaf::uses_red_zone(program, last.pc) {
         // A leaf: what it left in its red zone is nobody's initial value either.
         total += RED_ZONE as u32;
     }
@@ -298,11 +299,6 @@ fn reaches_below(insn: &Instruction) -> bool {
 /// Is its memory operand at the stack pointer or above?
 fn in_frame(insn: &Instruction) -> bool {
     insn.memory_base() == Register::RSP && insn.memory_index() == Register::None && insn.memory_displacement64() as i64 >= 0
-}
-
-/// Does it touch memory below the stack pointer?
-pub fn below_stack(insn: &Instruction) -> bool {
-    insn.memory_base() == Register::RSP && (insn.memory_displacement64() as i64) < 0 && insn.mnemonic() != Mnemonic::Lea
 }
 
 /// Runs of pops are checked, and runs of pushes made defined, at once, by the first. Prologues save a register between moves: what

@@ -1,0 +1,80 @@
+//! Does the function that a `ret` ends keep anything below the stack pointer?
+//!
+//! Leaf functions do: the 128 bytes there, the red zone, are theirs without asking. What they leave in it must not pass for the initial
+//! values of the next function's locals, so their `ret` paints it. In a longer function the instructions that use it are in other regions
+//! than the `ret`. Code cannot be decoded backwards, but the operand that gives them away can be seen in the bytes alone:
+//!
+//! ```text
+//! [opcode] [mod r/m: disp8 or disp32, SIB follows] [SIB: base = rsp] [displacement < 0]
+//! ```
+//! Bytes that only look like it, or that belong to the function before, cost the painting of a red zone that nobody has used; what is
+//! further away is overlooked. That the answer goes by the bytes alone lets a region be translated again to the same code.
+
+use crate::Program;
+use iced_x86::{Instruction, Mnemonic, Register};
+
+/// Bytes in front of a `ret` that are looked at.
+const WINDOW: u64 = 256;
+const PAGE: u64 = 4096;
+
+/// Does it touch memory below the stack pointer?
+pub fn below_stack(insn: &Instruction) -> bool {
+    insn.memory_base() == Register::RSP && (insn.memory_displacement64() as i64) < 0 && insn.mnemonic() != Mnemonic::Lea
+}
+
+/// Is the red zone used in the code in front of the `ret` at `pc`?
+pub fn uses_red_zone(program: &dyn Program, pc: u64) -> bool {
+    let from = pc.saturating_sub(WINDOW);
+    // In the first page of a mapping there may be less.
+    [from, pc & !(PAGE - 1)].into_iter().find_map(|from| program.code(from)?.get(..(pc - from) as usize)).is_some_and(names_it)
+        && !program.is_writable(from)
+        && !program.is_writable(pc)
+}
+
+fn names_it(code: &[u8]) -> bool {
+    (0..code.len()).any(|at| is_operand(&code[at..]) && !extends_base(&code[..at]))
+}
+
+/// ModRM, SIB and displacement of `[rsp - n]` or `[rsp + index - n]`?
+fn is_operand(bytes: &[u8]) -> bool {
+    const SIB_FOLLOWS: u8 = 4;
+    const RSP: u8 = 4;
+    let [mod_rm, sib, displacement @ ..] = bytes else { return false };
+    let highest = match mod_rm >> 6 {
+        1 => displacement.first(),
+        2 => displacement.get(3),
+        _ => None,
+    };
+    mod_rm & 7 == SIB_FOLLOWS && sib & 7 == RSP && highest.is_some_and(|byte| byte & 0x80 != 0)
+}
+
+/// Does a REX prefix in front of an opcode of one or two bytes make the base r12?
+fn extends_base(before: &[u8]) -> bool {
+    let rex = |distance: usize| before.len().checked_sub(distance).is_some_and(|at| before[at] & 0xf1 == 0x41);
+    rex(2) || rex(3)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::names_it;
+
+    #[test]
+    fn operands_below_the_stack_pointer_are_seen() {
+        let uses: [&[u8]; 5] = [
+            &[0x90, 0x89, 0x7c, 0x24, 0xdc, 0x90, 0x90, 0x90], // mov [rsp-36], edi
+            &[0xc6, 0x44, 0x04, 0xf7, 0x00, 0x90, 0x90],       // mov byte [rsp+rax-9], 0
+            &[0x48, 0x8d, 0x44, 0x24, 0xc8, 0x90, 0x90],       // lea rax, [rsp-56]
+            &[0xc5, 0xf8, 0x29, 0x44, 0x24, 0x88, 0x90, 0x90], // vmovaps [rsp-120], xmm0
+            &[0x89, 0x84, 0x8c, 0x80, 0xff, 0xff, 0xff, 0x90], // mov [rsp+4*rcx-128], eax
+        ];
+        assert!(uses.iter().all(|code| names_it(code)));
+        let others: [&[u8]; 5] = [
+            &[0x89, 0x7c, 0x24, 0x1c, 0x90, 0x90, 0x90],       // mov [rsp+28], edi
+            &[0x49, 0x89, 0x44, 0x24, 0xf8, 0x90, 0x90, 0x90], // mov [r12-8], rax
+            &[0x48, 0x89, 0x45, 0xf8, 0x90, 0x90, 0x90],       // mov [rbp-8], rax
+            &[0x89, 0x84, 0x24, 0x80, 0x00, 0x00, 0x00, 0x90], // mov [rsp+128], eax
+            &[0x24, 0xdc],
+        ];
+        assert!(!others.iter().any(|code| names_it(code)));
+    }
+}
