@@ -17,7 +17,10 @@ fn main() {
     let name = words.next().unwrap_or_else(|| OsString::from("memcheck"));
     let words: Vec<OsString> = words.collect();
     let status = match options::parse(&name, &words, &RealEnv) {
-        Ok(Invocation::Run(run)) => session::run(*run, &name),
+        Ok(Invocation::Run(run)) => {
+            memcheck_tracer::divide();
+            session::run(*run, &name)
+        }
         Ok(Invocation::Print(text)) => print(&text),
         Err(error) => {
             if let Some(status) = options::sought_first(&name, &words).and_then(session::missing) {

@@ -7,7 +7,7 @@
 use memcheck_abi::layout;
 use memcheck_report::Stack;
 use memcheck_report::render;
-use memcheck_tracer::{Ending, FatalSignal, Process, ThreadInfo};
+use memcheck_tracer::{Ending, Farewell, FatalSignal, Process, ThreadInfo};
 
 use super::Session;
 
@@ -39,6 +39,15 @@ impl Status {
         match self {
             Status::Code(code) => std::process::exit(code),
             Status::Signal(signo) => memcheck_tracer::die_by(signo),
+        }
+    }
+}
+
+impl From<Status> for Farewell {
+    fn from(status: Status) -> Farewell {
+        match status {
+            Status::Code(code) => Farewell::Code(code),
+            Status::Signal(signo) => Farewell::Signal(signo),
         }
     }
 }

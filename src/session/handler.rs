@@ -12,7 +12,7 @@ use memcheck_report::number::commas;
 use memcheck_report::render::warning as warnings;
 use memcheck_report::reporter::Outcome;
 use memcheck_report::suppress::pattern;
-use memcheck_tracer::{Command, Ending, FatalSignal, Handler, Process, ThreadInfo, Warning};
+use memcheck_tracer::{Command, Ending, Farewell, FatalSignal, Handler, Process, ThreadInfo, Warning};
 
 use super::exit::{INTERNAL_FAILURE, Verdict};
 use super::monitor::Step;
@@ -136,6 +136,10 @@ impl Handler for Session {
 
     fn fatal_signal(&mut self, process: &Process, thread: &ThreadInfo, signal: &FatalSignal) {
         self.report_fatal_signal(process, thread, signal);
+    }
+
+    fn outlived(&mut self, pid: i32, ending: Ending) -> Farewell {
+        self.status(pid, ending).into()
     }
 
     fn process_ended(&mut self, pid: i32, ending: Ending) {

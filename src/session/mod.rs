@@ -46,7 +46,6 @@ mod wrapping;
 
 use std::collections::HashMap;
 use std::ffi::{OsStr, OsString};
-use std::os::unix::process::parent_id;
 use std::rc::Rc;
 
 use memcheck_report::options::{Options, RealEnv, Run, UsageError, Voice};
@@ -122,7 +121,7 @@ impl Session {
         let output = RunOutput::new(run.options.clone(), texts(tool_command), Box::new(RealEnv));
         let command = texts(run.command.iter().map(OsString::as_os_str));
         // The program is this process to whoever started it.
-        let reporter = output.process(pid as u32, parent_id(), command)?;
+        let reporter = output.process(pid as u32, memcheck_tracer::caller(), command)?;
         reporter.message(&run.notes);
         let mut watched = HashMap::new();
         watched.insert(pid, Watched::new(reporter, &run.options));

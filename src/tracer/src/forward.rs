@@ -14,9 +14,10 @@
 //! A program that stops on its own account is another matter: who continues it may need memcheck running.
 #![allow(unsafe_code, reason = "signal handlers")]
 
+use crate::front::Sender;
 use std::sync::atomic::{AtomicBool, AtomicI32, Ordering};
 
-const SIGNALS: [i32; 9] =
+pub(crate) const SIGNALS: [i32; 9] =
     [libc::SIGHUP, libc::SIGINT, libc::SIGQUIT, libc::SIGTERM, libc::SIGUSR1, libc::SIGUSR2, libc::SIGTSTP, libc::SIGTTIN, libc::SIGCONT];
 
 /// Where to; 0 = the program has ended, the signal is for memcheck itself.
@@ -31,12 +32,14 @@ extern "C" fn pass_on(signo: i32, info: *mut libc::siginfo_t, _: *mut libc::c_vo
     // SAFETY: the kernel calls this with a valid siginfo; the calls are async-signal-safe, and errno is put back.
     unsafe {
         let errno = *libc::__errno_location();
-        let sent = (*info).si_code <= 0;
+        let sender = crate::front::sender(info);
         let stops = is_stop(signo);
-        if stops && target != 0 {
+        if stops && target != 0 && sender != Sender::Twice {
             STOP.store(signo, Ordering::SeqCst);
         }
-        if signo == libc::SIGCONT {
+        if sender == Sender::Twice {
+            // Comes again.
+        } else if signo == libc::SIGCONT {
             // As the kernel does: who is continued need not stop for what came before.
             STOP.store(0, Ordering::SeqCst);
             if STOPPED.load(Ordering::SeqCst) {
@@ -45,12 +48,19 @@ extern "C" fn pass_on(signo: i32, info: *mut libc::siginfo_t, _: *mut libc::c_vo
         } else if target == 0 {
             if stops {
                 stop(signo);
-            } else if sent {
+            } else if sender != Sender::Terminal {
                 libc::signal(signo, libc::SIG_DFL);
                 libc::raise(signo);
             }
-        } else if sent && (*info).si_pid() != target || !sent && libc::getpgid(target) != libc::getpgrp() {
-            libc::kill(target, signo);
+        } else {
+            let is_news = match sender {
+                Sender::Terminal => libc::getpgid(target) != libc::getpgrp(),
+                Sender::Process(pid) => pid != target,
+                Sender::Twice => false,
+            };
+            if is_news {
+                libc::kill(target, signo);
+            }
         }
         if STOPPED.load(Ordering::SeqCst) {
             obey();

@@ -12,6 +12,7 @@ use memcheck_abi::errand::{Errand, Exchange};
 use memcheck_abi::event::{ErrorEvent, ExitReport, Redirect, Repeat};
 use memcheck_abi::replace::Func;
 
+use crate::front::Farewell;
 use crate::process::{Process, ThreadInfo};
 use crate::tracee::Ending;
 
@@ -91,6 +92,14 @@ pub trait Handler {
     fn fatal_signal(&mut self, process: &Process, thread: &ThreadInfo, signal: &FatalSignal) {}
     /// The process is gone. (Not called for one that was let go.)
     fn process_ended(&mut self, pid: i32, ending: Ending) {}
+    /// The main program is gone, other processes live on. The answer is for who waits for memcheck.
+    fn outlived(&mut self, pid: i32, ending: Ending) -> Farewell {
+        match ending {
+            Ending::Exited(code) => Farewell::Code(code),
+            Ending::Signaled(signo) => Farewell::Signal(signo),
+            Ending::Failed => Farewell::Code(1),
+        }
+    }
     /// Client request: text for the log.
     fn print(&mut self, process: &Process, thread: &ThreadInfo, text: &[u8], backtrace: bool) {}
     /// Client request: check for leaks now. All other threads are stopped.

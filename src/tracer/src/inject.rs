@@ -119,7 +119,7 @@ fn describe(pid: i32, start: &Regs, personality: u32, config: &mut Config) -> Re
     config.stack_limit = crate::limits::soft_stack_limit(pid);
     config.personality = personality;
     config.tracer = std::process::id();
-    config.parent = std::os::unix::process::parent_id();
+    config.parent = crate::front::caller();
     let exe = fs::read_link(format!("/proc/{pid}/exe")).map_err(|e| unreadable("exe", e))?;
     let exe = exe.as_os_str().as_bytes();
     let length = exe.len().min(config.exe.len() - 1);

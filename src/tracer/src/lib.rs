@@ -13,6 +13,7 @@
 //! - [`inject`]   the runtime into the program
 //! - [`run`]      the event loop; [`traps`] and [`deliver`] are its two large branches
 //! - `whereabouts`  code cache addresses that threads have in hand
+//! - `front`      the process that waits for all this
 //! - `frame`      what the kernel leaves on a handler's stack
 //! - [`handler`]  what the session is told; [`sockets`] what a descriptor is
 //!
@@ -22,6 +23,7 @@
 pub mod deliver;
 mod forward;
 mod frame;
+mod front;
 pub mod handler;
 pub mod inject;
 pub mod launch;
@@ -37,6 +39,7 @@ pub mod tracee;
 pub mod traps;
 mod whereabouts;
 
+pub use front::{Farewell, caller, divide};
 pub use handler::{Command, FatalSignal, Handler, Warning};
 pub use inject::Image;
 pub use launch::launch;

@@ -78,14 +78,21 @@ impl<'a> Tracer<'a> {
     /// Follow everything to its end; the answer is the main program's.
     pub fn run(mut self, handler: &mut dyn Handler) -> Ending {
         let forwarding = crate::forward::Forwarding::to(self.main);
+        let mut ended = false;
         while !(self.processes.is_empty() && self.ending.is_some()) {
             match tracee::wait(-1, true) {
                 Report::Ended(tid, ending) => self.ended(tid, ending, handler),
                 Report::Stopped(stopped, stop) => self.dispatch(stopped, stop, handler),
                 Report::Nothing | Report::Nobody => break,
             }
-            if self.ending.is_some() {
+            if let Some(ending) = self.ending
+                && !ended
+            {
+                ended = true;
                 forwarding.nobody();
+                if !self.processes.is_empty() {
+                    crate::front::release(handler.outlived(self.main, ending));
+                }
             }
         }
         let verdict = self.processes.get(&self.main).and_then(|p| p.verdict);

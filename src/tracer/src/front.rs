@@ -1,0 +1,231 @@
+//! The process that the user knows, in front of the one that works.
+//!
+//! Programs that go into the background leave a child behind and end, and who called them goes on. A tracer has to live as long as
+//! anybody it follows, so it cannot be the process that the caller waits for:
+//!
+//! ```text
+//! caller ──waits──► front ──waits──► tracer ──follows──► program ─► daemon
+//!                     │                │ program ended, daemon lives: `release(status)`
+//!                     ◄────────────────┘
+//!                   leaves with the status; the tracer stays with the daemon
+//! ```
+//!
+//! The front does what a caller may expect of the program: it hands on signals, stops when the job stops, and ends as the program ended.
+//! Killed, it takes the tracer along, and that takes the program. Without a second process (fork failed) all works as before, but
+//! the caller waits for daemons.
+//!
+//! Processes that end a moment after the program are waited for: their reports stand before the caller's next line.
+#![allow(unsafe_code, reason = "fork, signal handlers, and waiting for a child")]
+
+use std::sync::atomic::{AtomicI32, AtomicU32, Ordering};
+
+/// How long the front waits for the last ones to end, in steps of so many nanoseconds.
+const PATIENCE: i32 = 25;
+const STEP: i64 = 4_000_000;
+/// In what `release` hands over: the program was killed by this signal; else it is an exit status.
+const KILLED: i32 = 0x100;
+
+/// In the tracer: the front's pid. 0: there is none, or it has left.
+static FRONT: AtomicI32 = AtomicI32::new(0);
+/// In the front: the tracer's pid.
+static TRACER: AtomicI32 = AtomicI32::new(0);
+/// Who started memcheck, if there is a front.
+static CALLER: AtomicU32 = AtomicU32::new(0);
+
+/// How the program ended, for the front.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub enum Farewell {
+    Code(i32),
+    Signal(i32),
+}
+
+/// The process that started memcheck.
+pub fn caller() -> u32 {
+    match CALLER.load(Ordering::Relaxed) {
+        0 => std::os::unix::process::parent_id(),
+        pid => pid,
+    }
+}
+
+/// Who sent a signal to memcheck.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub(crate) enum Sender {
+    /// The kernel, in the name of the terminal, to the whole process group.
+    Terminal,
+    /// This process.
+    Process(i32),
+    /// One who sent it to the whole process group: the front has it, too, and hands it on.
+    Twice,
+}
+
+/// # Safety
+/// To be called in a signal handler, with the siginfo that it was given.
+pub(crate) unsafe fn sender(info: *const libc::siginfo_t) -> Sender {
+    let front = FRONT.load(Ordering::Relaxed);
+    // SAFETY: the caller's promise; a signal that `hand_on` has queued carries its first sender.
+    unsafe {
+        match (*info).si_code {
+            1.. => Sender::Terminal,
+            _ if front == 0 => Sender::Process((*info).si_pid()),
+            libc::SI_QUEUE if (*info).si_pid() == front => Sender::Process((*info).si_value().sival_ptr as usize as i32),
+            _ => Sender::Twice,
+        }
+    }
+}
+
+/// Put this process in front of a new one. Returns in the new one, which is to do the work.
+pub fn divide() {
+    let parent = std::os::unix::process::parent_id();
+    let front = std::process::id() as i32;
+    // SAFETY: memcheck has one thread yet, so the child may do anything.
+    match unsafe { libc::fork() } {
+        -1 => {}
+        0 => {
+            CALLER.store(parent, Ordering::Relaxed);
+            FRONT.store(front, Ordering::Relaxed);
+            // SAFETY: system calls without memory.
+            unsafe {
+                libc::prctl(libc::PR_SET_PDEATHSIG, libc::SIGKILL);
+                if libc::getppid() != front {
+                    libc::_exit(1);
+                }
+            }
+        }
+        tracer => wait_for(tracer),
+    }
+}
+
+/// The program has ended so, and others live on: the front leaves, the tracer stays behind, bound to nothing that was the caller's.
+pub(crate) fn release(how: Farewell) {
+    let front = FRONT.swap(0, Ordering::Relaxed);
+    if front == 0 {
+        return;
+    }
+    let value = match how {
+        Farewell::Code(code) => code & 0xff,
+        Farewell::Signal(signo) => KILLED | signo,
+    };
+    // SAFETY: system calls; the path is a string, and the standard descriptors are no owned ones of anybody.
+    unsafe {
+        libc::prctl(libc::PR_SET_PDEATHSIG, 0);
+        let nowhere = libc::open(c"/dev/null".as_ptr(), libc::O_RDWR | libc::O_CLOEXEC);
+        if nowhere >= 0 {
+            for fd in 0..3 {
+                libc::dup2(nowhere, fd);
+            }
+            libc::close(nowhere);
+        }
+        libc::setsid();
+        let value = libc::sigval { sival_ptr: value as usize as *mut libc::c_void };
+        libc::sigqueue(front, farewell_signal(), value);
+    }
+}
+
+/// One that nobody else sends.
+fn farewell_signal() -> i32 {
+    libc::SIGRTMAX()
+}
+
+/// The front's life.
+fn wait_for(tracer: i32) -> ! {
+    TRACER.store(tracer, Ordering::Relaxed);
+    // Else the kernel would tell nobody of the tracer's end.
+    // SAFETY: the disposition of the front's own signal.
+    unsafe { libc::signal(libc::SIGCHLD, libc::SIG_DFL) };
+    for signo in crate::forward::SIGNALS {
+        listen(signo, hand_on);
+    }
+    listen(farewell_signal(), take_leave);
+    loop {
+        let mut status = 0;
+        // SAFETY: the status is live.
+        let waited = unsafe { libc::waitpid(tracer, &raw mut status, libc::WUNTRACED) };
+        if waited != tracer {
+            continue;
+        }
+        if libc::WIFSTOPPED(status) {
+            stop(libc::WSTOPSIG(status));
+        } else {
+            leave(status);
+        }
+    }
+}
+
+/// End as the tracer has ended.
+fn leave(status: i32) -> ! {
+    if libc::WIFSIGNALED(status) {
+        crate::limits::die_by(libc::WTERMSIG(status));
+    }
+    std::process::exit(libc::WEXITSTATUS(status))
+}
+
+/// The tracer has stopped, as the job shall; it goes on when this process goes on.
+fn stop(signo: i32) {
+    // SAFETY: this process's own signals.
+    unsafe {
+        libc::signal(signo, libc::SIG_DFL);
+        libc::raise(signo);
+    }
+    if crate::forward::SIGNALS.contains(&signo) {
+        listen(signo, hand_on);
+    }
+}
+
+type Action = extern "C" fn(i32, *mut libc::siginfo_t, *mut libc::c_void);
+
+fn listen(signo: i32, action: Action) {
+    // SAFETY: the actions and the set are live and initialised; the handler has the signature that SA_SIGINFO asks for.
+    unsafe {
+        let mut old: libc::sigaction = std::mem::zeroed();
+        let mut new: libc::sigaction = std::mem::zeroed();
+        new.sa_sigaction = action as usize;
+        new.sa_flags = libc::SA_SIGINFO | libc::SA_RESTART;
+        // Ignored for us (nohup) is ignored for the program.
+        if libc::sigaction(signo, std::ptr::null(), &mut old) != 0 || old.sa_sigaction == libc::SIG_IGN {
+            return;
+        }
+        libc::sigaction(signo, &new, std::ptr::null_mut());
+        if signo == farewell_signal() {
+            let mut set: libc::sigset_t = std::mem::zeroed();
+            libc::sigaddset(&mut set, signo);
+            libc::pthread_sigmask(libc::SIG_UNBLOCK, &set, std::ptr::null_mut());
+        }
+    }
+}
+
+/// What was sent is meant for the program; what the terminal says, the tracer has heard, too.
+extern "C" fn hand_on(signo: i32, info: *mut libc::siginfo_t, _: *mut libc::c_void) {
+    // SAFETY: the kernel calls this with a valid siginfo; the calls are async-signal-safe, and errno is put back.
+    unsafe {
+        let errno = *libc::__errno_location();
+        if (*info).si_code <= 0 {
+            let sender = libc::sigval { sival_ptr: (*info).si_pid() as usize as *mut libc::c_void };
+            libc::sigqueue(TRACER.load(Ordering::Relaxed), signo, sender);
+        }
+        *libc::__errno_location() = errno;
+    }
+}
+
+/// The tracer stays behind. Whoever ends now is still waited for.
+extern "C" fn take_leave(_: i32, info: *mut libc::siginfo_t, _: *mut libc::c_void) {
+    let tracer = TRACER.load(Ordering::Relaxed);
+    // SAFETY: the kernel calls this with a valid siginfo; the calls are async-signal-safe.
+    unsafe {
+        if (*info).si_pid() != tracer {
+            return;
+        }
+        let value = (*info).si_value().sival_ptr as usize as i32;
+        let step = libc::timespec { tv_sec: 0, tv_nsec: STEP };
+        for _ in 0..PATIENCE {
+            let mut status = 0;
+            if libc::waitpid(tracer, &raw mut status, libc::WNOHANG) == tracer {
+                break;
+            }
+            libc::nanosleep(&raw const step, std::ptr::null_mut());
+        }
+        if value & KILLED != 0 {
+            crate::limits::die_by(value & !KILLED);
+        }
+        libc::_exit(value)
+    }
+}
