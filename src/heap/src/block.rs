@@ -8,7 +8,7 @@ use crate::record::{self, Head, Record, State};
 use crate::{central, client, entries, map, paint, quarantine, settings, stacks, superseded, tally};
 use memcheck_abi::context::ThreadContext;
 use memcheck_abi::event::{Family, Kind};
-use memcheck_abi::layout::{A_BASE, HEAP_START, v_of};
+use memcheck_abi::layout::HEAP_START;
 use memcheck_rt::{depot, origins, report};
 
 /// A request that passed its checks.
@@ -47,15 +47,15 @@ pub fn allocate(ctx: &mut ThreadContext, ask: Ask) -> u64 {
     let stack = ask.stack.unwrap_or_else(|| cache.stacks.at_alloc(ctx));
     let settings = settings::get();
     let align = ask.align.max(settings.alignment);
-    let need = settings.front.saturating_add(ask.size).saturating_add(settings.back).saturating_add(align - 16);
-    let ask = Granted { size: ask.size, family: ask.family, zero: ask.zero, stack, age: cache.allocs.get() as u32, copied: ask.copied };
-    let p = if need <= MAX_SLOT { small(cache, ask, align, need) } else { large(ask, align, need) };
+    let need = ask.size.saturating_add(settings.around + align - 16);
+    let granted = || Granted { size: ask.size, family: ask.family, zero: ask.zero, stack, age: cache.allocs.get() as u32, copied: ask.copied };
+    let p = if need <= MAX_SLOT { small(cache, granted(), align, need) } else { large(granted(), align, need) };
     if p != 0 {
         cache.allocs.add(1);
         cache.bytes.add(ask.size);
         debug_assert!(ask.size >= paint::HUGE || ask.copied != 0 || paint::is_born(p, ask.size, ask.zero), "shadow of a new block");
         if settings.extras {
-            born(p, ask);
+            born(p, ask.size, ask.zero, stack);
         }
     }
     p
@@ -64,11 +64,11 @@ pub fn allocate(ctx: &mut ThreadContext, ask: Ask) -> u64 {
 /// What few runs want of a new block.
 #[cold]
 #[inline(never)]
-fn born(p: u64, ask: Granted) {
-    if let (Some(byte), false) = (settings::get().malloc_fill, ask.zero) {
-        paint::fill_bytes(p, ask.size, byte);
+fn born(p: u64, size: u64, zero: bool, stack: u32) {
+    if let (Some(byte), false) = (settings::get().malloc_fill, zero) {
+        paint::fill_bytes(p, size, byte);
     }
-    tally::allocated(ask.stack, ask.size);
+    tally::allocated(stack, size);
 }
 
 /// The same for one that dies.
@@ -139,36 +139,38 @@ fn large(ask: Granted, align: u64, need: u64) -> u64 {
 #[inline(always)]
 pub fn release(ctx: &mut ThreadContext, p: u64, family: Family) -> bool {
     let Some(cache) = cache::current(ctx) else { return false };
-    // What will be painted comes from memory together with the record, not after it.
-    record::prefetch(v_of(p));
-    record::prefetch(A_BASE + p / 8);
     cache.frees.add(1);
-    match map::live_slot_at(p) {
-        Some(slot) => die(ctx, cache, slot, family),
-        None => client::free_marked(ctx, p, family, 0),
+    let Some(slot) = map::slot_of(p) else { return client::free_marked(ctx, p, family, 0) };
+    // While what will be read and painted comes from memory, the stack is looked at.
+    slot.ask_for(p);
+    let stack = cache.stacks.at_free(ctx);
+    if !slot.is_live_at(p) {
+        return client::free_marked(ctx, p, family, 0);
     }
+    die(ctx, cache, slot, family, stack)
 }
 
 /// Free a live block by a client request; the caller counted it.
 pub fn retire_at(ctx: &mut ThreadContext, p: u64, family: Family) {
     if let (Some(slot), Some(cache)) = (map::live_slot_at(p), cache::current(ctx)) {
-        die(ctx, cache, slot, family);
+        let stack = cache.stacks.at_free(ctx);
+        die(ctx, cache, slot, family, stack);
     }
 }
 
 /// Live → quarantine.
 #[inline(always)]
-fn die(ctx: &ThreadContext, cache: &mut Cache, slot: Slot, family: Family) -> bool {
-    let size = retire(ctx, cache, slot, family, None);
+fn die(ctx: &ThreadContext, cache: &mut Cache, slot: Slot, family: Family, stack: u32) -> bool {
+    let size = retire(ctx, slot, family, stack);
     if let Some(size) = size {
         quarantine::add(cache, slot.record, size);
     }
     size.is_some()
 }
 
-/// Live → quarantined; the size. `stack`: depot id of the free if it is known already.
+/// Live → quarantined; the size.
 #[inline(always)]
-fn retire(ctx: &ThreadContext, cache: &mut Cache, slot: Slot, family: Family, stack: Option<u32>) -> Option<u64> {
+fn retire(ctx: &ThreadContext, slot: Slot, family: Family, stack: u32) -> Option<u64> {
     let record = slot.record;
     let head = record.head();
     let (p, size) = (head.address(), record.size());
@@ -179,7 +181,6 @@ fn retire(ctx: &ThreadContext, cache: &mut Cache, slot: Slot, family: Family, st
         invalid(ctx, p);
         return None;
     }
-    let stack = stack.unwrap_or_else(|| cache.stacks.at_free(ctx));
     record.set_free_stack(stack);
     if settings::get().extras {
         died(p, size, stack);
@@ -226,7 +227,7 @@ pub fn resize(ctx: &mut ThreadContext, p: u64, size: u64) -> u64 {
     paint::copy(fresh, p, size.min(old_size));
     if let Some(cache) = cache::current(ctx) {
         cache.frees.add(1);
-        if let Some(size) = retire(ctx, cache, slot, Family::Malloc, Some(free_stack)) {
+        if let Some(size) = retire(ctx, slot, Family::Malloc, free_stack) {
             superseded::add(cache, old, size);
         }
     }

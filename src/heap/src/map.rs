@@ -13,7 +13,7 @@ use crate::layout::{RECORD_SIZE, UNIT, UNIT_MAP, address_of, owns, unit_of};
 use crate::record::{self, Record, State};
 use crate::{settings, spans};
 use core::sync::atomic::{AtomicU32, Ordering::Relaxed};
-use memcheck_abi::layout::HEAP_START;
+use memcheck_abi::layout::{A_BASE, HEAP_START, v_of};
 
 const LARGE: u32 = 255;
 /// Longest run of units (the distance has 24 bits): 256 GiB.
@@ -73,8 +73,27 @@ impl Slot {
     pub fn room(&self) -> Option<(u64, u64)> {
         let Kind::Slab(class) = self.kind else { return None };
         let settings = settings::get();
-        let around = settings.front + settings.back;
-        Some((self.start + settings.front, CLASSES[class].slot - around))
+        Some((self.start + settings.front, CLASSES[class].slot - settings.around))
+    }
+
+    /// Ask for the lines that will be touched when the block at `addr` dies.
+    #[inline(always)]
+    pub fn ask_for(&self, addr: u64) {
+        record::prefetch(self.record.link());
+        let v = v_of(addr);
+        record::prefetch(v);
+        record::prefetch(A_BASE + addr / 8);
+        if let Kind::Slab(class) = self.kind {
+            record::prefetch(v + 64);
+            record::prefetch(v_of(self.start) + CLASSES[class].slot - 16);
+        }
+    }
+
+    /// Is this the slot of a live block that begins exactly at `addr`?
+    #[inline(always)]
+    pub fn is_live_at(&self, addr: u64) -> bool {
+        let head = self.record.head();
+        head.address() == addr && head.state() == State::Live
     }
 }
 
@@ -113,9 +132,7 @@ pub fn slot_of_link(link: u64) -> Option<Slot> {
 /// The slot of the live block that begins exactly at `addr`.
 #[inline(always)]
 pub fn live_slot_at(addr: u64) -> Option<Slot> {
-    let slot = slot_of(addr)?;
-    let head = slot.record.head();
-    (head.address() == addr && head.state() == State::Live).then_some(slot)
+    slot_of(addr).filter(|slot| slot.is_live_at(addr))
 }
 
 /// Its record.

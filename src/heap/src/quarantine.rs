@@ -65,8 +65,7 @@ fn add_big(record: &'static Record, size: u64, first: bool) {
 /// Bytes that a block of this size takes of the heap.
 #[inline(always)]
 fn taken(size: u64) -> u64 {
-    let settings = settings::get();
-    (settings.front + size + settings.back).max(MIN_SLOT)
+    (settings::get().around + size).max(MIN_SLOT)
 }
 
 /// Under the central lock, here and below.

@@ -13,6 +13,8 @@ pub struct Settings {
     pub front: u64,
     /// Least number of bytes behind a block.
     pub back: u64,
+    /// Both.
+    pub around: u64,
     /// Distance up to which an address is said to be before or after a block even if another block is nearer.
     pub reach: u64,
     /// Least alignment, a power of two, at least 16.
@@ -46,6 +48,7 @@ unsafe impl Sync for Global {}
 static GLOBAL: Global = Global(UnsafeCell::new(Settings {
     front: 32,
     back: 16,
+    around: 48,
     reach: 24,
     alignment: 16,
     volume: 20_000_000,
@@ -72,10 +75,12 @@ pub fn get() -> &'static Settings {
 /// Take over the configuration; while the process has one thread.
 pub fn set(config: &Config) {
     let redzone = config.redzone.clamp(16, 4096);
+    let front = (redzone + EXTRA).next_multiple_of(16);
     let byte = |value: i32| u8::try_from(value).ok();
     let settings = Settings {
-        front: (redzone + EXTRA).next_multiple_of(16),
+        front,
         back: redzone,
+        around: front + redzone,
         reach: redzone + EXTRA,
         alignment: config.alignment.clamp(16, 4096).next_power_of_two(),
         volume: config.freelist_volume,

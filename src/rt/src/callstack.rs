@@ -148,6 +148,8 @@ pub fn frame_begins(ctx: &ThreadContext, sp: u64, new: u64) -> Option<u64> {
 /// runtime reads it, too.)
 pub static SIZES: [AtomicU64; 1 << 13] = [const { AtomicU64::new(0) }; 1 << 13];
 pub const SIZE_BITS: u32 = 17;
+/// What is remembered is shorter.
+const LONGEST_FRAME: u64 = 8 << SIZE_BITS;
 pub const SIZE_SHIFT: u32 = 64 - SIZES.len().trailing_zeros();
 
 #[inline(always)]
@@ -174,6 +176,17 @@ fn first_look(slot: u64, return_address: u64, end: u64) -> Option<u64> {
     let found = distant_mark(slot, return_address, end);
     note(slot, found.map_or(OUTERMOST, |found| found - slot));
     found
+}
+
+/// The same for the call that is being served, at the stack pointer: its mark is fresh and nobody asks again, so it learns nothing.
+#[inline(always)]
+fn caller_of_served(ctx: &ThreadContext, slot: u64, return_address: u64) -> Option<u64> {
+    let known = size_entry(return_address).load(Ordering::Relaxed);
+    let found = slot + 8 * (known & ((1 << SIZE_BITS) - 1));
+    if known >> SIZE_BITS == return_address && found < ctx.first_sp && found < ctx.stack_high && is_return(v_of_slot(found)) {
+        return Some(found);
+    }
+    distant_mark(slot, return_address, limit(ctx, slot))
 }
 
 /// The first marked slot above `slot`, whose distance is remembered by `key`.
@@ -270,14 +283,15 @@ impl Guides {
     /// [`fingerprint_of`] what [`capture`] would find, without writing it down. `frames` is at most [`USUAL`].
     #[inline(always)]
     pub fn fingerprint(&mut self, ctx: &ThreadContext, pc: u64, sp: u64, frames: usize) -> u64 {
-        if frames < 2 || sp & 7 != 0 || sp >= PROGRAM_END - 8 || !is_return(v_of_slot(sp)) {
+        if frames < 2 || sp & 7 != 0 || sp >= PROGRAM_END - LONGEST_FRAME || !is_return(v_of_slot(sp)) {
             return captured(ctx, pc, sp, frames);
         }
         // SAFETY: as in `walk`, here and below.
         let first = unsafe { *(sp as *const u64) };
         let guide = &mut self.0[(first ^ first >> 6) as usize % GUIDES];
-        let (mut slot, mut sum) = (sp, pc.wrapping_mul(FACTORS[0]));
-        for n in 1..frames.min(USUAL) {
+        let mut sum = pc.wrapping_mul(FACTORS[0]).wrapping_add(first.wrapping_mul(FACTORS[1]));
+        let Some(mut slot) = caller_of_served(ctx, sp, first) else { return mixed(sum) };
+        for n in 2..frames.min(USUAL) {
             // SAFETY: see above.
             let value = unsafe { *(slot as *const u64) };
             let mark = v_of_slot(slot);
