@@ -37,6 +37,9 @@ pub struct Tracer<'a> {
     /// Thread id to process id.
     owner: HashMap<i32, i32>,
     strays: HashMap<i32, (Stopped, Stop)>,
+    /// Reports since everybody was asked in turn, and whose turn is yet to come.
+    reports: usize,
+    turns: Vec<i32>,
     /// How the main program ended.
     ending: Option<Ending>,
 }
@@ -56,6 +59,8 @@ impl<'a> Tracer<'a> {
             processes: HashMap::new(),
             owner: HashMap::from([(pid, pid)]),
             strays: HashMap::new(),
+            reports: 0,
+            turns: Vec::new(),
             ending: None,
         };
         tracer.processes.insert(pid, Process::new(pid, Life::Starting));
@@ -80,7 +85,7 @@ impl<'a> Tracer<'a> {
         let forwarding = crate::forward::Forwarding::to(self.main);
         let mut ended = false;
         while !(self.processes.is_empty() && self.ending.is_some()) {
-            match tracee::wait(-1, true) {
+            match self.next_report() {
                 Report::Ended(tid, ending) => self.ended(tid, ending, handler),
                 Report::Stopped(stopped, stop) => self.dispatch(stopped, stop, handler),
                 Report::Nothing | Report::Nobody => break,
@@ -97,6 +102,24 @@ impl<'a> Tracer<'a> {
         }
         let verdict = self.processes.get(&self.main).and_then(|p| p.verdict);
         self.ending.or(verdict).unwrap_or(Ending::Failed)
+    }
+
+    /// The kernel looks through its traced threads in one order, always. Whoever is stopped again at once (by signals that come faster than
+    /// they can be delivered) would keep those behind it waiting for ever; so now and then everybody is asked in turn.
+    fn next_report(&mut self) -> Report {
+        const ROUND: usize = 64;
+        while let Some(tid) = self.turns.pop() {
+            let report = tracee::wait(tid, false);
+            if matches!(report, Report::Stopped(..) | Report::Ended(..)) {
+                return report;
+            }
+        }
+        self.reports += 1;
+        if self.reports >= ROUND.max(self.owner.len()) {
+            self.reports = 0;
+            self.turns.extend(self.owner.keys());
+        }
+        tracee::wait(-1, true)
     }
 
     /// Inject the runtime at an exec stop and let the process go.

@@ -56,7 +56,7 @@ pub fn find(number: u64) -> Option<&'static Row> {
 
 /// Numbers without a row: never assigned on this processor, or no longer implemented by any kernel.
 pub const WITHOUT_ROW: &[core::ops::RangeInclusive<u16>] =
-    &[134..=134, 174..=174, 177..=178, 180..=180, 183..=185, 205..=205, 211..=211, 214..=215, 236..=236, 335..=423];
+    &[134..=134, 174..=174, 177..=178, 180..=180, 183..=185, 205..=205, 211..=211, 214..=215, 236..=236, 337..=423];
 
 #[cfg(test)]
 mod tests {

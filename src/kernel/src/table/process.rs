@@ -97,6 +97,8 @@ pub const ROWS: &[Row] = &[
     row(322, "execveat", "fd:4 filename argv envp flags:4", &[
         Str(1, "execveat(filename)"), Pre(execveat_argv), Pre(|c| vector(c, c.args[3], "execveat(envp)", ["execveat(envp[i])"; 2]))]).act(action::execveat),
     plain(334, "rseq", "rseq rseq_len:4 flags:4 sig:4").act(action::not_implemented),
+    plain(335, "uretprobe", "").act(action::not_implemented),
+    plain(336, "uprobe", "").act(action::not_implemented),
     row(424, "pidfd_send_signal", "pidfd:4 sig:4 info flags:4", &[In(2, Fix(SIGINFO), "pidfd_send_signal(info)")]),
     plain(434, "pidfd_open", "pid:4 flags:4"),
     plain(435, "clone3", "cl_args size").act(action::not_implemented),

@@ -23,8 +23,8 @@ pub const ROWS: &[Row] = &[
     row(131, "sigaltstack", "ss oss", &[Do(altstack), Set(1, Fix(24), "sigaltstack(oss)")]),
     plain(200, "tkill", "tid:4 sig:4").act(action::tkill),
     plain(234, "tgkill", "tgid:4 tid:4 sig:4").act(action::tgkill),
-    row(282, "sys_signalfd", "fd:4 sigmask sigsetsize", &[In(1, Arg(2), "signalfd(sigmask)")]),
-    row(289, "sys_signalfd4", "fd:4 sigmask sigsetsize flags:4", &[In(1, Arg(2), "signalfd(sigmask)")]),
+    row(282, "sys_signalfd", "fd:4 sigmask sigsetsize", &[In(1, Fix(8), "signalfd(sigmask)")]),
+    row(289, "sys_signalfd4", "fd:4 sigmask sigsetsize flags:4", &[In(1, Fix(8), "signalfd(sigmask)")]),
     row(297, "rt_tgsigqueueinfo", "tgid:4 pid:4 sig:4 uinfo", &[Do(|c| queued(c, c.args[3], "rt_tgsigqueueinfo(uinfo)"))]),
 ];
 
