@@ -7,9 +7,10 @@ use crate::safepoint;
 use iced_x86::Instruction;
 use memcheck_abi::context::{RCX, RSP, ThreadContext};
 use memcheck_abi::event::Kind;
-use memcheck_abi::layout::{CACHE_END, CACHE_START, IMAGE_BASE, PROGRAM_END, RED_ZONE};
+use memcheck_abi::layout::{CACHE_END, CACHE_START, IMAGE_BASE, PROGRAM_END, RED_ZONE, TABLE_DISPLACEMENT, V_DISTANCE};
 use memcheck_abi::replace::{Func, place};
-use memcheck_rt::{access, context, report};
+use memcheck_rt::{access, context, report, sys};
+use memcheck_translate::control;
 
 /// What the tracer wrote: the kernel's register set, signal, code and address.
 #[repr(C)]
@@ -52,21 +53,22 @@ pub extern "C" fn handle(fault: u64) -> u64 {
     let host = fault.regs[RIP];
     let in_image = (IMAGE_BASE..CACHE_START).contains(&host);
     let in_cache = (CACHE_START..CACHE_END).contains(&host);
-    let at_lookup = fault.signo == SIGSEGV && (in_image || in_cache) && is_lookup(host);
-    if in_image && !at_lookup {
+    let lookup = if fault.signo == SIGSEGV && (in_image || in_cache) { looked_up(host) } else { None };
+    if in_image && lookup.is_none() {
         return in_runtime(ctx, fault);
     }
     for (i, &k) in ORDER.iter().enumerate() {
         ctx.regs.gpr[i] = fault.regs[k];
     }
     ctx.regs.rflags = fault.regs[FLAGS];
-    if at_lookup || !in_cache {
+    if lookup.is_some() || !in_cache {
         // The target is too high for the branch table, or its entry is garbage. The branch itself is done, but for rcx.
+        let target = lookup.map_or_else(|| source_of(ctx, host), |register| ctx.regs.gpr[register]);
         ctx.regs.gpr[RCX] = ctx.scratch[0];
         if in_cache {
             CACHE.lock().branch_goes_far(host);
         }
-        return crate::dispatch::body_of(ctx.target);
+        return crate::dispatch::body_of(target);
     }
     if fault.signo != 0
         && let Some(resume) = CACHE.lock().after_probe(host)
@@ -95,12 +97,22 @@ pub extern "C" fn handle(fault: u64) -> u64 {
     program_fault(ctx, fault, p.pc)
 }
 
-/// Is the instruction at `host` the lookup of a branch target, `mov rcx, gs:[rcx*8+table]`? For a high target that has no address.
-fn is_lookup(host: u64) -> bool {
-    const LOOKUP: [u8; 5] = [0x65, 0x48, 0x8b, 0x0c, 0xcd];
+/// Is the instruction at `host` the lookup of a branch target? Then the register that holds it. (A high target has no address in the table.)
+fn looked_up(host: u64) -> Option<usize> {
     // SAFETY: code of the image or of the cache, both far from the end of their mappings.
-    let code = unsafe { *(host as *const [u8; 5]) };
-    code == LOOKUP
+    control::looked_up(unsafe { &*(host as *const [u8; control::LOOKUP]) })
+}
+
+/// The target of a branch for which `entry` was read where the branch table would have had it: in ctx.target, in a register, or just popped.
+fn source_of(ctx: &ThreadContext, entry: u64) -> u64 {
+    let word = |at: u64| {
+        let mut word = [0; 8];
+        sys::read_guarded(at, &mut word).then(|| u64::from_le_bytes(word))
+    };
+    let leads = |target: &u64| word(target.wrapping_mul(8).wrapping_add(V_DISTANCE + TABLE_DISPLACEMENT)) == Some(entry);
+    let popped = word(ctx.regs.gpr[RSP].wrapping_sub(8));
+    let mut known = [ctx.target].into_iter().chain(popped).chain(ctx.regs.gpr);
+    known.find(leads).unwrap_or(ctx.target)
 }
 
 /// Stop request of the tracer in translated code: at a boundary the state is exact, elsewhere one more step is needed.

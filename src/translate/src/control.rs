@@ -95,8 +95,8 @@ pub fn transfer(e: &mut Emitter) {
         }
         FlowControl::IndirectBranch if insn.is_jmp_near_indirect() => {
             stack::before_jump(e);
-            load_target(e);
-            branch_to_target(e, LEAVE_JUMP);
+            let (kept, _) = load_target(e);
+            branch_to_target(e, LEAVE_JUMP, kept);
         }
         FlowControl::Call if insn.is_call_near() => call_direct(e, insn.near_branch_target()),
         FlowControl::IndirectCall if insn.is_call_near_indirect() => call_indirect(e),
@@ -163,18 +163,37 @@ const fn table(reg: u8) -> Mem {
     Mem { seg: Seg::Gs, base: None, index: Some((reg, 3)), disp: TABLE_DISPLACEMENT as i32, addr32: false }
 }
 
-/// Evaluate the operand of an indirect branch into ctx.target and rcx; rcx is spilled. False: another register was in use for it.
-fn load_target(e: &mut Emitter) -> bool {
+/// Where the target of an indirect branch is found if the branch table does not know it. Nearly always it does: nothing is stored for that.
+#[derive(Clone, Copy)]
+enum Kept {
+    /// ctx.target.
+    Context,
+    Register(u8),
+    /// Below the stack pointer, where it was popped from.
+    Popped,
+}
+
+/// The runtime's routines want to find it in ctx.target.
+fn is_told(e: &Emitter) -> bool {
+    e.shadow.is_some() || e.program.is_far(e.item.pc)
+}
+
+/// Evaluate the operand of an indirect branch into a register, or into ctx.target and rcx; rcx is spilled. False: another register was in use
+/// for it.
+fn load_target(e: &mut Emitter) -> (Kept, bool) {
     let insn = e.item.insn;
     if insn.op0_kind() == OpKind::Register {
         e.mark_own();
         e.asm.store(&spill(slot::RCX), RCX);
         let r = gpr(insn.op0_register()).unwrap_or(RCX);
+        if !is_told(e) && !matches!(r, RCX | RSP) {
+            return (Kept::Register(r), true);
+        }
         e.asm.store(&Mem::ctx(offset::TARGET), r);
         if r != RCX {
             e.asm.mov(RCX, r);
         }
-        return true;
+        return (Kept::Context, true);
     }
     let size = insn.memory_size().size() as u32;
     let mut alone = true;
@@ -190,11 +209,11 @@ fn load_target(e: &mut Emitter) -> bool {
     if !alone {
         e.asm.load(RCX, &Mem::ctx(offset::TARGET));
     }
-    alone
+    (Kept::Context, alone)
 }
 
-/// Go to the translation of the program address in rcx and ctx.target; the program's rcx is in its spill slot.
-fn branch_to_target(e: &mut Emitter, leave: u32) {
+/// Go to the translation of the program address in rcx, or where it is kept; the program's rcx is in its spill slot.
+fn branch_to_target(e: &mut Emitter, leave: u32, kept: Kept) {
     if e.shadow.is_some() {
         let argument = e.leave_argument(leave);
         e.asm.store_imm(&spill(slot::ARGUMENT), 8, argument as i32);
@@ -203,12 +222,37 @@ fn branch_to_target(e: &mut Emitter, leave: u32) {
     if e.program.is_far(e.item.pc) {
         return e.asm.jmp(e.t.stubs.dispatch);
     }
-    e.asm.load(RCX, &table(RCX));
+    let index = if let Kept::Register(r) = kept { r } else { RCX };
+    e.asm.load(RCX, &table(index));
     let miss = e.asm.jrcxz_forward();
     e.asm.jmp_reg(RCX);
     e.asm.patch8_here(miss);
-    e.asm.jmp(e.t.stubs.dispatch);
+    let dispatch = e.t.stubs.dispatch;
+    match kept {
+        Kept::Context => return e.asm.jmp(dispatch),
+        Kept::Register(r) => {
+            e.asm.jmp(e.cold.here());
+            e.cold.store(&Mem::ctx(offset::TARGET), r);
+        }
+        Kept::Popped => {
+            e.asm.jmp(e.cold.here());
+            e.cold.load(RCX, &Mem::base(RSP, -8));
+            e.cold.store(&Mem::ctx(offset::TARGET), RCX);
+        }
+    }
+    e.cold.jmp(dispatch);
 }
+
+/// If this code begins with the lookup of a branch target, `mov rcx, gs:[register*8+table]`, the number of the register.
+pub fn looked_up(code: &[u8; LOOKUP]) -> Option<usize> {
+    let [0x65, rex, 0x8b, 0x0c, sib, disp @ ..] = code else { return None };
+    let register = usize::from(sib >> 3 & 7 | (rex & 2) << 2);
+    let is_table = rex & !2 == 0x48 && sib & 0xc7 == 0xc5 && u64::from(u32::from_le_bytes(*disp)) == TABLE_DISPLACEMENT;
+    is_table.then_some(register)
+}
+
+/// Bytes of a lookup.
+pub const LOOKUP: usize = 9;
 
 /// Push the return address on the program's stack, and mark its slot as that of a call in progress.
 fn push_return(e: &mut Emitter, address: u64) {
@@ -229,7 +273,8 @@ fn call_direct(e: &mut Emitter, target: u64) {
 
 fn call_indirect(e: &mut Emitter) {
     let next = e.item.pc + u64::from(e.item.len);
-    if load_target(e) {
+    let (kept, alone) = load_target(e);
+    if alone {
         // The push may fault: then rcx is found in its slot.
         spilled_from_here(e);
         push_return(e, next);
@@ -238,7 +283,7 @@ fn call_indirect(e: &mut Emitter) {
         push_return(e, next);
         e.asm.load(RCX, &Mem::ctx(offset::TARGET));
     }
-    branch_to_target(e, LEAVE_CALL);
+    branch_to_target(e, LEAVE_CALL, kept);
 }
 
 fn ret(e: &mut Emitter) {
@@ -257,8 +302,11 @@ fn ret(e: &mut Emitter) {
         let extra = insn.immediate16() as i32;
         e.asm.lea(RSP, &Mem::base(RSP, extra));
     }
-    e.asm.store(&Mem::ctx(offset::TARGET), RCX);
-    branch_to_target(e, LEAVE_RETURN);
+    let kept = if is_told(e) || insn.op_count() > 0 { Kept::Context } else { Kept::Popped };
+    if let Kept::Context = kept {
+        e.asm.store(&Mem::ctx(offset::TARGET), RCX);
+    }
+    branch_to_target(e, LEAVE_RETURN, kept);
 }
 
 /// From here to the end of the region rcx lives in slot 0.

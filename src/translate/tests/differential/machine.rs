@@ -363,10 +363,10 @@ impl Machine {
         self.placed.iter().find(|p| host >= p.at && host < p.at + p.region.code.len() as u64)
     }
 
-    /// Is this the lookup of a branch target, `mov rcx, gs:[rcx*8+table]`?
-    pub fn is_lookup(&self, host: u64) -> bool {
-        const LOOKUP: [u8; 5] = [0x65, 0x48, 0x8b, 0x0c, 0xcd];
-        self.region_of(host).is_some_and(|placed| placed.region.code[(host - placed.at) as usize..].starts_with(&LOOKUP))
+    /// Is this the lookup of a branch target? The register that holds it.
+    pub fn looked_up(&self, host: u64) -> Option<usize> {
+        let placed = self.region_of(host)?;
+        placed.region.code[(host - placed.at) as usize..].first_chunk().and_then(memcheck_translate::control::looked_up)
     }
 
     pub fn position(&self, host: u64) -> Option<Position> {

@@ -451,9 +451,9 @@ impl Run<'_> {
         if (A_BASE..A_BASE + PROGRAM_END / 8).contains(&fault.addr) && self.m.position(fault.rip).is_none() {
             return Ok(Next::Stop(End::Outside));
         }
-        if self.m.is_lookup(fault.rip) {
+        if let Some(register) = self.m.looked_up(fault.rip) {
             // Its target is too high for the branch table. The branch itself is done, but for rcx.
-            let (rcx, target) = (self.scratch(slot::RCX), self.m.gate.context().target);
+            let (rcx, target) = (self.scratch(slot::RCX), self.m.gate.state().gpr[register]);
             self.m.gate.state().gpr[1] = rcx;
             return self.continue_at(target, false);
         }
