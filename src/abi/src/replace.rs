@@ -33,6 +33,8 @@ functions! {
     wcslen, wcsnlen, wcscmp, wcsncmp, wcscpy, wcsncpy, wcpcpy, wcpncpy, wcschr, wcsrchr, wcscat, wmemchr, wmemcmp, wmemset,
     wmemcpy, wmemmove,
     __memcpy_chk, __memmove_chk, __mempcpy_chk, __memset_chk, __strcpy_chk, __stpcpy_chk, __strcat_chk, __strncpy_chk,
+    // watched
+    makecontext,
 }
 
 impl Func {
@@ -48,6 +50,16 @@ impl Func {
     /// An allocation function (replaced in every object), as opposed to a string function (libc and ld.so only).
     pub const fn is_allocator(self) -> bool {
         (self as u32) >= Func::malloc as u32 && (self as u32) <= Func::_ZdaPvSt11align_val_tRKSt9nothrow_t as u32
+    }
+
+    /// Its call is looked at; then the program's own function runs.
+    pub const fn is_watched(self) -> bool {
+        matches!(self, Func::makecontext)
+    }
+
+    /// A string or memory function: the library's own never runs.
+    pub const fn is_string(self) -> bool {
+        !self.is_allocator() && !self.is_watched() && self as u32 != Func::None as u32
     }
 
     /// Does it give or take a block?

@@ -44,6 +44,7 @@ pub mod followed;
 pub mod helpers;
 pub mod inner;
 pub mod kept;
+pub mod newstack;
 pub mod origin;
 pub mod owner;
 pub(crate) mod pages;

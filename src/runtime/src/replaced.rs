@@ -3,7 +3,7 @@
 #![allow(unsafe_code, reason = "a static table written once at start-up")]
 
 use crate::renewal::for_more;
-use crate::{asm, dirty, inner, origin};
+use crate::{asm, dirty, inner, newstack, origin};
 use core::sync::atomic::{AtomicU8, AtomicU64, Ordering};
 use memcheck_abi::context::{R8, R9, RCX, RDI, RDX, RSI, RSP, ThreadContext, local};
 use memcheck_abi::event::Kind;
@@ -30,13 +30,15 @@ pub fn init() {
             set(func, if traced { crate::traced::stand_in(func, entry as u64) } else { entry as u64 });
         } else if let Some(entry) = memcheck_replace::entry(func) {
             set(func, entry);
+        } else if func == Func::makecontext {
+            set(func, newstack::made_for_context as extern "C" fn(u64) -> u64 as usize as u64);
         }
     }
     TABLE.0[inner::RETURN].store(asm::program_returned as extern "C" fn() as usize as u64, Ordering::Relaxed);
 }
 
 fn set(func: Func, entry: u64) {
-    let matters = func.is_allocator() || memcheck_replace::FORTIFIED.contains(&func);
+    let matters = !func.is_string() || memcheck_replace::FORTIFIED.contains(&func);
     NULL_MATTERS[func as usize].store(matters.into(), Ordering::Relaxed);
     TABLE.0[func as usize].store(entry, Ordering::Relaxed);
 }
@@ -65,6 +67,9 @@ pub extern "C" fn null_result() -> u64 {
             0 => original(ctx.regs.rip),
             end => crate::dispatch::body_of(end),
         };
+    }
+    if func.is_watched() {
+        return original(ctx.regs.rip);
     }
     if !memcheck_heap::throws(func) {
         ctx.locals[local::FISHY] = 0;

@@ -16,6 +16,7 @@
 //! ```
 //! From the first such switch on the stack is treated like a pool, at the price of dead frames whose bytes look defined.
 
+use crate::newstack::{self, is_guarded};
 use crate::requests::stacks as declared;
 use memcheck_abi::context::{RSP, ThreadContext, local};
 use memcheck_abi::event::Place;
@@ -99,6 +100,7 @@ pub fn settle(ctx: &mut ThreadContext, sp: u64) {
             (ctx.stack_low, ctx.stack_high) = (start, end);
         }
         ctx.stack_floor = u64::from(!has_own_mapping(ctx));
+        newstack::switched_to(ctx, sp);
     }
     if ctx.stack_floor != 0 {
         ctx.stack_floor = sp.saturating_sub(RED_ZONE).max(1);
@@ -118,9 +120,4 @@ fn has_own_mapping(ctx: &ThreadContext) -> bool {
     const MAIN: u32 = 1;
     let is_first = (ctx.stack_low..=ctx.stack_high).contains(&ctx.first_sp);
     is_first && ctx.locals[local::POOLED] == 0 && (ctx.number == MAIN || is_guarded(ctx.stack_low))
-}
-
-/// Does a page without access lie below, as thread libraries put it under their stacks?
-pub fn is_guarded(low: u64) -> bool {
-    space::mapping_of(low.wrapping_sub(1)).is_some_and(|(_, _, prot, _)| prot == 0)
 }

@@ -2,7 +2,7 @@
 #![allow(unsafe_code, reason = "sets up contexts in fresh memory and the segment bases")]
 
 use crate::cache::CACHE;
-use crate::{asm, stackmove};
+use crate::{asm, newstack, stackmove};
 use alloc::collections::VecDeque;
 use alloc::vec::Vec;
 use core::arch::asm;
@@ -13,7 +13,7 @@ use memcheck_abi::layout::{SLOT_RUNTIME_STACK_TOP, THREAD_SLOT, THREADS_END, THR
 use memcheck_kernel::CloneArgs;
 use memcheck_kernel::action::clone;
 use memcheck_rt::sync::Lock;
-use memcheck_rt::{context, report, shadow, sys};
+use memcheck_rt::{context, report, sys};
 
 static NEXT_SLOT: AtomicU64 = AtomicU64::new(THREADS_START);
 /// Numbers of threads in use, a bit each: like Valgrind's, the least free one is the next thread's.
@@ -151,7 +151,7 @@ pub fn create(parent: &mut ThreadContext, args: &CloneArgs) -> i64 {
     child.first_sp = child.regs.gpr[RSP];
     if args.is_thread {
         stackmove::settle(child, child.regs.gpr[RSP]);
-        paint_stack(child);
+        newstack::made_for_thread(child);
     } else {
         copy_calls(parent, child);
     }
@@ -174,19 +174,6 @@ pub fn create(parent: &mut ThreadContext, args: &CloneArgs) -> i64 {
         LEAVING.lock().push_back((child.self_ptr, 0));
     }
     r
-}
-
-/// Bytes below the first stack pointer that are undefined from the start. Frames beyond, in memory never touched before, read as defined.
-const PAINTED: u64 = 64 << 10;
-
-/// What the first frames of a thread hold is undefined, though the memory is fresh, or the stack of a thread that has ended. Only
-/// memory that is surely nothing but a stack: guarded from below by a page without access, as thread libraries make it.
-fn paint_stack(child: &ThreadContext) {
-    let (low, sp) = (child.stack_low, child.regs.gpr[RSP]);
-    if low < sp && sp <= child.stack_high && stackmove::is_guarded(low) {
-        let from = low.max(sp.saturating_sub(PAINTED));
-        shadow::fill_v(from, sp - from, shadow::UNDEFINED);
-    }
 }
 
 /// A child on its parent's stack returns through its parent's frames.

@@ -263,9 +263,10 @@ fn releases(program: &dyn Program, items: &mut [Item]) {
 fn ends_small_frame(before: &[Item]) -> bool {
     const ALIGNS: u32 = 8;
     let saved = before.last().is_some_and(|i| i.insn.mnemonic() == Mnemonic::Pop && i.insn.op0_register() == Register::RBP);
-    before.iter().nth_back(usize::from(saved)).is_some_and(|i| {
-        i.deferred && i.insn.mnemonic() == Mnemonic::Add && released(&i.insn).is_some_and(|n| n > ALIGNS)
-    })
+    before
+        .iter()
+        .nth_back(usize::from(saved))
+        .is_some_and(|i| i.deferred && i.insn.mnemonic() == Mnemonic::Add && released(&i.insn).is_some_and(|n| n > ALIGNS))
 }
 
 /// A jump that may be the last that a function does.
