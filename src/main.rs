@@ -18,8 +18,9 @@ fn main() {
     let words: Vec<OsString> = words.collect();
     let status = match options::parse(&name, &words, &RealEnv) {
         Ok(Invocation::Run(run)) => {
+            let inherited = memcheck_tracer::Inherited::note();
             memcheck_tracer::divide();
-            session::run(*run, &name)
+            session::run(*run, &name, inherited)
         }
         Ok(Invocation::Print(text)) => print(&text),
         Err(error) => {

@@ -86,3 +86,29 @@ fn output_that_the_daemon_has_closed_is_closed() {
 fn death_by_signal_is_handed_over_too() {
     leave("background-signal", "exec $MEMCHECK $OPTIONS $DAEMON alive signal", Ended::Signal(10), "");
 }
+
+/// Closes its output and a further descriptor, and lives until a file is gone.
+const CLOSER: &str = r#"
+#include <unistd.h>
+int main(int argc, char **argv) {
+    write(1, "x\n", 2);
+    close(1);
+    close(5);
+    for (int i = 0; i < 6000 && access(argv[1], F_OK) == 0; i++) usleep(10000);
+    return 0;
+}
+"#;
+
+#[test]
+fn what_the_program_closes_nobody_else_holds() {
+    let dir = scratch("background-closed");
+    let program = compile(&dir, "closer", CLOSER, &["-Wno-unused-result"]);
+    std::fs::write(dir.join("alive"), "").expect("a file");
+    let outcome = Run::new("sh", &dir)
+        .args(["-c", "($MEMCHECK -q $CLOSER alive 5>&1 2>/dev/null &) | cat; echo seen; rm alive"])
+        .env("MEMCHECK", memcheck())
+        .env("CLOSER", program)
+        .limit(SOON)
+        .finish("shell");
+    assert_eq!((outcome.ended, outcome.out().as_str()), (Ended::Code(0), "x\nseen\n"), "{}", outcome.err());
+}

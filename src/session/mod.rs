@@ -48,9 +48,10 @@ use std::collections::HashMap;
 use std::ffi::{OsStr, OsString};
 use std::rc::Rc;
 
-use memcheck_report::options::{Options, RealEnv, Run, UsageError, Voice};
+use memcheck_report::options::{GenSuppressions, Options, RealEnv, Run, UsageError, Voice};
 use memcheck_report::reporter::RunOutput;
-use memcheck_tracer::{Ending, Image, Program, Refusal, Tracer};
+use memcheck_report::sink::Destination;
+use memcheck_tracer::{Ending, Image, Inherited, Program, Refusal, Tracer};
 
 pub use exit::Status;
 use wanted::Wanted;
@@ -79,7 +80,7 @@ pub fn missing(command: &[OsString]) -> Option<Status> {
 }
 
 /// Run the program of a command line to its end. `name` is what memcheck was called by.
-pub fn run(run: Run, name: &OsStr) -> Status {
+pub fn run(run: Run, name: &OsStr, inherited: Inherited) -> Status {
     let voice = Voice::Tool(if run.options.compat { "valgrind" } else { "memcheck" });
     let refused = |refusal: Refusal| {
         eprintln!("{}", voice.line(&refusal.message));
@@ -102,6 +103,7 @@ pub fn run(run: Run, name: &OsStr) -> Status {
             return Status::Code(error.exit_code);
         }
     };
+    inherited.let_go(|fd| is_needed(session.options(), fd));
     let image = Image { bytes: image::BYTES, memory_size: image::RUNTIME_MEMORY };
     let status = match Tracer::start(launched, Some(image), &mut session) {
         Ok(tracer) => {
@@ -136,6 +138,20 @@ impl Session {
     fn status(&self, pid: i32, ending: Ending) -> Status {
         exit::status(self.codes.get(&pid).copied(), ending)
     }
+}
+
+/// Will memcheck use this descriptor, which was there when it started, when it opens its outputs for further processes? The names of files
+/// may stand for descriptors, too.
+fn is_needed(options: &Options, fd: i32) -> bool {
+    let is_special = |path: &str| path.starts_with("/dev/") || path.starts_with("/proc/");
+    let names = |destination: &Destination| match destination {
+        Destination::Descriptor(number) => *number == fd,
+        Destination::File(path) => is_special(path),
+        _ => false,
+    };
+    let asks = options.gen_suppressions == GenSuppressions::Ask && options.input_fd == fd;
+    let trees = [&options.xtree_memory_file, &options.xtree_leak_file];
+    asks || names(&options.log) || options.xml_destination.as_ref().is_some_and(names) || trees.iter().any(|path| is_special(path))
 }
 
 fn texts<'a>(words: impl Iterator<Item = &'a OsStr>) -> Vec<String> {

@@ -14,6 +14,9 @@
 //! Killed, it takes the tracer along, and that takes the program. Without a second process (fork failed) all works as before, but
 //! the caller waits for daemons.
 //!
+//! Neither keeps what it was given: who reads the program's output waits for its end, which comes when the last holder closes it. The front
+//! needs no descriptor at all; the tracer lets go of its own, see [`Inherited`], but for standard error, where it reports.
+//!
 //! Processes that end a moment after the program are waited for: their reports stand before the caller's next line.
 #![allow(unsafe_code, reason = "fork, signal handlers, and waiting for a child")]
 
@@ -108,16 +111,54 @@ pub(crate) fn release(how: Farewell) {
     // SAFETY: system calls; the path is a string, and the standard descriptors are no owned ones of anybody.
     unsafe {
         libc::prctl(libc::PR_SET_PDEATHSIG, 0);
-        let nowhere = libc::open(c"/dev/null".as_ptr(), libc::O_RDWR | libc::O_CLOEXEC);
-        if nowhere >= 0 {
-            for fd in 0..3 {
-                libc::dup2(nowhere, fd);
-            }
-            libc::close(nowhere);
-        }
+        lead_nowhere(0..3);
         libc::setsid();
         let value = libc::sigval { sival_ptr: value as usize as *mut libc::c_void };
         libc::sigqueue(front, farewell_signal(), value);
+    }
+}
+
+/// The descriptors that memcheck was given, for the program.
+pub struct Inherited(Vec<i32>);
+
+impl Inherited {
+    /// Before anything is opened.
+    pub fn note() -> Inherited {
+        let listed = std::fs::read_dir("/proc/self/fd").into_iter().flatten().flatten();
+        let mut all: Vec<i32> = listed.filter_map(|entry| entry.file_name().to_str()?.parse().ok()).collect();
+        // Not the one that the list itself came through.
+        // SAFETY: asking for the flags of a descriptor changes nothing.
+        all.retain(|&fd| fd != libc::STDERR_FILENO && unsafe { libc::fcntl(fd, libc::F_GETFD) } != -1);
+        Inherited(all)
+    }
+
+    /// Close all but those that are still needed.
+    pub fn let_go(self, is_needed: impl Fn(i32) -> bool) {
+        let (standard, others): (Vec<i32>, Vec<i32>) = self.0.into_iter().filter(|&fd| !is_needed(fd)).partition(|&fd| fd < 3);
+        // SAFETY: they were open before memcheck opened anything, and nothing of memcheck's has them.
+        unsafe {
+            lead_nowhere(standard);
+            for fd in others {
+                libc::close(fd);
+            }
+        }
+    }
+}
+
+/// Standard descriptors stay open, so that nothing else comes to lie there.
+///
+/// # Safety
+/// Whoever uses these descriptors has to live with it.
+unsafe fn lead_nowhere(descriptors: impl IntoIterator<Item = i32>) {
+    // SAFETY: system calls; the path is a string.
+    unsafe {
+        let nowhere = libc::open(c"/dev/null".as_ptr(), libc::O_RDWR | libc::O_CLOEXEC);
+        for fd in descriptors.into_iter().filter(|&fd| nowhere >= 0 && fd != nowhere) {
+            libc::dup2(nowhere, fd);
+        }
+        if nowhere > 2 {
+            libc::close(nowhere);
+        }
     }
 }
 
@@ -129,9 +170,13 @@ fn farewell_signal() -> i32 {
 /// The front's life.
 fn wait_for(tracer: i32) -> ! {
     TRACER.store(tracer, Ordering::Relaxed);
-    // Else the kernel would tell nobody of the tracer's end.
-    // SAFETY: the disposition of the front's own signal.
-    unsafe { libc::signal(libc::SIGCHLD, libc::SIG_DFL) };
+    // SAFETY: the front's own descriptors and signals, and it has no other thread.
+    unsafe {
+        lead_nowhere(0..3);
+        libc::close_range(3, u32::MAX, 0);
+        // Else the kernel would tell nobody of the tracer's end.
+        libc::signal(libc::SIGCHLD, libc::SIG_DFL);
+    }
     for signo in crate::forward::SIGNALS {
         listen(signo, hand_on);
     }

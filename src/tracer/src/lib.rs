@@ -39,7 +39,7 @@ pub mod tracee;
 pub mod traps;
 mod whereabouts;
 
-pub use front::{Farewell, caller, divide};
+pub use front::{Farewell, Inherited, caller, divide};
 pub use handler::{Command, FatalSignal, Handler, Warning};
 pub use inject::Image;
 pub use launch::launch;
