@@ -66,3 +66,4 @@ pub mod syscalls;
 pub mod threads;
 pub mod traced;
 pub mod vectors;
+pub(crate) mod vsyscall;

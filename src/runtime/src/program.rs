@@ -15,6 +15,7 @@ use memcheck_translate::Program;
 use crate::deadness;
 use crate::dirty::Lasting;
 use crate::starts::{self, Starts};
+use crate::vsyscall;
 
 /// Redirects: open addressing on the address; value = func | resolver << 16. Written at start-up and library loads only.
 const SLOTS: usize = 1 << 13;
@@ -153,7 +154,7 @@ pub fn may_be_written(prot: u32, kind: u32) -> bool {
 impl Program for View<'_> {
     fn code(&self, pc: u64) -> Option<&[u8]> {
         if pc >= PROGRAM_END {
-            return None;
+            return vsyscall::code(pc);
         }
         if pc != self.original
             && let Some(jump) = jump_at(pc)
