@@ -26,7 +26,7 @@ pub enum Trap {
     /// The process is about to end by exit_group (status, address of [`ExitReport`]): leak check and summaries, then go on with the status
     /// that is the answer.
     Exit = 8,
-    /// execve is about to be called (address of path, argv).
+    /// execve is about to be called (address of path, argv, 1 = the parent is to trace what is not followed).
     Exec = 9,
     /// execve failed: undo what `Exec` did.
     ExecFailed = 10,

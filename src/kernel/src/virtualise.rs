@@ -6,7 +6,7 @@
 //! | arch_prctl others (shadow stacks, AMX permission) | EINVAL, as on a processor without |
 //! | personality | without the flags that the tool set before exec |
 //! | getppid | who started the tool, if the tool started the program |
-//! | ptrace TRACEME | EPERM, as under any tracer |
+//! | ptrace TRACEME | 0 once, then EPERM; a child is really traced by its parent when it becomes a program that is not followed |
 //! | prctl SET_SYSCALL_USER_DISPATCH | EINVAL: system calls of the runtime would be dispatched too |
 //! | mlockall | 0: the shadow is terabytes of reserved pages, which would be made real |
 //! | limits of address space and data | remembered, see [`crate::limits`] |
@@ -93,9 +93,35 @@ pub(crate) fn getppid(_: &mut Call) -> Action {
 }
 
 const PTRACE_TRACEME: u64 = 0;
+/// The process that has asked to be traced. (Its number: children have this memory, too.)
+static TRACED: AtomicU32 = AtomicU32::new(0);
 
+/// Most programs that ask to be traced by who started them only look whether somebody traces them. Debuggers ask in a child that
+/// executes the program next: then the tool lets go, and the parent traces.
 pub(crate) fn ptrace(c: &mut Call) -> Action {
-    if c.args[0] == PTRACE_TRACEME { Action::Done(EPERM) } else { Action::Native }
+    if c.args[0] != PTRACE_TRACEME {
+        return Action::Native;
+    }
+    let me = own_pid();
+    Action::Done(if TRACED.swap(me, Ordering::Relaxed) == me { EPERM } else { 0 })
+}
+
+fn own_pid() -> u32 {
+    // SAFETY: only asks.
+    unsafe { sys::syscall3(nr::GETPID, 0, 0, 0) as u32 }
+}
+
+/// Has this process asked its parent, a process of the program's, to trace it?
+pub fn wants_tracing_parent() -> bool {
+    // SAFETY: only asks.
+    let parent = unsafe { sys::syscall3(nr::GETPPID, 0, 0, 0) as u32 };
+    TRACED.load(Ordering::Relaxed) == own_pid() && parent != TRACER.load(Ordering::Relaxed)
+}
+
+/// To be called when the tool has let go; fails otherwise.
+pub fn be_traced() {
+    // SAFETY: no memory.
+    unsafe { sys::syscall3(nr::PTRACE, PTRACE_TRACEME, 0, 0) };
 }
 
 static SECCOMP: AtomicBool = AtomicBool::new(false);

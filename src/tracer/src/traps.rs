@@ -3,6 +3,7 @@
 //! Everything read here comes from memory that the program can reach: bounded, and never trusted.
 
 use std::ffi::OsString;
+use std::fs::Metadata;
 use std::mem::offset_of;
 use std::os::unix::ffi::OsStringExt;
 use std::path::PathBuf;
@@ -113,13 +114,13 @@ impl Tracer<'_> {
         }
         let Some(process) = self.processes.get_mut(&pid) else { return Ok(()) };
         let answer = simple(process, tid, trap, &regs, handler);
-        if trap == Trap::Exec && !process.follow_exec && gains_privilege(process, regs.rdi) {
+        if trap == Trap::Exec && !process.follow_exec && (gains_privilege(process, regs.rdi) || has_other_tracer(process, &regs)) {
             return self.let_go(pid, stopped, regs, handler);
         }
         self.answer(pid, stopped, regs, answer)
     }
 
-    /// Before exec instead of after it: the kernel gives no privilege to a traced thread. Should the exec fail, which it does not
+    /// Before exec instead of after it: the kernel gives no privilege to a traced thread, and a thread has one tracer. Should the exec fail, which it does not
     /// after these checks, the thread would trap with nobody to hear it.
     fn let_go(&mut self, pid: i32, stopped: Stopped, regs: Regs, handler: &mut dyn Handler) -> Result<()> {
         if let Some(process) = self.forget(pid) {
@@ -332,12 +333,23 @@ fn warning(process: &Process, regs: &Regs) -> Option<Warning> {
 
 /// Would the single-threaded process get rights that only an untraced one gets, by executing the file with its name at `addr`?
 fn gains_privilege(process: &Process, addr: u64) -> bool {
-    if nix::unistd::geteuid().is_root() || process.threads.len() != 1 {
-        return false;
+    !nix::unistd::geteuid().is_root() && executable(process, addr).is_some_and(|(path, meta)| resolve::privilege(&path, &meta).is_some())
+}
+
+/// Is the single-threaded process to be traced by its parent, when it executes the file whose name rdi points to?
+fn has_other_tracer(process: &Process, regs: &Regs) -> bool {
+    regs.rdx == 1 && executable(process, regs.rdi).is_some()
+}
+
+/// The file with its name at `addr`, if the process has one thread and can execute it.
+fn executable(process: &Process, addr: u64) -> Option<(PathBuf, Metadata)> {
+    if process.threads.len() != 1 {
+        return None;
     }
     let name = PathBuf::from(OsString::from_vec(process.memory.c_string(addr, MAX_TEXT)));
     let path = PathBuf::from(format!("/proc/{}/cwd", process.pid)).join(name);
-    std::fs::metadata(&path).is_ok_and(|meta| resolve::is_executable(&path, &meta) && resolve::privilege(&path, &meta).is_some())
+    let meta = std::fs::metadata(&path).ok()?;
+    resolve::is_executable(&path, &meta).then_some((path, meta))
 }
 
 fn info(process: &Process, tid: i32, regs: &Regs) -> ThreadInfo {
