@@ -120,6 +120,8 @@ pub mod local {
     pub const TRAP_BLOCKED: usize = 24;
     /// runtime: were coroutines seen on the stack that the thread began on?
     pub const POOLED: usize = 25;
+    /// runtime: the stack pointer with which the thread left the stack that it began on; 0: it is there
+    pub const LEFT_AT: usize = 23;
     /// runtime: what `-v` tells about dirty mode (3 words, see `statistics`)
     pub const STATISTICS: usize = 26;
 }

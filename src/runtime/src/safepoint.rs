@@ -109,6 +109,8 @@ pub extern "C" fn handler_begins() -> u64 {
     let sp = ctx.regs.gpr[RSP];
     crate::kept::begin(ctx, sp);
     let frame_end = ctx.scratch[7];
+    // SAFETY: the kernel has saved the interrupted stack pointer there.
+    stackmove::leaves(ctx, unsafe { *((sp + FRAME_RIP - 8) as *const u64) });
     stackmove::settle(ctx, sp);
     let len = if frame_end > sp && frame_end - sp < 1 << 16 { frame_end - sp } else { ctx.stack_high.saturating_sub(sp).min(1 << 14) };
     shadow::fill_v(sp, len, shadow::DEFINED);

@@ -33,8 +33,8 @@ pub const LARGE: u64 = 4096;
 pub extern "C" fn moved() {
     let ctx = context::current();
     let (old, new) = (ctx.scratch[slot::ADDRESS as usize], ctx.regs.gpr[RSP]);
-    let inside = |sp: u64| sp >= ctx.stack_low && sp <= ctx.stack_high;
-    if !inside(new) || !inside(old) || declared::around(new) != declared::around(old) {
+    if !is_inside(ctx, new) || !is_inside(ctx, old) || declared::around(new) != declared::around(old) {
+        leaves(ctx, old);
         return settle(ctx, new);
     }
     if ctx.stack_floor != 0 {
@@ -48,14 +48,40 @@ pub extern "C" fn moved() {
         }
         // In front of a `ret` the red zone is dead too: see `translate::stack`.
         let before_ret = ctx.scratch[slot::ARGUMENT as usize] & 1 != 0;
-        let from = old.wrapping_sub(RED_ZONE);
-        let end = if before_ret { new } else { new.wrapping_sub(RED_ZONE) };
-        shadow::fill_v(from, end.wrapping_sub(from), shadow::UNDEFINED);
-        forget_calls(end, new);
+        release(old, new, if before_ret { new } else { new.wrapping_sub(RED_ZONE) });
     } else if old - new >= LARGE {
         shadow::fill_v(new, old.min(ctx.painted_low).saturating_sub(new), shadow::UNDEFINED);
         ctx.painted_low = ctx.painted_low.min(new);
     }
+}
+
+/// The stack pointer went up, and what lies below `end` is dead.
+fn release(old: u64, new: u64, end: u64) {
+    let from = old.wrapping_sub(RED_ZONE);
+    shadow::fill_v(from, end.wrapping_sub(from), shadow::UNDEFINED);
+    forget_calls(end, new);
+}
+
+/// The thread goes from the stack that it began on, where the stack pointer is `sp`, to another one: a coroutine's, a handler's. If it comes
+/// back further up (`siglongjmp` out of a handler on the alternate stack), the frames in between are released.
+pub fn leaves(ctx: &mut ThreadContext, sp: u64) {
+    if ctx.stack_floor == 0 && is_inside(ctx, sp) && is_inside(ctx, ctx.first_sp) {
+        ctx.locals[local::LEFT_AT] = sp;
+    }
+}
+
+fn comes_back(ctx: &mut ThreadContext, sp: u64) {
+    let left_at = ctx.locals[local::LEFT_AT];
+    if ctx.stack_floor == 0 && is_inside(ctx, left_at) && is_inside(ctx, sp) {
+        ctx.locals[local::LEFT_AT] = 0;
+        if sp > left_at {
+            release(left_at, sp, sp.wrapping_sub(RED_ZONE));
+        }
+    }
+}
+
+fn is_inside(ctx: &ThreadContext, sp: u64) -> bool {
+    (ctx.stack_low..=ctx.stack_high).contains(&sp)
 }
 
 /// Of calls that a jump has left, the innermost of the frame where it ended put its return address into what is now the red zone.
@@ -105,6 +131,7 @@ pub fn settle(ctx: &mut ThreadContext, sp: u64) {
     if ctx.stack_floor != 0 {
         ctx.stack_floor = sp.saturating_sub(RED_ZONE).max(1);
     }
+    comes_back(ctx, sp);
 }
 
 /// For debug assertions: on a stack of its own, no call is in progress just below what the thread may use.
@@ -118,6 +145,6 @@ pub fn is_painted_below(ctx: &ThreadContext, sp: u64) -> bool {
 /// Is the mapping that the thread runs on its stack and nothing else?
 fn has_own_mapping(ctx: &ThreadContext) -> bool {
     const MAIN: u32 = 1;
-    let is_first = (ctx.stack_low..=ctx.stack_high).contains(&ctx.first_sp);
+    let is_first = is_inside(ctx, ctx.first_sp);
     is_first && ctx.locals[local::POOLED] == 0 && (ctx.number == MAIN || is_guarded(ctx.stack_low))
 }
