@@ -227,11 +227,14 @@ fn releases(program: &dyn Program, items: &mut [Item]) {
     }
     let mut total = if is_ret { 8 } else { 0 };
     let (mut only_registers, mut by_moves) = (true, false);
+    let gives_array_back = before.iter().any(|i| takes_from_register(&i.insn));
     for item in before.iter_mut().rev() {
         let takes_frame_down = item.insn.mnemonic() == Mnemonic::Leave || takes_from_register(&item.insn) && only_registers;
         if takes_frame_down {
             // It paints what it releases itself, here up to the stack pointer: the lowest part of a frame is nobody's initial value.
             (item.deferred, by_moves) = (true, true);
+            // What an array of variable length has left there may reach up to the frame.
+            item.looks_below = gives_array_back;
         } else if by_moves {
             break;
         } else if let Some(n) = released(&item.insn) {

@@ -27,6 +27,9 @@ const WIDE_PAINT: u32 = 48;
 /// Descriptor of `Stubs::stack_moved` (slot 4): the new stack pointer came from memory or any register, not from the old one or the frame's.
 pub const FROM_ANYWHERE: u32 = 2;
 
+/// Flag of [`release_argument`], in front of a `ret`: the red zone below slot 2, too.
+pub const AND_BELOW: u32 = 4;
+
 /// Descriptor of `Stubs::release` (slot 4): paint [slot 2 - shift, rsp + extra - shift).
 pub const fn release_argument(extra: u32, before_ret: bool) -> u32 {
     extra << 8 | before_ret as u32
@@ -195,7 +198,7 @@ fn leave(e: &mut Emitter) {
     e.place_step();
     e.asm.store(&spill(slot::ADDRESS), RSP);
     e.copy_raw();
-    call_release(e, release_argument(0, e.item.deferred));
+    call_release(e, release_argument(0, e.item.deferred) | if e.item.looks_below { AND_BELOW } else { 0 });
 }
 
 fn constant(e: &mut Emitter, insn: &Instruction) {

@@ -33,7 +33,9 @@ pub extern "C" fn release() {
          add rcx, -128
          add rdx, -128
          jmp 7f
-         6: mov rax, rdx
+         6: test al, {and_below}
+         jnz 8f
+         mov rax, rdx
          sub rax, rcx
          cmp rax, {long_frame}
          jae 8f
@@ -123,6 +125,7 @@ pub extern "C" fn release() {
         ",
         s0 = const S0, s1 = const S1, s2 = const S2, s3 = const S3, s4 = const S4, s5 = const S5, s9 = const S9, s10 = const S10,
         stack_high = const offset::STACK_HIGH, stack_low = const offset::STACK_LOW, slow = sym super::stack_slow, long_frame = const LONG_FRAME,
+        and_below = const memcheck_translate::stack::AND_BELOW,
         private = sym crate::vectors::PRIVATE,
     )
 }
