@@ -26,7 +26,7 @@ pub enum Trap {
     /// The process is about to end by exit_group (status, address of [`ExitReport`]): leak check and summaries, then go on with the status
     /// that is the answer.
     Exit = 8,
-    /// execve is about to be called (address of path, argv, 1 = the parent is to trace what is not followed).
+    /// execve is about to be called (address of path, argv).
     Exec = 9,
     /// execve failed: undo what `Exec` did.
     ExecFailed = 10,
@@ -64,6 +64,8 @@ pub enum Trap {
     /// stack, and that may be an address in the code cache is written there; rax = their number, `u64::MAX` if some thread cannot be asked.
     /// Every thread is looked at after the trap has begun.
     Whereabouts = 25,
+    /// The process is to be traced by somebody else: nobody hears its traps if the answer is 0.
+    LeaveTracer = 26,
 }
 
 /// With the number of an error: a debugger wants to look at it.

@@ -45,7 +45,7 @@ mod tests;
 
 pub use action::{Action, CloneArgs, Special};
 pub use hooks::{Hooks, install};
-pub use virtualise::{be_traced, personality, seccomp_installed, wants_tracing_parent};
+pub use virtualise::{personality, seccomp_installed};
 
 use call::{Call, Phase};
 use memcheck_abi::config::Config;

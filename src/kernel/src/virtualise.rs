@@ -6,7 +6,7 @@
 //! | arch_prctl others (shadow stacks, AMX permission) | EINVAL, as on a processor without |
 //! | personality | without the flags that the tool set before exec |
 //! | getppid | who started the tool, if the tool started the program |
-//! | ptrace TRACEME | 0 once, then EPERM; a child is really traced by its parent when it becomes a program that is not followed |
+//! | ptrace TRACEME | the tool lets a child go, which its parent traces from then on; others get 0 once, then EPERM |
 //! | prctl SET_SYSCALL_USER_DISPATCH | EINVAL: system calls of the runtime would be dispatched too |
 //! | mlockall | 0: the shadow is terabytes of reserved pages, which would be made real |
 //! | limits of address space and data | remembered, see [`crate::limits`] |
@@ -19,6 +19,7 @@ use crate::call::Call;
 use crate::{EFAULT, EINVAL, EPERM};
 use core::sync::atomic::{AtomicBool, AtomicU32, Ordering};
 use memcheck_abi::layout::PROGRAM_END;
+use memcheck_rt::report;
 use memcheck_rt::sys::{self, nr};
 
 const ARCH_SET_GS: u64 = 0x1001;
@@ -93,35 +94,25 @@ pub(crate) fn getppid(_: &mut Call) -> Action {
 }
 
 const PTRACE_TRACEME: u64 = 0;
-/// The process that has asked to be traced. (Its number: children have this memory, too.)
+/// The process that has asked who started it to be traced by it. (Its number: children have this memory, too.)
 static TRACED: AtomicU32 = AtomicU32::new(0);
 
-/// Most programs that ask to be traced by who started them only look whether somebody traces them. Debuggers ask in a child that
-/// executes the program next: then the tool lets go, and the parent traces.
+/// A program that asks to be traced by who started the tool only looks whether somebody traces it. A child of the program's means it: its
+/// parent waits for its stops. It goes on in the runtime, but unheard: nobody reports what is found in it.
 pub(crate) fn ptrace(c: &mut Call) -> Action {
     if c.args[0] != PTRACE_TRACEME {
         return Action::Native;
     }
-    let me = own_pid();
-    Action::Done(if TRACED.swap(me, Ordering::Relaxed) == me { EPERM } else { 0 })
-}
-
-fn own_pid() -> u32 {
-    // SAFETY: only asks.
-    unsafe { sys::syscall3(nr::GETPID, 0, 0, 0) as u32 }
-}
-
-/// Has this process asked its parent, a process of the program's, to trace it?
-pub fn wants_tracing_parent() -> bool {
-    // SAFETY: only asks.
-    let parent = unsafe { sys::syscall3(nr::GETPPID, 0, 0, 0) as u32 };
-    TRACED.load(Ordering::Relaxed) == own_pid() && parent != TRACER.load(Ordering::Relaxed)
-}
-
-/// To be called when the tool has let go; fails otherwise.
-pub fn be_traced() {
-    // SAFETY: no memory.
-    unsafe { sys::syscall3(nr::PTRACE, PTRACE_TRACEME, 0, 0) };
+    // SAFETY: both only ask.
+    let [me, parent] = [nr::GETPID, nr::GETPPID].map(|nr| unsafe { sys::syscall3(nr, 0, 0, 0) as u32 });
+    if TRACED.load(Ordering::Relaxed) == me {
+        return Action::Done(EPERM);
+    }
+    if parent != TRACER.load(Ordering::Relaxed) {
+        return if report::leave_tracer(c.ctx.vfork_child != 0) { Action::Native } else { Action::Done(EPERM) };
+    }
+    TRACED.store(me, Ordering::Relaxed);
+    Action::Done(0)
 }
 
 static SECCOMP: AtomicBool = AtomicBool::new(false);

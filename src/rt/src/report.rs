@@ -218,9 +218,51 @@ pub fn warn(what: Warning, words: [u64; 3]) {
     trap(Trap::Warning, what as u64, words[0], words[1], words[2]);
 }
 
+/// The process that the tracer has let go: what its traps say, nobody hears.
+static UNHEARD: AtomicU32 = AtomicU32::new(HEARD);
+const HEARD: u32 = 0;
+/// This process and its children.
+const ALL: u32 = u32::MAX;
+
+/// Ask the tracer to let this process go, which another is to trace. Done? `guest`: it lives in the memory of its parent, which stays.
+pub fn leave_tracer(guest: bool) -> bool {
+    let done = trap(Trap::LeaveTracer, 0, 0, 0, 0) == 0;
+    if done {
+        UNHEARD.store(if guest { own_pid() } else { ALL }, Ordering::Relaxed);
+    }
+    done
+}
+
+fn own_pid() -> u32 {
+    // SAFETY: only asks.
+    unsafe { crate::sys::syscall3(crate::sys::nr::GETPID, 0, 0, 0) as u32 }
+}
+
+#[cfg(not(feature = "host"))]
+fn is_unheard() -> bool {
+    match UNHEARD.load(Ordering::Relaxed) {
+        HEARD => false,
+        ALL => true,
+        pid => pid == own_pid(),
+    }
+}
+
+/// What the tracer would say if it had nothing to say.
+#[cfg(not(feature = "host"))]
+fn answer_unheard(code: Trap, a: u64) -> u64 {
+    match code {
+        Trap::Exit => a,
+        Trap::Whereabouts | Trap::LeaveTracer => u64::MAX,
+        _ => 0,
+    }
+}
+
 /// Stop and let the tracer act; its answer.
 #[cfg(not(feature = "host"))]
 pub fn trap(code: Trap, a: u64, b: u64, c: u64, d: u64) -> u64 {
+    if is_unheard() {
+        return answer_unheard(code, a);
+    }
     let answer: u64;
     // SAFETY: the tracer recognises the int3 by its address and may only change rax and memory that this call names.
     unsafe {

@@ -17,7 +17,6 @@ pub mod nr {
     pub const GETPID: u64 = 39;
     pub const EXIT: u64 = 60;
     pub const FTRUNCATE: u64 = 77;
-    pub const PTRACE: u64 = 101;
     pub const GETPPID: u64 = 110;
     pub const PERSONALITY: u64 = 135;
     pub const ARCH_PRCTL: u64 = 158;

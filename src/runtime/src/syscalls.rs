@@ -147,17 +147,13 @@ pub fn tell_about_sigtrap() {
 }
 
 fn exec(ctx: &mut ThreadContext, path: u64, argv: u64, nr: u64, a: [u64; 5]) -> i64 {
-    let wants_parent = nr == EXECVE && memcheck_kernel::wants_tracing_parent();
-    let followed = report::trap(Trap::Exec, path, argv, u64::from(wants_parent), 0) != 0;
+    let followed = report::trap(Trap::Exec, path, argv, 0, 0) != 0;
     let limits = if followed { Vec::new() } else { Vec::from_iter(memcheck_kernel::limits::pending()) };
     // A program that is not followed gets what this one believes to have.
     if !followed {
         sigtrap::reveal(ctx);
     }
     let before = Vec::from_iter(limits.iter().map(|&(resource, soft, _)| (resource, soft_limit(resource, soft))));
-    if wants_parent && !followed {
-        memcheck_kernel::be_traced();
-    }
     // SAFETY: the program's own call; returns only on failure.
     let r = unsafe { sys::syscall6(nr, a[0], a[1], a[2], a[3], a[4], 0) };
     for (resource, soft) in before {

@@ -3,7 +3,6 @@
 //! Everything read here comes from memory that the program can reach: bounded, and never trusted.
 
 use std::ffi::OsString;
-use std::fs::Metadata;
 use std::mem::offset_of;
 use std::os::unix::ffi::OsStringExt;
 use std::path::PathBuf;
@@ -29,7 +28,7 @@ const MAX_REPEATS: u64 = 1 << 20;
 /// Bytes of the answer to `SourceLine`.
 const SOURCE_LINE: usize = 64;
 
-const ALL: [Trap; 25] = [
+const ALL: [Trap; 26] = [
     Trap::Ready,
     Trap::Mapped,
     Trap::Unmapped,
@@ -55,6 +54,7 @@ const ALL: [Trap; 25] = [
     Trap::Warning,
     Trap::Traced,
     Trap::Whereabouts,
+    Trap::LeaveTracer,
 ];
 
 /// The trap with this code.
@@ -108,19 +108,20 @@ impl Tracer<'_> {
                 self.release_world(pid, handler);
                 return Ok(());
             }
+            Trap::LeaveTracer => return self.leave(pid, stopped, regs, handler),
             Trap::Freeze => return self.freeze(pid, stopped, regs, handler),
             Trap::KillSelf => return self.kill_self(pid, stopped, regs, handler),
             _ => {}
         }
         let Some(process) = self.processes.get_mut(&pid) else { return Ok(()) };
         let answer = simple(process, tid, trap, &regs, handler);
-        if trap == Trap::Exec && !process.follow_exec && (gains_privilege(process, regs.rdi) || has_other_tracer(process, &regs)) {
+        if trap == Trap::Exec && !process.follow_exec && gains_privilege(process, regs.rdi) {
             return self.let_go(pid, stopped, regs, handler);
         }
         self.answer(pid, stopped, regs, answer)
     }
 
-    /// Before exec instead of after it: the kernel gives no privilege to a traced thread, and a thread has one tracer. Should the exec fail, which it does not
+    /// Before exec instead of after it: the kernel gives no privilege to a traced thread. Should the exec fail, which it does not
     /// after these checks, the thread would trap with nobody to hear it.
     fn let_go(&mut self, pid: i32, stopped: Stopped, regs: Regs, handler: &mut dyn Handler) -> Result<()> {
         if let Some(process) = self.forget(pid) {
@@ -128,6 +129,12 @@ impl Tracer<'_> {
         }
         stopped.set_registers(&Regs { rax: 0, ..regs })?;
         stopped.detach()
+    }
+
+    /// A process is to have another tracer, which is possible if it has one thread, and that has nothing of ours to wait for.
+    fn leave(&mut self, pid: i32, stopped: Stopped, regs: Regs, handler: &mut dyn Handler) -> Result<()> {
+        let alone = self.processes.get(&pid).is_some_and(|p| p.threads.len() == 1 && p.threads.values().all(|t| t.queue.is_empty()));
+        if alone { self.let_go(pid, stopped, regs, handler) } else { self.answer(pid, stopped, regs, 1) }
     }
 
     /// Write the answer and go on.
@@ -308,7 +315,8 @@ fn simple(process: &mut Process, tid: i32, trap: Trap, regs: &Regs, handler: &mu
         | Trap::Freeze
         | Trap::KillSelf
         | Trap::Command
-        | Trap::Whereabouts => {}
+        | Trap::Whereabouts
+        | Trap::LeaveTracer => {}
     }
     0
 }
@@ -333,23 +341,12 @@ fn warning(process: &Process, regs: &Regs) -> Option<Warning> {
 
 /// Would the single-threaded process get rights that only an untraced one gets, by executing the file with its name at `addr`?
 fn gains_privilege(process: &Process, addr: u64) -> bool {
-    !nix::unistd::geteuid().is_root() && executable(process, addr).is_some_and(|(path, meta)| resolve::privilege(&path, &meta).is_some())
-}
-
-/// Is the single-threaded process to be traced by its parent, when it executes the file whose name rdi points to?
-fn has_other_tracer(process: &Process, regs: &Regs) -> bool {
-    regs.rdx == 1 && executable(process, regs.rdi).is_some()
-}
-
-/// The file with its name at `addr`, if the process has one thread and can execute it.
-fn executable(process: &Process, addr: u64) -> Option<(PathBuf, Metadata)> {
-    if process.threads.len() != 1 {
-        return None;
+    if nix::unistd::geteuid().is_root() || process.threads.len() != 1 {
+        return false;
     }
     let name = PathBuf::from(OsString::from_vec(process.memory.c_string(addr, MAX_TEXT)));
     let path = PathBuf::from(format!("/proc/{}/cwd", process.pid)).join(name);
-    let meta = std::fs::metadata(&path).ok()?;
-    resolve::is_executable(&path, &meta).then_some((path, meta))
+    std::fs::metadata(&path).is_ok_and(|meta| resolve::is_executable(&path, &meta) && resolve::privilege(&path, &meta).is_some())
 }
 
 fn info(process: &Process, tid: i32, regs: &Regs) -> ThreadInfo {
