@@ -122,6 +122,8 @@ pub mod local {
     pub const POOLED: usize = 25;
     /// runtime: the stack pointer with which the thread left the stack that it began on; 0: it is there
     pub const LEFT_AT: usize = 23;
+    /// runtime: the slot of a call in progress whose return address was overwritten last
+    pub const REDIRECTED: usize = 22;
     /// runtime: what `-v` tells about dirty mode (3 words, see `statistics`)
     pub const STATISTICS: usize = 26;
 }

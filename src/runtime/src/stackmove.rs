@@ -104,9 +104,15 @@ pub fn handler_returns(ctx: &ThreadContext, rip_at: u64, sp: u64) {
 }
 
 /// Does the stack pointer leave calls in progress that it will come back to?
-fn is_switch(ctx: &ThreadContext, old: u64, new: u64) -> bool {
+fn is_switch(ctx: &mut ThreadContext, old: u64, new: u64) -> bool {
     /// Arguments and small allocations between the frame's stack pointer and its innermost call.
     const PUSHED: u64 = 512;
+    // The frame that an exception ends in returns there from its innermost call, too, to where its handler is: the unwinder puts that in
+    // place of the return address and pops it, alone or with one register more.
+    let redirected = core::mem::take(&mut ctx.locals[local::REDIRECTED]);
+    if redirected == new || redirected == new.wrapping_add(8) {
+        return false;
+    }
     !callstack::is_mark(new.wrapping_sub(8))
         && callstack::frame_begins(ctx, old, new).is_some_and(|begin| new.saturating_sub(begin) > PUSHED)
 }

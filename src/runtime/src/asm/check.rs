@@ -27,7 +27,8 @@ macro_rules! go_on {
 
 /// The check's slow side, first part (16 bytes at most; A bits of 16 addresses fit the 4 bytes that are read): accesses that are fine
 /// by A bits or stack pointer need no more than this.
-/// A store makes its bytes defined; a load of undefined bytes goes on.
+/// A store makes its bytes defined; a load of undefined bytes goes on. What overwrites a return address is remembered: so unwinders send a
+/// function elsewhere (see `stackmove`).
 #[unsafe(naked)]
 pub extern "C" fn check() {
     naked_asm!(
@@ -89,13 +90,19 @@ pub extern "C" fn check() {
          jmp 80f
          24: mov dword ptr gs:[rcx], 0
          jmp 80f
-         28: mov qword ptr gs:[rcx], 0
+         28: cmp dword ptr gs:[rcx], {mark}
+         je 29f
+         mov qword ptr gs:[rcx], 0
          80:",
         go_on!(),
         "90:",
         back!(),
         "jmp {slow}
+         29: mov qword ptr gs:[rcx], 0
+         mov fs:[{redirected}], rcx
+         jmp 80b
          70: jmp {undefined}",
+        mark = const memcheck_abi::layout::RETURN_MARK, redirected = const offset::LOCALS + 8 * memcheck_abi::context::local::REDIRECTED as i32,
         s1 = const S1, s2 = const S2, s3 = const S3, s4 = const S4, s5 = const S5, s8 = const S8, s9 = const S9,
         stack_high = const offset::STACK_HIGH, store = const memcheck_translate::STORE,
         stack_marks = sym memcheck_rt::access::STACK_MARKS, slow = sym super::check_slow,
