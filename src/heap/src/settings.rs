@@ -11,9 +11,7 @@ const EXTRA: u64 = 8;
 pub struct Settings {
     /// Bytes in front of a block, a multiple of 16.
     pub front: u64,
-    /// Least number of bytes behind a block.
-    pub back: u64,
-    /// Both.
+    /// These, and the least number of bytes behind a block.
     pub around: u64,
     /// Distance up to which an address is said to be before or after a block even if another block is nearer.
     pub reach: u64,
@@ -47,7 +45,6 @@ unsafe impl Sync for Global {}
 
 static GLOBAL: Global = Global(UnsafeCell::new(Settings {
     front: 32,
-    back: 16,
     around: 48,
     reach: 24,
     alignment: 16,
@@ -79,7 +76,6 @@ pub fn set(config: &Config) {
     let byte = |value: i32| u8::try_from(value).ok();
     let settings = Settings {
         front,
-        back: redzone,
         around: front + redzone,
         reach: redzone + EXTRA,
         alignment: config.alignment.clamp(16, 4096).next_power_of_two(),
