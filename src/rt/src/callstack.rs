@@ -178,15 +178,13 @@ fn first_look(slot: u64, return_address: u64, end: u64) -> Option<u64> {
     found
 }
 
-/// The same for the call that is being served, at the stack pointer: its mark is fresh and nobody asks again, so it learns nothing.
+/// The usual caller of this call site, if it is there. Less to ask than in [`distant_mark`], which decides otherwise.
 #[inline(always)]
-fn caller_of_served(ctx: &ThreadContext, slot: u64, return_address: u64) -> Option<u64> {
+fn usual_caller(ctx: &ThreadContext, slot: u64, return_address: u64) -> Option<u64> {
     let known = size_entry(return_address).load(Ordering::Relaxed);
     let found = slot + 8 * (known & ((1 << SIZE_BITS) - 1));
-    if known >> SIZE_BITS == return_address && found < ctx.first_sp && found < ctx.stack_high && is_return(v_of_slot(found)) {
-        return Some(found);
-    }
-    distant_mark(slot, return_address, limit(ctx, slot))
+    let usual = known >> SIZE_BITS == return_address && found < ctx.first_sp && found < ctx.stack_high && is_return(v_of_slot(found));
+    usual.then_some(found)
 }
 
 /// The first marked slot above `slot`, whose distance is remembered by `key`.
@@ -263,11 +261,11 @@ pub fn fingerprint_of(frames: &[u64]) -> u64 {
     mixed(frames.iter().zip(&FACTORS).fold(0, |sum, (frame, factor)| sum.wrapping_add(frame.wrapping_mul(*factor))))
 }
 
-/// How far apart the frames were when a walk last began at a call site; zeros to begin with.
+/// The marks that a walk found when it last began at a call site, with their distances; zeros to begin with.
 ///
 /// A walk is a chain of loads, each waiting for the one before. With a guess where the next frame will be, the processor reads on while
 /// the guess is being checked.
-pub struct Guides([[u32; USUAL]; GUIDES]);
+pub struct Guides([[u64; USUAL]; GUIDES]);
 
 const GUIDES: usize = 64;
 
@@ -290,25 +288,35 @@ impl Guides {
         let first = unsafe { *(sp as *const u64) };
         let guide = &mut self.0[(first ^ first >> 6) as usize % GUIDES];
         let mut sum = pc.wrapping_mul(FACTORS[0]).wrapping_add(first.wrapping_mul(FACTORS[1]));
-        let Some(mut slot) = caller_of_served(ctx, sp, first) else { return mixed(sum) };
+        // The call that is being served has a fresh mark, and nobody will ask again.
+        let caller_of_first = usual_caller(ctx, sp, first).or_else(|| distant_mark(sp, first, limit(ctx, sp)));
+        let Some(mut slot) = caller_of_first else { return mixed(sum) };
         for n in 2..frames.min(USUAL) {
             // SAFETY: see above.
             let value = unsafe { *(slot as *const u64) };
             let mark = v_of_slot(slot);
+            sum = sum.wrapping_add(value.wrapping_mul(FACTORS[n]));
+            if mark == guide[n] {
+                slot = opaque(slot + (guide[n] >> 32));
+                continue;
+            }
             if !is_return(mark) {
                 return captured(ctx, pc, sp, frames);
-            }
-            sum = sum.wrapping_add(value.wrapping_mul(FACTORS[n]));
-            let distance = mark >> 32;
-            if distance == u64::from(guide[n]) && distance != 0 {
-                slot = opaque(slot + u64::from(guide[n]));
-                continue;
             }
             if n + 1 == frames {
                 break;
             }
-            let Some(next) = caller(slot, mark, value, limit(ctx, sp)) else { break };
-            guide[n] = (next - slot) as u32;
+            let next = match usual_caller(ctx, slot, value) {
+                Some(usual) if mark >> 32 == 0 => {
+                    note(slot, usual - slot);
+                    usual
+                }
+                _ => match caller(slot, mark, value, limit(ctx, sp)) {
+                    Some(next) => next,
+                    None => break,
+                },
+            };
+            guide[n] = RETURN_MARK & u64::from(u32::MAX) | (next - slot) << 32;
             slot = next;
         }
         mixed(sum)
