@@ -268,12 +268,20 @@ pub fn paint(e: &mut Emitter, from: i32, bytes: u32) {
 /// next makes processors take it for the source of the pop, and that costs more than all the rest of a return.
 pub fn before_ret(e: &mut Emitter, released: u32) -> bool {
     let much = released > INLINE_RELEASE;
-    // Of a leaf with a frame, the word below the frame was written; of all others, the return from their last call has painted it.
+    // Of a leaf with a frame, a word right below the frame was written (arrays are aligned to 16 bytes); of all others, the return from their
+    // last call has painted them.
     let leaf = !much && e.item.looks_below && e.item.noise;
-    let other = leaf.then(|| {
-        e.asm.op_mem(None, true, &[0x83], 7, &Mem { seg: Seg::Gs, ..Mem::base(RSP, -(released as i32)) });
+    let is_painted = |e: &mut Emitter, word: i32| {
+        e.asm.op_mem(None, true, &[0x83], 7, &Mem { seg: Seg::Gs, ..Mem::base(RSP, -(released as i32) - 8 * word) });
         e.asm.buf.push(0xff);
-        e.asm.jcc_forward(CC_NE ^ 1)
+    };
+    let other = leaf.then(|| {
+        is_painted(e, 0);
+        let written = e.asm.jcc_forward(CC_NE);
+        is_painted(e, 1);
+        let other = e.asm.jcc_forward(CC_NE ^ 1);
+        e.asm.patch_here(written);
+        other
     });
     if much || leaf {
         spill_old_sp(e, 8 - released as i32);

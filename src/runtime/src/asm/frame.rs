@@ -6,7 +6,7 @@ use core::arch::naked_asm;
 use memcheck_abi::context::offset;
 
 /// From this size on a released frame is painted together with what a leaf may have left in its red zone below. For less it would be
-/// half of the work: there the word below the frame is asked first, which the return from a call has painted.
+/// half of the work: there three words below the frame are asked first (arrays are aligned to 16 bytes), which the return from a call has painted.
 const LONG_FRAME: u64 = 256;
 
 const _: () = assert!(memcheck_abi::layout::V_DISTANCE.is_multiple_of(64), "lines of the stack and lines of its V");
@@ -39,7 +39,10 @@ pub extern "C" fn release() {
          sub rax, rcx
          cmp rax, {long_frame}
          jae 8f
-         cmp qword ptr gs:[rcx-8], -1
+         mov rax, gs:[rcx-8]
+         and rax, gs:[rcx-16]
+         and rax, gs:[rcx-24]
+         cmp rax, -1
          je 7f
          8: add rcx, -128
          7: cmp rcx, rdx
