@@ -61,10 +61,56 @@ pub struct CloneArgs {
     pub parent_tid: u64,
     pub child_tid: u64,
     pub tls: u64,
+    /// The argument block of clone3, to be passed on but for stack and tls; None: a call without one.
+    pub block: Option<CloneBlock>,
     /// A thread of this process (CLONE_VM and CLONE_THREAD).
     pub is_thread: bool,
     /// The child borrows our memory while the caller waits (CLONE_VM and CLONE_VFORK).
     pub is_vfork_like: bool,
+}
+
+/// The kernel's `struct clone_args`, of which `size` bytes are given.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub struct CloneBlock {
+    pub words: [u64; CLONE_WORDS],
+    pub size: u64,
+}
+
+const CLONE_WORDS: usize = 11;
+
+/// Sizes that the kernel takes, and numbers of the words that memcheck has to know.
+pub mod block {
+    pub const SMALLEST: u64 = 64;
+    pub const LARGEST: u64 = 4096;
+    pub const FLAGS: usize = 0;
+    pub const PIDFD: usize = 1;
+    pub const CHILD_TID: usize = 2;
+    pub const PARENT_TID: usize = 3;
+    pub const STACK: usize = 5;
+    pub const STACK_SIZE: usize = 6;
+    pub const TLS: usize = 7;
+}
+
+impl CloneBlock {
+    /// The block at `addr`, or the kernel's error. What lies behind the words known here must be zero, as for an older kernel.
+    pub(crate) fn read(c: &Call, addr: u64, size: u64) -> Result<CloneBlock, i64> {
+        if size > block::LARGEST {
+            return Err(crate::E2BIG);
+        }
+        if size < block::SMALLEST {
+            return Err(crate::EINVAL);
+        }
+        let mut words = [0; CLONE_WORDS];
+        for at in 0..size {
+            let byte: u8 = c.peek(addr + at).ok_or(crate::EFAULT)?;
+            match words.get_mut((at / 8) as usize) {
+                Some(word) => *word |= u64::from(byte) << (at % 8 * 8),
+                None if byte != 0 => return Err(crate::E2BIG),
+                None => {}
+            }
+        }
+        Ok(CloneBlock { words, size: size.min(8 * CLONE_WORDS as u64) })
+    }
 }
 
 pub mod clone {
@@ -88,6 +134,7 @@ impl CloneArgs {
             parent_tid,
             child_tid,
             tls,
+            block: None,
             is_thread: flags & (clone::VM | clone::THREAD) == clone::VM | clone::THREAD,
             is_vfork_like: flags & (clone::VM | clone::VFORK) == clone::VM | clone::VFORK,
         }
@@ -97,6 +144,21 @@ impl CloneArgs {
 pub(crate) fn clone_(c: &mut Call) -> Action {
     let [flags, stack, parent, child, tls, _] = c.args;
     Action::Special(Special::Clone(CloneArgs::new(flags, stack, parent, child, tls)))
+}
+
+/// Processes of their own only: what shares memory (libraries' threads and spawns) is made by clone, to which libraries fall back, so that
+/// stacks begin where Valgrind's do.
+pub(crate) fn clone3(c: &mut Call) -> Action {
+    let block = match CloneBlock::read(c, c.args[0], c.args[1]) {
+        Ok(block) => block,
+        Err(error) => return Action::Done(error),
+    };
+    let [flags, _, child, parent, _, stack, size, tls, ..] = block.words;
+    if flags & clone::VM != 0 {
+        return Action::Done(crate::ENOSYS);
+    }
+    let stack = if stack == 0 { 0 } else { stack.wrapping_add(size) };
+    Action::Special(Special::Clone(CloneArgs { block: Some(block), ..CloneArgs::new(flags, stack, parent, child, tls) }))
 }
 
 pub(crate) fn fork(_: &mut Call) -> Action {

@@ -145,6 +145,7 @@ pub(crate) const EINTR: i64 = -4;
 pub(crate) const EBADF: i64 = -9;
 pub(crate) const EAGAIN: i64 = -11;
 pub(crate) const ENOMEM: i64 = -12;
+pub(crate) const E2BIG: i64 = -7;
 pub(crate) const EFAULT: i64 = -14;
 pub(crate) const EEXIST: i64 = -17;
 pub(crate) const EINVAL: i64 = -22;

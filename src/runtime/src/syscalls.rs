@@ -7,11 +7,14 @@ use crate::cache::CACHE;
 use crate::{inner, kept, safepoint, selfsignal, statistics, threads};
 use memcheck_abi::context::{RAX, RDI, RDX, RSI, RSP, ThreadContext};
 use memcheck_abi::event::{ExitReport, Repeat, Trap};
+use memcheck_kernel::action::{block, clone};
 use memcheck_kernel::{Action, CloneArgs, Special, sigtrap};
 use memcheck_rt::{arena, context, depot, report, sys};
 
 const EXECVE: u64 = 59;
 const EXECVEAT: u64 = 322;
+const CLONE: u64 = 56;
+const CLONE3: u64 = 435;
 
 /// First half, from `asm::syscall`: 1 = execute it natively with the program's registers, 0 = done, the result is in place.
 pub extern "C" fn before() -> u32 {
@@ -49,7 +52,7 @@ pub extern "C" fn after(result: i64) {
 fn special(ctx: &mut ThreadContext, s: Special) -> i64 {
     match s {
         Special::Clone(args) => {
-            let r = clone(ctx, &args);
+            let r = make_process(ctx, &args);
             memcheck_kernel::after(ctx, r);
             r
         }
@@ -98,8 +101,8 @@ fn is_last_thread() -> bool {
     r == 0 && stat[2] == 3
 }
 
-fn clone(ctx: &mut ThreadContext, args: &CloneArgs) -> i64 {
-    if args.flags & memcheck_kernel::action::clone::VM != 0 {
+fn make_process(ctx: &mut ThreadContext, args: &CloneArgs) -> i64 {
+    if args.flags & clone::VM != 0 {
         return threads::create(ctx, args);
     }
     // From the outermost lock to the innermost (a report describes heap blocks, everybody allocates); the child must not inherit one that
@@ -112,8 +115,7 @@ fn clone(ctx: &mut ThreadContext, args: &CloneArgs) -> i64 {
     let mut cache = CACHE.lock();
     let stacks = depot::hold();
     let memory = arena::hold();
-    // SAFETY: a plain copy of the process; the child goes on here with the same context.
-    let r = unsafe { sys::syscall6(56, args.flags & !memcheck_kernel::action::clone::SETTLS, 0, args.parent_tid, args.child_tid, 0, 0) };
+    let r = copy_process(args);
     drop(memory);
     drop(stacks);
     if r == 0 {
@@ -129,7 +131,7 @@ fn clone(ctx: &mut ThreadContext, args: &CloneArgs) -> i64 {
         threads::keep_number(ctx.number);
         // SAFETY: no arguments.
         ctx.tid = unsafe { sys::syscall3(sys::nr::GETTID, 0, 0, 0) } as u32;
-        if args.flags & memcheck_kernel::action::clone::SETTLS != 0 {
+        if args.flags & clone::SETTLS != 0 {
             ctx.guest_fs = args.tls;
         }
         if args.stack != 0 {
@@ -138,6 +140,19 @@ fn clone(ctx: &mut ThreadContext, args: &CloneArgs) -> i64 {
         }
     }
     r
+}
+
+/// A plain copy of the process, on the same stack and with the same thread area: the child goes on here with the same context.
+fn copy_process(args: &CloneArgs) -> i64 {
+    let flags = args.flags & !clone::SETTLS;
+    let Some(mut given) = args.block else {
+        // SAFETY: as said above.
+        return unsafe { sys::syscall6(CLONE, flags, 0, args.parent_tid, args.child_tid, 0, 0) };
+    };
+    given.words[block::FLAGS] = flags;
+    (given.words[block::STACK], given.words[block::STACK_SIZE], given.words[block::TLS]) = (0, 0, 0);
+    // SAFETY: as said above; the block is ours and as long as its size says.
+    unsafe { sys::syscall3(CLONE3, given.words.as_ptr() as u64, given.size, 0) }
 }
 
 /// The tracer drops SIGTRAP if the program ignores it.

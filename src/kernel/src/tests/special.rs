@@ -37,9 +37,10 @@ fn segment_bases_live_in_the_context() {
 #[test]
 fn refused_calls() {
     let p = &mut Program::new();
-    for number in [334, 435, 425] {
+    for number in [334, 425] {
         assert_eq!(p.call(number, &[0; 6]), -38, "{number}");
     }
+    assert_eq!(p.call(435, &[0; 6]), -22, "clone3 without arguments");
     assert_eq!(p.call(101, &[0, 0, 0, 0]), 0, "PTRACE_TRACEME");
     assert_eq!(p.call(101, &[0, 0, 0, 0]), -1, "PTRACE_TRACEME again");
 }
@@ -60,14 +61,21 @@ fn personality_hides_what_the_tool_set() {
 
 #[test]
 fn clone_is_decoded() {
-    let _p = Program::new();
+    let p = &mut Program::new();
     let thread = clone::VM | clone::THREAD | clone::SETTLS;
-    let expected = CloneArgs { flags: thread, stack: 1, parent_tid: 2, child_tid: 3, tls: 4, is_thread: true, is_vfork_like: false };
+    let expected = CloneArgs { flags: thread, stack: 1, parent_tid: 2, child_tid: 3, tls: 4, block: None, is_thread: true, is_vfork_like: false };
     assert_eq!(ask(56, [thread, 1, 2, 3, 4, 0]), Action::Special(Special::Clone(expected)));
     let Action::Special(Special::Clone(spawn)) = ask(56, [clone::VM | clone::VFORK | 17, 9, 0, 0, 0, 0]) else { panic!() };
     assert!(spawn.is_vfork_like && !spawn.is_thread);
     let Action::Special(Special::Clone(fork)) = ask(57, [0; 6]) else { panic!() };
     assert!(!fork.is_vfork_like && !fork.is_thread && fork.flags == 17);
+    let block = p.words(&[0, 0, 5, 6, 17, 0x1000, 0x100, 7]);
+    let Action::Special(Special::Clone(extended)) = ask(435, [block, 64, 0, 0, 0, 0]) else { panic!() };
+    assert!((extended.stack, extended.parent_tid, extended.child_tid, extended.tls) == (0x1100, 6, 5, 7) && extended.block.is_some());
+    let shared = p.words(&[clone::VM, 0, 0, 0, 0, 0, 0, 0]);
+    assert_eq!(ask(435, [shared, 64, 0, 0, 0, 0]), Action::Done(-38), "as a kernel without it");
+    let longer = p.words(&[0, 0, 0, 0, 17, 0, 0, 0, 0, 0, 0, 1]);
+    assert_eq!(ask(435, [longer, 96, 0, 0, 0, 0]), Action::Done(-7), "a word that only a later kernel knows");
     let Action::Special(Special::Clone(vfork)) = ask(58, [0; 6]) else { panic!() };
     assert!(vfork.is_vfork_like);
 }
