@@ -48,7 +48,8 @@ pub fn allocate(ctx: &mut ThreadContext, ask: Ask) -> u64 {
     let settings = settings::get();
     let align = ask.align.max(settings.alignment);
     let need = ask.size.saturating_add(settings.around + align - 16);
-    let granted = || Granted { size: ask.size, family: ask.family, zero: ask.zero, stack, age: cache.allocs.get() as u32, copied: ask.copied };
+    let granted =
+        || Granted { size: ask.size, family: ask.family, zero: ask.zero, stack, age: cache.allocs.get() as u32, copied: ask.copied };
     let p = if need <= MAX_SLOT { small(cache, granted(), align, need) } else { large(granted(), align, need) };
     if p != 0 {
         cache.allocs.add(1);

@@ -195,6 +195,7 @@ impl Cache {
         if self.translator.as_ref().is_some_and(|t| t.conflict) {
             return self.give_up_private_vectors(pc);
         }
+        self.heed_flags();
         self.probes.extend(probes.into_iter().map(|probe| (probe.host, probe.resume)));
         let index = self.publish(&region, pc, at, keep);
         self.take_back(region);
@@ -204,6 +205,14 @@ impl Cache {
     fn take_back(&mut self, region: Region) {
         if let Some(translator) = &mut self.translator {
             translator.take_back(region);
+        }
+    }
+
+    /// If the region just made reads flags behind a call, no code of what it calls may count on the contrary.
+    pub(crate) fn heed_flags(&mut self) {
+        let asked = self.translator.as_mut().and_then(|t| t.asks_flags_of.take());
+        if let Some((start, len)) = asked.and_then(crate::flags::are_asked_of) {
+            self.invalidate(start, len);
         }
     }
 
@@ -238,6 +247,7 @@ impl Cache {
         self.probes.extend(translator.probes.drain(..).map(|probe| (probe.host, probe.resume)));
         self.translator = Some(translator);
         let region = region?;
+        self.heed_flags();
         let body = whole(at.hot + u64::from(region.body));
         self.place(&region, pc, at, false, false);
         self.take_back(region);

@@ -10,6 +10,7 @@
 //! - [`cache`]     code cache: place, publish, link, find by host address, invalidate
 //! - [`renewal`]   what is dead in it is given back
 //! - [`program`]   the translator's view of the program: code bytes, replaced functions
+//! - [`flags`]     functions that may return something in the flags
 //! - [`dispatch`]  find or make the translation of an address
 //! - [`check`]     slow side of a memory check: what is wrong, report
 //! - [`dirty`]     threads with undefined registers; [`origin`] where values come from; [`vectors`] registers beyond the saved ones
@@ -40,6 +41,7 @@ pub mod dispatch;
 pub mod exception;
 pub mod far;
 pub mod fault;
+pub mod flags;
 pub mod followed;
 pub mod helpers;
 pub mod inner;

@@ -195,6 +195,10 @@ impl Program for View<'_> {
         crate::far::is_far(pc)
     }
 
+    fn returns_flags(&self, pc: u64) -> bool {
+        crate::flags::are_returned(pc)
+    }
+
     fn is_writable(&self, pc: u64) -> bool {
         self.mapping_of(pc).is_some_and(|(_, _, prot, kind)| may_be_written(prot, kind))
     }

@@ -469,11 +469,16 @@ impl Asm {
         self.buf[at] = rel as u8;
     }
 
-    /// Pad with nops so that the 4 bytes `lead` bytes further on do not cross a cache line: they can then be patched in one store.
+    /// Pad with a nop so that the 4 bytes `lead` bytes further on do not cross a cache line: they can then be patched in one store.
     pub fn align_for_patch(&mut self, lead: usize) {
-        while (self.here() + lead as u64) % 64 > 60 {
-            self.buf.push(0x90);
-        }
+        let last = (self.here() + lead as u64) % 64;
+        let nop: &[u8] = match last {
+            63 => &[0x90],
+            62 => &[0x66, 0x90],
+            61 => &[0x0f, 0x1f, 0x00],
+            _ => &[],
+        };
+        self.bytes(nop);
     }
 }
 

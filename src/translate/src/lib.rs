@@ -267,6 +267,10 @@ pub trait Program {
     fn is_unread(&self, _pc: u64, _register: u8, _passed: bool) -> bool {
         false
     }
+    /// May the `ret` at `pc` leave flags behind that the caller reads?
+    fn returns_flags(&self, _pc: u64) -> bool {
+        true
+    }
     /// The indirect branch at `pc` is known to go to code that has no entry in the branch table.
     fn is_far(&self, _pc: u64) -> bool {
         false
@@ -343,6 +347,8 @@ pub(crate) struct Spare {
 pub struct Translator {
     /// The last region uses registers that `Options::private_vectors` counts on.
     pub conflict: bool,
+    /// The last region ends in a call of this function (0: of any), behind which flags are read: see [`Program::returns_flags`].
+    pub asks_flags_of: Option<u64>,
     pub(crate) items: Vec<decode::Item>,
     /// Dirty mode: for every item, which conditions on flags are asked for behind it.
     pub(crate) needs: Vec<needs::Needs>,
@@ -361,6 +367,7 @@ impl Translator {
     pub fn new(stubs: Stubs, options: Options) -> Translator {
         Translator {
             conflict: false,
+            asks_flags_of: None,
             items: Vec::with_capacity(64),
             needs: Vec::new(),
             spare: Spare::default(),
@@ -381,6 +388,7 @@ impl Translator {
         let tail = decode::region(&mut self.kinds, program, pc, &mut items);
         let conflicts = |i: &decode::Item| i.marks & kinds::mark::PUBLIC == 0 && uses_private_registers(&i.insn);
         self.conflict = self.options.private_vectors && items.iter().any(conflicts);
+        self.asks_flags_of = items.last().and_then(|last| plan::returns_flags_to(program, last));
         let region = tail.map(|tail| match self.in_rounds(program, &mut items, at) {
             Some(region) => region,
             None => self.once(program, &mut items, tail, at),
@@ -424,6 +432,7 @@ impl Translator {
             let length = dirty::length(&items);
             decode::shorten(&mut items, tail, length)
         });
+        self.asks_flags_of = items.last().and_then(|last| plan::returns_flags_to(program, last));
         let region = tail.map(|tail| {
             plan::plan(&mut self.kinds, program, &mut items, tail, Who::All);
             needs::find(program, &items, tail, &mut self.needs);
@@ -439,6 +448,7 @@ impl Translator {
     pub fn translate_copies(&mut self, program: &dyn Program, pc: u64, at: Place, shadow: &mut dyn Shadow, region: u64) -> Option<Region> {
         let mut items = core::mem::take(&mut self.items);
         let found = copies::find(self, program, pc, shadow, region, &mut items);
+        self.asks_flags_of = items.last().and_then(|last| plan::returns_flags_to(program, last));
         let region = found.map(|(copies, tail)| {
             plan::plan(&mut self.kinds, program, &mut items, tail, Who::Checks);
             emitter::emit_region(self, program, &items, tail, at, None, Some(copies))

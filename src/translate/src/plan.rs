@@ -171,6 +171,17 @@ pub fn read_at(program: &dyn Program, pc: u64) -> u32 {
     look_ahead(program, pc).0
 }
 
+/// The function that this instruction calls, 0 if that is not known, if the code behind the call is seen to read flags. Or it does not come
+/// back, and other code begins there.
+pub fn returns_flags_to(program: &dyn Program, call: &Item) -> Option<u64> {
+    let target = match call.insn.flow_control() {
+        FlowControl::Call if call.insn.op0_kind() == OpKind::NearBranch64 => call.insn.near_branch_target(),
+        FlowControl::IndirectCall => 0,
+        _ => return None,
+    };
+    (read_at(program, call.pc + u64::from(call.len)) != 0).then_some(target)
+}
+
 /// May the next few instructions change? Nobody compares what was seen there when it comes to be run.
 pub fn may_change(program: &dyn Program, pc: u64, instructions: usize) -> bool {
     const LONGEST: u64 = 15;
@@ -256,9 +267,11 @@ fn releases(program: &dyn Program, items: &mut [Item]) {
     }
     last.released = total;
     last.looks_below = ends_small_frame(before);
-    // A function that takes down a frame is compiled: its caller expects nothing in the flags. (Leaves written by hand may; and so may
-    // compilers that put their code into memory at run time: a carry says there that several values are returned.)
-    last.noise = before.iter().any(|i| i.deferred) && !program.is_writable(last.pc);
+    // A function that takes down a frame is compiled: its caller expects nothing in the flags. (Callers of leaves written by hand may, and
+    // were seen to read them; and so may compilers that put their code into memory at run time: a carry says there that several values are
+    // returned.)
+    let compiled = before.iter().any(|i| i.deferred) || !program.returns_flags(last.pc);
+    last.noise = compiled && !program.is_writable(last.pc);
 }
 
 /// `add rsp, n` and at most `pop rbp` in front of a `ret`: what a leaf with a frame of its own may end with. (Others save more registers,

@@ -51,6 +51,7 @@ impl Cache {
         self.probes.extend(translator.probes.drain(..).map(|probe| (probe.host, probe.resume)));
         (self.translator, self.plans) = (Some(translator), Some(plans));
         let region = region?;
+        self.heed_flags();
         let body = whole(at.hot + u64::from(region.body));
         self.place(&region, pc, at, keep, true);
         let (dead, stale) = crate::dirty::dead_at(pc, region.end);
@@ -128,6 +129,7 @@ impl Cache {
         let made = translator.translate_copies(&View::new(&self.starts, &self.high, pc), pc, at, &mut plans, region);
         (self.translator, self.plans) = (Some(translator), Some(plans));
         let body = made.map(|made| {
+            self.heed_flags();
             let body = whole(at.hot + u64::from(made.body));
             self.place(&made, pc, at, false, true);
             self.take_back(made);
