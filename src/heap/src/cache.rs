@@ -11,14 +11,14 @@ use crate::central::{self, Central};
 use crate::chunk::{Chunk, Slot, Tray};
 use crate::classes::{CLASSES, COUNT};
 use crate::record::prefetch;
-use crate::stacks;
+use crate::{paint, stacks};
 use crate::superseded::{self, Superseded};
 use core::mem::swap;
 use core::sync::atomic::{AtomicBool, AtomicU64, Ordering::Relaxed};
 use memcheck_abi::context::ThreadContext;
 #[cfg(not(test))]
 use memcheck_abi::context::local;
-use memcheck_abi::layout::{A_BASE, v_of};
+use memcheck_abi::layout::A_BASE;
 
 #[repr(C)]
 pub struct Cache {
@@ -41,14 +41,14 @@ pub struct Cache {
 /// How many slots before its turn the lines of a slot are asked for.
 const AHEAD: usize = 4;
 
-/// Ask for the lines that the next life of a slot will touch: first its record, its shadow and its bytes, and when it ends all of its V,
-/// which in most slots is these three lines. (Stores that wait for memory one after the other would hold up everything behind them.)
+/// Ask for the lines that the next life of a slot will touch: first its record, its shadow and its bytes, and when it ends all of its V.
+/// (Stores that wait for memory one after the other would hold up everything behind them.)
 #[inline(always)]
 fn warm(class: usize, slot: Slot) {
-    let v = v_of(slot.block);
-    for line in [slot.link, A_BASE + slot.block / 8, v, slot.block, v + 64, v + CLASSES[class].slot - 64] {
+    for line in [slot.link, A_BASE + slot.block / 8, slot.block] {
         prefetch(line);
     }
+    paint::ask_for(slot.block, CLASSES[class].slot);
 }
 
 /// Written by one thread, read by any.

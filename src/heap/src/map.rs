@@ -11,7 +11,7 @@
 use crate::classes::CLASSES;
 use crate::layout::{RECORD_SIZE, UNIT, UNIT_MAP, address_of, owns, unit_of};
 use crate::record::{self, Record, State};
-use crate::{settings, spans};
+use crate::{paint, settings, spans};
 use core::sync::atomic::{AtomicU32, Ordering::Relaxed};
 use memcheck_abi::layout::{A_BASE, HEAP_START, v_of};
 
@@ -80,12 +80,10 @@ impl Slot {
     #[inline(always)]
     pub fn ask_for(&self, addr: u64) {
         record::prefetch(self.record.link());
-        let v = v_of(addr);
-        record::prefetch(v);
         record::prefetch(A_BASE + addr / 8);
-        if let Kind::Slab(class) = self.kind {
-            record::prefetch(v + 64);
-            record::prefetch(v_of(self.start) + CLASSES[class].slot - 16);
+        match self.kind {
+            Kind::Slab(class) => paint::ask_for(addr, CLASSES[class].slot),
+            _ => record::prefetch(v_of(addr)),
         }
     }
 

@@ -313,6 +313,18 @@ fn move_pages(to: u64, from: u64, len: u64) -> core::ops::Range<u64> {
     0..0
 }
 
+/// Ask for the V lines of a block in a slot of this length, as far as they are painted by stores.
+#[inline(always)]
+pub fn ask_for(p: u64, slot: u64) {
+    let v = v_of(p);
+    for line in [v, v + 64, v + slot - 64] {
+        record::prefetch(line);
+    }
+    for line in (128..(slot - 64).min(SHORT)).step_by(64) {
+        record::prefetch(v + line);
+    }
+}
+
 /// Ask for the first lines of every page of a range that will be written: what the processor asks for by itself ends with the page, and the
 /// target of a copy has been in quarantine long enough to be in no cache.
 #[inline(always)]
