@@ -191,6 +191,9 @@ pub fn move_origins(dst: u64, src: u64, n: u64) {
     }
     let words = (((dst + n - 1) & !3) - (dst & !3)) / 4 + 1;
     let forward = dst.wrapping_sub(src) >= n;
+    let ctx = memcheck_rt::context::current();
+    // Words there may be left over from a frame that is gone.
+    let from_stack = (ctx.stack_low..ctx.stack_high).contains(&src);
     let mut born = None;
     let mut k = 0;
     while k < words {
@@ -200,7 +203,7 @@ pub fn move_origins(dst: u64, src: u64, n: u64) {
         k += 1;
         if forward && word >= dst && word + WORDS_TOGETHER * 4 <= dst + n && from.is_multiple_of(4) {
             // SAFETY: as below.
-            if unsafe { move_words(word, from, &mut born) } {
+            if unsafe { move_words(word, from, from_stack, &mut born) } {
                 k += WORDS_TOGETHER - 1;
                 continue;
             }
@@ -213,8 +216,8 @@ pub fn move_origins(dst: u64, src: u64, n: u64) {
             let mut tag = get::<u32>((from & !3) + ORIGIN_DISTANCE);
             if tag == 0 {
                 tag = *born.get_or_insert_with(|| crate::call::origin_of(from));
-            } else if tag & 3 == 0 {
-                // A distance, which means something at that place only.
+            } else if tag & 3 == 0 || from_stack {
+                // A distance means something at that place only.
                 tag = crate::call::origin_of(from);
             }
             put(word + ORIGIN_DISTANCE, tag);
@@ -225,11 +228,12 @@ pub fn move_origins(dst: u64, src: u64, n: u64) {
 
 const WORDS_TOGETHER: u64 = 4;
 
-/// The origin words of four aligned words at once, if none of those that matter is a distance, and either all or none were written before.
+/// The origin words of four aligned words at once, if none of those that matter is a distance (or, from the stack, was written before), and
+/// either all or none were.
 ///
 /// # Safety
 /// V and origin words of both are mapped.
-unsafe fn move_words(to: u64, from: u64, born: &mut Option<u32>) -> bool {
+unsafe fn move_words(to: u64, from: u64, from_stack: bool, born: &mut Option<u32>) -> bool {
     use core::arch::x86_64::__m128i;
     // SAFETY: the caller's promise; SSE2.
     unsafe {
@@ -243,7 +247,7 @@ unsafe fn move_words(to: u64, from: u64, born: &mut Option<u32>) -> bool {
         let first = u64::from((!defined.mask()).trailing_zeros() & !3);
         let tags = if tags.is_zero() {
             __m128i::splat32(*born.get_or_insert_with(|| crate::call::origin_of(from + first))).without(defined)
-        } else if distances.without(defined).is_zero() {
+        } else if !from_stack && distances.without(defined).is_zero() {
             tags
         } else {
             return false;
