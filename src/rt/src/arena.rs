@@ -9,6 +9,9 @@ use crate::sys;
 use core::alloc::{GlobalAlloc, Layout};
 use memcheck_abi::layout::{ARENA_END, ARENA_START};
 
+/// From here on memory comes in large pages. Most programs need less, and would leave the last one half empty.
+const DENSE_FROM: u64 = ARENA_START + (4 << 20);
+
 /// Free lists by power of two (index = log2 of the size).
 pub struct State {
     next: u64,
@@ -55,7 +58,9 @@ unsafe impl GlobalAlloc for Arena {
             if !sys::map_fixed(state.mapped, len, sys::PROT_READ | sys::PROT_WRITE) {
                 return core::ptr::null_mut();
             }
-            sys::will_be_dense(state.mapped, len);
+            if end > DENSE_FROM {
+                sys::will_be_dense(state.mapped, len);
+            }
             state.mapped += len;
         }
         state.next = end;

@@ -129,8 +129,9 @@ pub fn init(stubs: Stubs, options: Options) -> bool {
     let mut cache = CACHE.lock();
     cache.translator = Some(Translator::new(stubs, options));
     let mapped = sys::map_fixed(CACHE_START, CACHE_END - CACHE_START, sys::PROT_READ | sys::PROT_WRITE | sys::PROT_EXEC);
-    for (start, end) in [(CACHE_START, DIRTY_START), (DIRTY_START, COLD_START), (COLD_START, CACHE_END)] {
-        sys::will_be_dense(start + LARGE_PAGE, end - start - LARGE_PAGE);
+    // Cold code is seldom run, and much of its first large page would stay empty.
+    for (start, end, small) in [(CACHE_START, DIRTY_START, 1), (DIRTY_START, COLD_START, 1), (COLD_START, CACHE_END, 2)] {
+        sys::will_be_dense(start + small * LARGE_PAGE, end - start - small * LARGE_PAGE);
     }
     mapped && starts::init() && pages::init()
 }
