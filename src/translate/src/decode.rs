@@ -28,8 +28,8 @@ pub struct Item {
     pub released: u32,
     /// For `ret`: the flags were last written by plain stack arithmetic, so nobody waits for them.
     pub noise: bool,
-    /// For `ret`: the function may have been a leaf that used the red zone below its frame. For what takes a frame down in front of it:
-    /// something is left there for certain.
+    /// For `ret` and jumps: the function may have been a leaf that used the red zone below its frame. For what takes a frame down in
+    /// front of them: something is left there for certain.
     pub looks_below: bool,
     /// For `pop` and `push`: how many of them from here on are checked (made defined) by this one; 0 = done by an earlier one.
     pub batch: u8,

@@ -136,7 +136,7 @@ pub fn flags(kinds: &mut Kinds, program: &dyn Program, items: &mut [Item], tail:
             live.all();
         }
         live.before(kinds.flags(&item.insn));
-        let asks = who == Who::All || item.marks & mark::POP != 0 || has_memory(&item.insn);
+        let asks = who == Who::All || item.marks & mark::POP != 0 || item.looks_below || has_memory(&item.insn);
         item.flags_live = live.surely != 0 || !asks || live.any();
     }
 }
@@ -225,6 +225,10 @@ pub fn released(insn: &Instruction) -> Option<u32> {
         {
             u32::try_from(insn.immediate(1)).ok().filter(|&n| n < 1 << 20)
         }
+        // 128 is shorter that way.
+        Mnemonic::Sub if insn.op0_register() == Register::RSP && insn.op1_kind() == OpKind::Immediate8to64 => {
+            u32::try_from((insn.immediate(1) as i64).wrapping_neg()).ok().filter(|&n| n != 0)
+        }
         _ => None,
     }
 }
@@ -258,6 +262,7 @@ fn releases(program: &dyn Program, items: &mut [Item]) {
     }
     if !is_ret {
         last.released = total;
+        last.looks_below = ends_small_frame(before);
         return;
     }
     let pops_frame_pointer = total == 16 && before.last().is_some_and(|i| i.insn.op0_register() == Register::RBP);
@@ -274,15 +279,13 @@ fn releases(program: &dyn Program, items: &mut [Item]) {
     last.noise = compiled && !program.is_writable(last.pc);
 }
 
-/// `add rsp, n` and at most `pop rbp` in front of a `ret`: what a leaf with a frame of its own may end with. (Others save more registers,
-/// or align the stack pointer for calls.)
+/// `add rsp, n` and at most `pop rbp` in front of a `ret` or jump: what a leaf with a frame of its own may end with. (Others save more
+/// registers, or align the stack pointer for calls.)
 fn ends_small_frame(before: &[Item]) -> bool {
     const ALIGNS: u32 = 8;
-    let saved = before.last().is_some_and(|i| i.insn.mnemonic() == Mnemonic::Pop && i.insn.op0_register() == Register::RBP);
-    before
-        .iter()
-        .nth_back(usize::from(saved))
-        .is_some_and(|i| i.deferred && i.insn.mnemonic() == Mnemonic::Add && released(&i.insn).is_some_and(|n| n > ALIGNS))
+    let mut down = before.iter().rev().filter(|i| i.deferred).peekable();
+    down.next_if(|i| i.insn.mnemonic() == Mnemonic::Pop && i.insn.op0_register() == Register::RBP);
+    down.next().is_some_and(|i| released(&i.insn).is_some_and(|n| n > ALIGNS))
 }
 
 /// A jump that may be the last that a function does.

@@ -268,29 +268,32 @@ pub fn paint(e: &mut Emitter, from: i32, bytes: u32) {
 /// next makes processors take it for the source of the pop, and that costs more than all the rest of a return.
 pub fn before_ret(e: &mut Emitter, released: u32) -> bool {
     let much = released > INLINE_RELEASE;
-    // Of a leaf with a frame, a word right below the frame was written (arrays are aligned to 16 bytes); of all others, the return from their
-    // last call has painted them.
-    let leaf = !much && e.item.looks_below && e.item.noise;
-    let is_painted = |e: &mut Emitter, word: i32| {
-        e.asm.op_mem(None, true, &[0x83], 7, &Mem { seg: Seg::Gs, ..Mem::base(RSP, -(released as i32) - 8 * word) });
-        e.asm.buf.push(0xff);
-    };
-    let other = leaf.then(|| {
-        is_painted(e, 0);
-        let written = e.asm.jcc_forward(CC_NE);
-        is_painted(e, 1);
-        let other = e.asm.jcc_forward(CC_NE ^ 1);
-        e.asm.patch_here(written);
-        other
-    });
-    if much || leaf {
+    if much {
         spill_old_sp(e, 8 - released as i32);
         call_release(e, release_argument(8, true));
-    }
-    if let Some(other) = other {
-        e.asm.patch_here(other);
+    } else if e.item.looks_below && e.item.noise {
+        paint_below_leaf(e, 8, released);
     }
     much
+}
+
+/// Paint what was released, and the red zone below it, if the function was a leaf with a frame: then a word right below the frame was
+/// written (arrays are aligned to 16 bytes). Of all other functions, the return from their last call has painted both. (`extra`: as in
+/// [`release_argument`].) No flag lives.
+fn paint_below_leaf(e: &mut Emitter, extra: u32, released: u32) {
+    let frame = extra as i32 - released as i32;
+    let is_painted = |e: &mut Emitter, word: i32| {
+        e.asm.op_mem(None, true, &[0x83], 7, &Mem { seg: Seg::Gs, ..Mem::base(RSP, frame - 8 * word) });
+        e.asm.buf.push(0xff);
+    };
+    is_painted(e, 1);
+    let written = e.asm.jcc_forward(CC_NE);
+    is_painted(e, 2);
+    let other = e.asm.jcc_forward(CC_NE ^ 1);
+    e.asm.patch_here(written);
+    spill_old_sp(e, frame);
+    call_release(e, release_argument(extra, true));
+    e.asm.patch_here(other);
 }
 
 /// In front of a jump, which is likely to be the last of its function: paint what was released just before.
@@ -301,6 +304,10 @@ pub fn before_jump(e: &mut Emitter) {
         spill_old_sp(e, -(released as i32));
         call_release(e, release_argument(0, true));
     } else if released > 0 {
+        if e.item.looks_below && !e.item.flags_live {
+            e.place_step();
+            paint_below_leaf(e, 0, released);
+        }
         paint(e, -(released as i32), released);
     }
 }
