@@ -64,6 +64,7 @@ const TRAP_BRKPT: i32 = 1;
 /// si_code of the SIGSYS of a seccomp filter.
 const SYS_SECCOMP: i32 = 1;
 const TRAP_TRACE: i32 = 2;
+const TRAP_HWBKPT: i32 = 4;
 
 /// What `fault_entry` finds at rdi.
 #[repr(C)]
@@ -80,6 +81,19 @@ pub struct Fault {
 // SAFETY: integers only, no padding.
 #[allow(unsafe_code, reason = "a marker: see memory.rs")]
 unsafe impl Plain for Fault {}
+
+/// Where a repeated string instruction at `rip` ends, if there is one.
+fn end_of_repeated(process: &Process, rip: u64) -> Option<u64> {
+    const REPEATED: [u8; 2] = [0xf2, 0xf3];
+    /// Operand and address size, segments, REX.
+    const OTHERS: [std::ops::RangeInclusive<u8>; 3] = [0x66..=0x67, 0x64..=0x65, 0x40..=0x4f];
+    /// movs, cmps; stos, lods, scas.
+    const STRINGS: [std::ops::RangeInclusive<u8>; 2] = [0xa4..=0xa7, 0xaa..=0xaf];
+    let code: [u8; 8] = process.memory.value::<u64>(rip)?.to_le_bytes();
+    let length = code.iter().take_while(|byte| REPEATED.contains(byte) || OTHERS.iter().any(|range| range.contains(byte))).count();
+    let is_string = STRINGS.iter().any(|range| code.get(length).is_some_and(|byte| range.contains(byte)));
+    (is_string && code[..length].iter().any(|byte| REPEATED.contains(byte))).then_some(rip + length as u64 + 1)
+}
 
 impl Tracer<'_> {
     /// A signal-delivery-stop.
@@ -102,12 +116,19 @@ impl Tracer<'_> {
             return self.trap(pid, stopped, regs, handler);
         }
         let (info, phase) = (stopped.siginfo()?, thread.phase);
+        if let Phase::Passing(_) = phase
+            && info.is_synchronous()
+        {
+            stopped.break_at(None)?;
+            thread.phase = Phase::Run;
+        }
         if info.signo == libc::SIGSYS && info.code == SYS_SECCOMP && is_own_call(process, &regs) {
             let why = format!("its seccomp filter refuses system call {}, which memcheck needs", regs.rax);
             self.end_because(pid, &why, handler, Handler::refused);
             return Ok(());
         }
         match phase {
+            Phase::Passing(steps) if signo == libc::SIGTRAP && info.code == TRAP_HWBKPT => self.stepped(pid, stopped, regs, steps, handler),
             Phase::Delivering => self.injected(pid, stopped, regs, info),
             Phase::Stepping(steps) if signo == libc::SIGTRAP && matches!(info.code, TRAP_TRACE | TRAP_BRKPT) => {
                 self.stepped(pid, stopped, regs, steps, handler)
@@ -178,7 +199,7 @@ impl Tracer<'_> {
             // Its `Ready` or `ThreadStart` comes first, and looks at the queue.
             return self.resume(pid, stopped, 0);
         };
-        if let Phase::Stepping(_) = thread.phase {
+        if let Phase::Stepping(_) | Phase::Passing(_) = thread.phase {
             return self.resume(pid, stopped, 0);
         }
         process.set_context_field(context, offset_of!(ThreadContext, pending), 1u32);
@@ -273,10 +294,12 @@ impl Tracer<'_> {
         };
         if regs.rdi == STEP_ME {
             let interrupted = process.memory.value::<Fault>(context + FAULT_OFFSET).map(|f| f.regs);
+            let regs = registers_of(&interrupted.unwrap_or([0; 27]), &regs);
+            let behind = end_of_repeated(process, regs.rip).filter(|&end| stopped.break_at(Some(end)).is_ok());
             if let Some(thread) = self.thread_mut(pid, stopped.tid()) {
-                thread.phase = Phase::Stepping(thread.steps);
+                thread.phase = if behind.is_some() { Phase::Passing(thread.steps) } else { Phase::Stepping(thread.steps) };
             }
-            stopped.set_registers(&registers_of(&interrupted.unwrap_or([0; 27]), &regs))?;
+            stopped.set_registers(&regs)?;
             return self.resume(pid, stopped, 0);
         }
         if process.freezing && process.ending_thread != Some(stopped.tid()) {

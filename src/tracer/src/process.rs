@@ -91,6 +91,8 @@ pub(crate) enum Phase {
     Run,
     /// One instruction in the code cache, on the way to a safe point; the number of steps so far.
     Stepping(u32),
+    /// A repeated string instruction in the code cache, which would be one step for each element: a breakpoint stands behind it.
+    Passing(u32),
     /// A signal was injected while the processor held the program's registers; the kernel builds its frame.
     Delivering,
     /// Executing rt_sigreturn with the program's registers.

@@ -229,7 +229,7 @@ impl<'a> Tracer<'a> {
         if let Some(thread) = self.thread_mut(pid, stopped.tid()) {
             thread.regs = None;
             how = match thread.phase {
-                Phase::Run | Phase::Dying(..) => How::Continue,
+                Phase::Run | Phase::Passing(_) | Phase::Dying(..) => How::Continue,
                 Phase::Stepping(_) | Phase::Delivering => How::Step,
                 Phase::SigReturn => How::Syscall,
             };

@@ -16,6 +16,7 @@
 //! Deliberately absent: what a stop means (see `run`), registers of other architectures.
 #![allow(unsafe_code, reason = "ptrace and waitpid: signals of real-time numbers, which the safe wrappers do not know")]
 
+use std::mem::offset_of;
 use std::io;
 use std::marker::PhantomData;
 
@@ -222,6 +223,21 @@ impl Stopped {
 
     pub fn set_blocked(&self, mask: u64) -> Result<()> {
         request("PTRACE_SETSIGMASK", libc::PTRACE_SETSIGMASK as libc::c_uint, self.tid, 8, &raw const mask as usize)
+    }
+
+    /// A breakpoint of this thread alone, in a debug register: SIGTRAP before the instruction at `addr`. `None`: not any more.
+    pub fn break_at(&self, addr: Option<u64>) -> Result<()> {
+        /// Local breakpoint 0, for the execution of one instruction.
+        const ENABLED: u64 = 1;
+        let register = |n: usize| offset_of!(libc::user, u_debugreg) + n * 8;
+        let set = |n: usize, value: u64| request("PTRACE_POKEUSER", libc::PTRACE_POKEUSER, self.tid, register(n), value as usize);
+        match addr {
+            Some(addr) => {
+                set(0, addr)?;
+                set(7, ENABLED)
+            }
+            None => set(7, 0),
+        }
     }
 
     /// The number that belongs to a [`Stop::Event`]: new thread, former thread id, wait status.
