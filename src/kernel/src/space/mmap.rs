@@ -60,11 +60,11 @@ fn map_request(r: &Request, effects: &mut Effects) -> i64 {
 /// The program insists on the address. It gets it unless something of ours is there.
 fn map_fixed(r: &Request, effects: &mut Effects, keep_old: bool) -> i64 {
     let Some(end) = r.addr.checked_add(r.len) else { return ENOMEM };
-    if place::forbidden(r.addr, end) {
-        return if keep_old { EEXIST } else { ENOMEM };
-    }
     if !r.addr.is_multiple_of(PAGE) {
         return EINVAL;
+    }
+    if place::forbidden(r.addr, end) {
+        return if keep_old { EEXIST } else { ENOMEM };
     }
     if keep_old && !MAP.lock().is_free(r.addr, end) {
         return EEXIST;
