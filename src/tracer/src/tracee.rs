@@ -16,9 +16,9 @@
 //! Deliberately absent: what a stop means (see `run`), registers of other architectures.
 #![allow(unsafe_code, reason = "ptrace and waitpid: signals of real-time numbers, which the safe wrappers do not know")]
 
-use std::mem::offset_of;
 use std::io;
 use std::marker::PhantomData;
+use std::mem::offset_of;
 
 use memcheck_abi::context::{self, Registers};
 

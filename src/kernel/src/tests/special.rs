@@ -63,7 +63,8 @@ fn personality_hides_what_the_tool_set() {
 fn clone_is_decoded() {
     let p = &mut Program::new();
     let thread = clone::VM | clone::THREAD | clone::SETTLS;
-    let expected = CloneArgs { flags: thread, stack: 1, parent_tid: 2, child_tid: 3, tls: 4, block: None, is_thread: true, is_vfork_like: false };
+    let expected =
+        CloneArgs { flags: thread, stack: 1, parent_tid: 2, child_tid: 3, tls: 4, block: None, is_thread: true, is_vfork_like: false };
     assert_eq!(ask(56, [thread, 1, 2, 3, 4, 0]), Action::Special(Special::Clone(expected)));
     let Action::Special(Special::Clone(spawn)) = ask(56, [clone::VM | clone::VFORK | 17, 9, 0, 0, 0, 0]) else { panic!() };
     assert!(spawn.is_vfork_like && !spawn.is_thread);
