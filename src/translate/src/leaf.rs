@@ -1,7 +1,7 @@
 //! Does the function that a `ret` ends keep anything below the stack pointer?
 //!
 //! Leaf functions do: the 128 bytes there, the red zone, are theirs without asking. What they leave in it must not pass for the initial
-//! values of the next function's locals, so their `ret` paints it. In a longer function the instructions that use it are in other regions
+//! values of the next function's locals, so their `ret` paints it, as far down as they go. In a longer function the instructions that use it are in other regions
 //! than the `ret`. Code cannot be decoded backwards, but the operand that gives them away can be seen in the bytes alone:
 //!
 //! ```text
@@ -12,6 +12,7 @@
 
 use crate::Program;
 use iced_x86::{Instruction, Mnemonic, Register};
+use memcheck_abi::layout::RED_ZONE;
 
 /// Bytes in front of a `ret` that are looked at.
 const WINDOW: u64 = 256;
@@ -22,30 +23,32 @@ pub fn below_stack(insn: &Instruction) -> bool {
     insn.memory_base() == Register::RSP && (insn.memory_displacement64() as i64) < 0 && insn.mnemonic() != Mnemonic::Lea
 }
 
-/// Is the red zone used in the code in front of the `ret` at `pc`?
-pub fn uses_red_zone(program: &dyn Program, pc: u64) -> bool {
+/// How far below the stack pointer the code in front of the `ret` at `pc` goes: bytes, a multiple of 8, at most the red zone.
+pub fn reaches_below(program: &dyn Program, pc: u64) -> u32 {
     let from = pc.saturating_sub(WINDOW);
     // In the first page of a mapping there may be less.
-    [from, pc & !(PAGE - 1)].into_iter().find_map(|from| program.code(from)?.get(..(pc - from) as usize)).is_some_and(names_it)
-        && !program.is_writable(from)
-        && !program.is_writable(pc)
+    let Some(code) = [from, pc & !(PAGE - 1)].into_iter().find_map(|from| program.code(from)?.get(..(pc - from) as usize)) else {
+        return 0;
+    };
+    if program.is_writable(from) || program.is_writable(pc) { 0 } else { reach(code) }
 }
 
-fn names_it(code: &[u8]) -> bool {
-    (0..code.len()).any(|at| is_operand(&code[at..]) && !extends_base(&code[..at]))
+fn reach(code: &[u8]) -> u32 {
+    let depths = (0..code.len()).filter_map(|at| depth(&code[at..]).filter(|_| !extends_base(&code[..at])));
+    depths.max().map_or(0, |most| most.next_multiple_of(8).min(RED_ZONE as u32))
 }
 
-/// ModRM, SIB and displacement of `[rsp - n]` or `[rsp + index - n]`?
-fn is_operand(bytes: &[u8]) -> bool {
+/// The n of ModRM, SIB and displacement of `[rsp - n]` or `[rsp + index - n]`.
+fn depth(bytes: &[u8]) -> Option<u32> {
     const SIB_FOLLOWS: u8 = 4;
     const RSP: u8 = 4;
-    let [mod_rm, sib, displacement @ ..] = bytes else { return false };
-    let highest = match mod_rm >> 6 {
-        1 => displacement.first(),
-        2 => displacement.get(3),
-        _ => None,
+    let (&[mod_rm, sib], displacement) = bytes.split_first_chunk()?;
+    let displacement = match mod_rm >> 6 {
+        1 => i32::from(*displacement.first()? as i8),
+        2 => i32::from_le_bytes(*displacement.first_chunk()?),
+        _ => return None,
     };
-    mod_rm & 7 == SIB_FOLLOWS && sib & 7 == RSP && highest.is_some_and(|byte| byte & 0x80 != 0)
+    (mod_rm & 7 == SIB_FOLLOWS && sib & 7 == RSP && displacement < 0).then_some(displacement.unsigned_abs())
 }
 
 /// Does a REX prefix in front of an opcode of one or two bytes make the base r12?
@@ -56,7 +59,7 @@ fn extends_base(before: &[u8]) -> bool {
 
 #[cfg(test)]
 mod tests {
-    use super::names_it;
+    use super::reach;
 
     #[test]
     fn operands_below_the_stack_pointer_are_seen() {
@@ -67,7 +70,7 @@ mod tests {
             &[0xc5, 0xf8, 0x29, 0x44, 0x24, 0x88, 0x90, 0x90], // vmovaps [rsp-120], xmm0
             &[0x89, 0x84, 0x8c, 0x80, 0xff, 0xff, 0xff, 0x90], // mov [rsp+4*rcx-128], eax
         ];
-        assert!(uses.iter().all(|code| names_it(code)));
+        assert_eq!(uses.map(reach), [40, 16, 56, 120, 128]);
         let others: [&[u8]; 5] = [
             &[0x89, 0x7c, 0x24, 0x1c, 0x90, 0x90, 0x90],       // mov [rsp+28], edi
             &[0x49, 0x89, 0x44, 0x24, 0xf8, 0x90, 0x90, 0x90], // mov [r12-8], rax
@@ -75,6 +78,6 @@ mod tests {
             &[0x89, 0x84, 0x24, 0x80, 0x00, 0x00, 0x00, 0x90], // mov [rsp+128], eax
             &[0x24, 0xdc],
         ];
-        assert!(!others.iter().any(|code| names_it(code)));
+        assert_eq!(others.map(reach), [0; 5]);
     }
 }

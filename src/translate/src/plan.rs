@@ -266,11 +266,8 @@ fn releases(program: &dyn Program, items: &mut [Item]) {
         return;
     }
     let pops_frame_pointer = total == 16 && before.last().is_some_and(|i| i.insn.op0_register() == Register::RBP);
-    if pops_frame_pointer || before.iter().any(|i| leaf::below_stack(&i.insn)) || leaf::uses_red_zone(program, last.pc) {
-        // A leaf: what it left in its red zone is nobody's initial value either.
-        total += RED_ZONE as u32;
-    }
-    last.released = total;
+    // A leaf: what it left in its red zone is nobody's initial value either.
+    last.released = total + if pops_frame_pointer { RED_ZONE as u32 } else { leaf::reaches_below(program, last.pc) };
     last.looks_below = ends_small_frame(before);
     // A function that takes down a frame is compiled: its caller expects nothing in the flags. (Callers of leaves written by hand may, and
     // were seen to read them; and so may compilers that put their code into memory at run time: a carry says there that several values are
