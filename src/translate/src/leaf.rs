@@ -34,21 +34,28 @@ pub fn reaches_below(program: &dyn Program, pc: u64) -> u32 {
 }
 
 fn reach(code: &[u8]) -> u32 {
-    let depths = (0..code.len()).filter_map(|at| depth(&code[at..]).filter(|_| !extends_base(&code[..at])));
+    // Most bytes are none: they are looked at singly first.
+    let operands = code.iter().enumerate().filter(|&(_, &byte)| matches!(byte & FORM, SHORT | LONG));
+    let depths = operands.filter_map(|(at, _)| depth(&code[at..]).filter(|_| !extends_base(&code[..at])));
     depths.max().map_or(0, |most| most.next_multiple_of(8).min(RED_ZONE as u32))
 }
 
+/// Of a ModRM byte: everything but the register.
+const FORM: u8 = 0xc7;
+/// A SIB byte follows, and a displacement of 1 byte or of 4.
+const SHORT: u8 = 0x44;
+const LONG: u8 = 0x84;
+
 /// The n of ModRM, SIB and displacement of `[rsp - n]` or `[rsp + index - n]`.
 fn depth(bytes: &[u8]) -> Option<u32> {
-    const SIB_FOLLOWS: u8 = 4;
     const RSP: u8 = 4;
     let (&[mod_rm, sib], displacement) = bytes.split_first_chunk()?;
-    let displacement = match mod_rm >> 6 {
-        1 => i32::from(*displacement.first()? as i8),
-        2 => i32::from_le_bytes(*displacement.first_chunk()?),
+    let displacement = match mod_rm & FORM {
+        SHORT => i32::from(*displacement.first()? as i8),
+        LONG => i32::from_le_bytes(*displacement.first_chunk()?),
         _ => return None,
     };
-    (mod_rm & 7 == SIB_FOLLOWS && sib & 7 == RSP && displacement < 0).then_some(displacement.unsigned_abs())
+    (sib & 7 == RSP && displacement < 0).then_some(displacement.unsigned_abs())
 }
 
 /// Does a REX prefix in front of an opcode of one or two bytes make the base r12?
