@@ -1,8 +1,9 @@
 //! Does the function that a `ret` ends keep anything below the stack pointer?
 //!
 //! Leaf functions do: the 128 bytes there, the red zone, are theirs without asking. What they leave in it must not pass for the initial
-//! values of the next function's locals, so their `ret` paints it, as far down as they go. In a longer function the instructions that use it are in other regions
-//! than the `ret`. Code cannot be decoded backwards, but the operand that gives them away can be seen in the bytes alone:
+//! values of the next function's locals, so their `ret` paints it, as far down as they go. In a longer function the instructions that use
+//! it are in other regions than the `ret`. Code cannot be decoded backwards, but the operand that gives them away can be seen in the bytes
+//! alone:
 //!
 //! ```text
 //! [opcode] [mod r/m: disp8 or disp32, SIB follows] [SIB: base = rsp] [displacement < 0]
