@@ -8,6 +8,7 @@
 
 mod common;
 
+use nix::fcntl::{FcntlArg, FdFlag, fcntl};
 use nix::pty::openpty;
 use std::fs::File;
 use std::io::{Read, Write};
@@ -71,10 +72,15 @@ struct Terminal {
 impl Terminal {
     fn open(dir: &Path) -> Terminal {
         let pty = openpty(None, None).expect("a pseudo terminal");
+        // The shells of other tests shall not keep it open when this one hangs up.
+        for side in [&pty.master, &pty.slave] {
+            fcntl(side, FcntlArg::F_SETFD(FdFlag::FD_CLOEXEC)).expect("a flag of a descriptor");
+        }
         let side = |what: &str| Stdio::from(pty.slave.try_clone().expect(what));
-        // A session whose terminal is standard input.
-        let shell = Command::new("setsid")
-            .args(["--ctty", "--wait", "sh", "-i"])
+        // A session whose terminal is standard input. Who runs the tests in the background may have SIGINT and SIGQUIT ignored, and no shell
+        // can change that for those whom it starts.
+        let shell = Command::new("env")
+            .args(["--default-signal", "setsid", "--ctty", "--wait", "sh", "-i"])
             .env("PS1", PROMPT)
             .env_remove("ENV")
             .current_dir(dir)
@@ -82,7 +88,7 @@ impl Terminal {
             .stdout(side("output"))
             .stderr(side("errors"))
             .spawn()
-            .expect("setsid of util-linux, and sh");
+            .expect("env of coreutils, setsid of util-linux, and sh");
         let keys = File::from(pty.master);
         let mut reader = keys.try_clone().expect("the other end");
         let (sender, text) = channel();

@@ -75,11 +75,22 @@ fn is_stop(signo: i32) -> bool {
 
 /// Stop as if nothing had been done about the signal; returns when somebody continues memcheck.
 fn stop(signo: i32) {
-    // SAFETY: async-signal-safe calls; `pass_on` has the signature that its flags ask for.
+    stop_once(signo);
+    // SAFETY: `pass_on` has the signature that its flags ask for.
+    let _ = unsafe { listen(signo) };
+}
+
+/// Stop by the signal's default action, which is set from then on. One that is under way at this moment shall not stop the process a second
+/// time when it goes on: blocked, the two are one.
+pub(crate) fn stop_once(signo: i32) {
+    // SAFETY: async-signal-safe calls; the set is live and initialised.
     unsafe {
+        let mut set: libc::sigset_t = std::mem::zeroed();
+        libc::sigaddset(&mut set, signo);
+        libc::pthread_sigmask(libc::SIG_BLOCK, &set, std::ptr::null_mut());
         libc::signal(signo, libc::SIG_DFL);
         libc::raise(signo);
-        let _ = listen(signo);
+        libc::pthread_sigmask(libc::SIG_UNBLOCK, &set, std::ptr::null_mut());
     }
 }
 

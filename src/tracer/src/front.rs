@@ -206,11 +206,7 @@ fn leave(status: i32) -> ! {
 
 /// The tracer has stopped, as the job shall; it goes on when this process goes on.
 fn stop(signo: i32) {
-    // SAFETY: this process's own signals.
-    unsafe {
-        libc::signal(signo, libc::SIG_DFL);
-        libc::raise(signo);
-    }
+    crate::forward::stop_once(signo);
     if crate::forward::SIGNALS.contains(&signo) {
         listen(signo, hand_on);
     }
