@@ -37,14 +37,15 @@ extern "C" fn pass_on(signo: i32, info: *mut libc::siginfo_t, _: *mut libc::c_vo
         if stops && target != 0 && sender != Sender::Twice {
             STOP.store(signo, Ordering::SeqCst);
         }
-        if sender == Sender::Twice {
-            // Comes again.
-        } else if signo == libc::SIGCONT {
-            // As the kernel does: who is continued need not stop for what came before.
+        if signo == libc::SIGCONT {
+            // As the kernel does: who is continued need not stop for what came before. (Sent to the whole group, it comes again; but until
+            // then memcheck could stop, with nobody to continue the job.)
             STOP.store(0, Ordering::SeqCst);
             if STOPPED.load(Ordering::SeqCst) {
                 wake(target);
             }
+        } else if sender == Sender::Twice {
+            // Comes again.
         } else if target == 0 {
             if stops {
                 stop(signo);
