@@ -21,28 +21,28 @@ pub fn report(watched: &mut Watched, process: &Process, exit: &ExitReport, at_ex
     let known: Vec<OpenedFd> = process.memory().values(exit.descriptors, exit.descriptor_count.min(MOST) as usize);
     let rank: HashMap<i32, (usize, u32)> = known.iter().enumerate().map(|(at, opened)| (opened.fd, (at + 1, opened.stack))).collect();
     let order = |fd: &i32| rank.get(fd).map_or(0, |(at, _)| *at);
-    let mut open = numbers(process.pid());
+    let mut open = numbers(process.living());
     open.sort_by_key(|fd| std::cmp::Reverse((order(fd), *fd)));
     let described = open.into_iter().map(|number| OpenDescriptor {
         number,
-        descriptor: what(process.pid(), number),
+        descriptor: what(process.living(), number),
         opened: rank.get(&number).and_then(|(_, stack)| watched.depot_stack(process, *stack)),
     });
     let described: Vec<OpenDescriptor> = described.collect();
     watched.reporter.open_descriptors(&described, at_exit);
 }
 
-fn numbers(pid: i32) -> Vec<i32> {
-    let entries = fs::read_dir(format!("/proc/{pid}/fd")).into_iter().flatten().flatten();
+fn numbers(tid: i32) -> Vec<i32> {
+    let entries = fs::read_dir(format!("/proc/{tid}/fd")).into_iter().flatten().flatten();
     entries.filter_map(|entry| entry.file_name().to_str()?.parse().ok()).collect()
 }
 
-fn what(pid: i32, fd: i32) -> Descriptor {
-    let target = fs::read_link(format!("/proc/{pid}/fd/{fd}")).unwrap_or_default();
+fn what(tid: i32, fd: i32) -> Descriptor {
+    let target = fs::read_link(format!("/proc/{tid}/fd/{fd}")).unwrap_or_default();
     let text = target.to_string_lossy();
     if text.starts_with("socket:") {
         let unknown = || Descriptor::Socket { family: "unknown".into(), ends: String::new() };
-        return sockets::socket(pid, fd).map_or_else(unknown, |found| Descriptor::Socket { family: found.family, ends: found.ends });
+        return sockets::socket(tid, fd).map_or_else(unknown, |found| Descriptor::Socket { family: found.family, ends: found.ends });
     }
     let is_file = target.is_absolute() && !text.starts_with("/memfd:");
     Descriptor::File(is_file.then(|| text.strip_suffix(" (deleted)").unwrap_or(&text).to_owned()))

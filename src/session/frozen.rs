@@ -16,8 +16,8 @@ pub struct Frozen {
 }
 
 impl Frozen {
-    pub fn open(pid: i32, maps: &[Map]) -> Option<Frozen> {
-        let memory = File::open(Path::new("/proc").join(pid.to_string()).join("mem")).ok()?;
+    pub fn open(tid: i32, maps: &[Map]) -> Option<Frozen> {
+        let memory = File::open(Path::new("/proc").join(tid.to_string()).join("mem")).ok()?;
         let closed = maps.iter().filter(|map| map.prot & libc::PROT_READ as u32 == 0 && map.end <= layout::PROGRAM_END);
         Some(Frozen { memory, closed: closed.map(|map| Root { start: map.start, end: map.end }).collect() })
     }

@@ -123,10 +123,10 @@ pub fn check_leaks(
 ) {
     let Ok(maps) = process.maps() else { return };
     let blocks: Vec<LiveBlock> = process.memory().values(report.blocks, report.block_count.min(MAX_BLOCKS) as usize);
-    let Some(memory) = Frozen::open(process.pid(), &maps) else { return };
+    let Some(memory) = Frozen::open(process.living(), &maps) else { return };
     let threads = process.threads();
     let registers = registers(process, &threads, exiting);
-    let roots = roots(&maps, &threads, Pages::open(process.pid()).as_ref());
+    let roots = roots(&maps, &threads, Pages::open(process.living()).as_ref());
     let states = memcheck_leak::search(&memory, &blocks, &roots, &registers, &search_options(options, &maps));
     let Grouped { records, of_block } = group(watched, options, process, &blocks, &states);
     let mut depot = stacks::Depot::of(process);
@@ -260,9 +260,9 @@ fn is_protected_data(map: &Map, next: &Map) -> bool {
 pub fn words(process: &Process, report: &ExitReport, wanted: impl Fn(u64) -> bool) -> Vec<(u64, u64)> {
     const PIECE: usize = 1 << 16;
     let Ok(maps) = process.maps() else { return Vec::new() };
-    let Some(memory) = Frozen::open(process.pid(), &maps) else { return Vec::new() };
+    let Some(memory) = Frozen::open(process.living(), &maps) else { return Vec::new() };
     let blocks: Vec<LiveBlock> = process.memory().values(report.blocks, report.block_count.min(MAX_BLOCKS) as usize);
-    let mut ranges = roots(&maps, &process.threads(), Pages::open(process.pid()).as_ref());
+    let mut ranges = roots(&maps, &process.threads(), Pages::open(process.living()).as_ref());
     ranges.extend(blocks.iter().map(|block| Root { start: block.addr, end: block.addr.saturating_add(block.size) }));
     let (mut found, mut bytes, mut bits) = (Vec::new(), vec![0; PIECE], vec![0; PIECE]);
     for range in ranges {

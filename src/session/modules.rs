@@ -119,7 +119,7 @@ impl Modules {
         let bias = first.start.wrapping_sub(first.offset).wrapping_sub(elf.lowest);
         let module_end = elf.end.wrapping_add(bias).max(end);
         self.add(name, file, first.start, module_end, bias);
-        let is_executable = fs::read_link(format!("/proc/{}/exe", process.pid())).is_ok_and(|exe| exe.as_os_str() == map.path);
+        let is_executable = fs::read_link(format!("/proc/{}/exe", process.living())).is_ok_and(|exe| exe.as_os_str() == map.path);
         let symbols = symbolize::find_functions(file, &|name| wanted.has(name) || requests::is_needed(name) || symbolize::is_wrapper(name))
             .unwrap_or_default();
         let role = Role::of(name, &elf, is_executable);
@@ -218,10 +218,10 @@ fn first_piece(maps: &[Map], at: usize) -> &Map {
 fn locate(process: &Process, map: &Map) -> Located {
     const DELETED: &[u8] = b" (deleted)";
     let bytes = map.path.as_bytes();
-    let pid = process.pid();
+    let tid = process.living();
     if let Some(name) = bytes.strip_suffix(DELETED) {
-        let by_range = PathBuf::from(format!("/proc/{pid}/map_files/{:x}-{:x}", map.start, map.end));
-        let exe = PathBuf::from(format!("/proc/{pid}/exe"));
+        let by_range = PathBuf::from(format!("/proc/{tid}/map_files/{:x}-{:x}", map.start, map.end));
+        let exe = PathBuf::from(format!("/proc/{tid}/exe"));
         let is_exe = fs::read_link(&exe).is_ok_and(|target| target.as_os_str() == map.path);
         let readable = if fs::File::open(&by_range).is_ok() { Some(by_range) } else { is_exe.then_some(exe) };
         return Located { name: PathBuf::from(OsStr::from_bytes(name)), readable };
@@ -230,7 +230,7 @@ fn locate(process: &Process, map: &Map) -> Located {
     if name.exists() {
         return Located { readable: Some(name.clone()), name };
     }
-    let mut rooted = OsStr::new(&format!("/proc/{pid}/root")).to_owned();
+    let mut rooted = OsStr::new(&format!("/proc/{tid}/root")).to_owned();
     rooted.push(&map.path);
     let rooted = PathBuf::from(rooted);
     Located { readable: rooted.exists().then_some(rooted), name }

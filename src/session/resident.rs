@@ -21,8 +21,8 @@ const CHUNK: u64 = 1 << 16;
 pub struct Pages(File);
 
 impl Pages {
-    pub fn open(pid: i32) -> Option<Pages> {
-        File::open(Path::new("/proc").join(pid.to_string()).join("pagemap")).ok().map(Pages)
+    pub fn open(tid: i32) -> Option<Pages> {
+        File::open(Path::new("/proc").join(tid.to_string()).join("pagemap")).ok().map(Pages)
     }
 
     /// The parts of `range` that may hold something. What cannot be found out counts as in use.

@@ -92,7 +92,7 @@ pub fn object(process: &Process, text: &str) -> Option<Vec<u8>> {
     let (offset, len) = rest.rsplit(':').next()?.split_once(',')?;
     let all = match name {
         "auxv" => auxiliary_vector(process)?,
-        "exec-file" => fs::read_link(format!("/proc/{}/exe", process.pid())).ok()?.into_os_string().into_encoded_bytes(),
+        "exec-file" => fs::read_link(format!("/proc/{}/exe", process.living())).ok()?.into_os_string().into_encoded_bytes(),
         _ => return None,
     };
     let rest = all.get(number(offset)? as usize..)?;
@@ -108,9 +108,9 @@ const PAGE: u64 = 4096;
 
 /// As the kernel has it, with program and dynamic linker where they were moved to.
 fn auxiliary_vector(process: &Process) -> Option<Vec<u8>> {
-    let raw = fs::read(format!("/proc/{}/auxv", process.pid())).ok()?;
+    let raw = fs::read(format!("/proc/{}/auxv", process.living())).ok()?;
     let words: Vec<u64> = raw.as_chunks::<8>().0.iter().map(|word| u64::from_le_bytes(*word)).collect();
-    let program = fs::read_link(format!("/proc/{}/exe", process.pid())).ok()?;
+    let program = fs::read_link(format!("/proc/{}/exe", process.living())).ok()?;
     let maps = process.maps().ok()?;
     let begin = |wanted: &dyn Fn(&Map) -> bool| maps.iter().find(|map| map.offset == 0 && wanted(map)).map(|map| map.start);
     let (program, linker) = (begin(&|map| map.path == program.as_os_str()), begin(&is_linker));

@@ -412,7 +412,7 @@ impl Tracer<'_> {
         process.life = Life::Ending;
         let Some(Phase::Dying(info)) = process.threads.get(&stopped.tid()).map(|t| t.phase) else { return Ok(()) };
         process.verdict = Some(Ending::Signaled(info.signo));
-        crate::limits::forbid_core(pid);
+        crate::limits::forbid_core(process.living());
         if matches!(disposition(stopped.tid(), info.signo), Disposition::Default(signals::Default::Kill)) {
             stopped.set_blocked(stopped.blocked()? & !signals::bit(info.signo))?;
             stopped.set_siginfo(&info)?;

@@ -34,13 +34,14 @@ pub(crate) fn has_fsgsbase() -> bool {
     unsafe { libc::getauxval(libc::AT_HWCAP2) & FSGSBASE != 0 }
 }
 
-/// A core file of a traced program would hold terabytes of shadow: let it have none. For processes about to die.
-pub(crate) fn forbid_core(pid: i32) {
+/// A core file of a traced program would hold terabytes of shadow: let it have none. For processes about to die;
+/// by a thread of it.
+pub(crate) fn forbid_core(tid: i32) {
     let none = libc::rlimit { rlim_cur: 0, rlim_max: 0 };
     // SAFETY: the new limit is live; a null old limit is allowed.
-    unsafe { libc::prlimit(pid, libc::RLIMIT_CORE, &none, std::ptr::null_mut()) };
+    unsafe { libc::prlimit(tid, libc::RLIMIT_CORE, &none, std::ptr::null_mut()) };
     // Where cores go to a program through a pipe, that limit is not asked; then at least no memory is written.
-    let _ = fs::write(format!("/proc/{pid}/coredump_filter"), "0");
+    let _ = fs::write(format!("/proc/{tid}/coredump_filter"), "0");
 }
 
 /// End this process by the signal that ended the program, so that the shell sees the same. Does not return.

@@ -11,6 +11,7 @@ use std::fs::File;
 use std::io::{IoSlice, IoSliceMut};
 use std::os::unix::fs::FileExt;
 use std::sync::OnceLock;
+use std::sync::atomic::{AtomicI32, Ordering::Relaxed};
 
 use memcheck_abi::config::{Config, Mapping};
 use memcheck_abi::context::Registers;
@@ -87,7 +88,8 @@ const _: () = {
 /// The memory of one process, until it ends or executes another program. Several threads may read at once.
 #[derive(Debug)]
 pub struct Memory {
-    pid: i32,
+    /// The thread that is asked. One that has ended has no memory any more, be it the first of a process that goes on.
+    thread: AtomicI32,
     /// /proc/PID/mem
     file: OnceLock<Option<File>>,
 }
@@ -97,12 +99,22 @@ const CHUNK: usize = 1 << 30;
 
 impl Memory {
     pub fn new(pid: i32) -> Memory {
-        Memory { pid, file: OnceLock::new() }
+        Memory { thread: AtomicI32::new(pid), file: OnceLock::new() }
+    }
+
+    /// A thread that has this memory.
+    pub(crate) fn thread(&self) -> i32 {
+        self.thread.load(Relaxed)
+    }
+
+    /// From now on, this thread is to be asked.
+    pub(crate) fn ask(&self, thread: i32) {
+        self.thread.store(thread, Relaxed);
     }
 
     /// Open the fallback. Once is enough, and later it may be too late: a program can forbid it (PR_SET_DUMPABLE).
     pub(crate) fn file(&self) -> Option<&File> {
-        let open = || File::options().read(true).write(true).open(format!("/proc/{}/mem", self.pid)).ok();
+        let open = || File::options().read(true).write(true).open(format!("/proc/{}/mem", self.thread())).ok();
         self.file.get_or_init(open).as_ref()
     }
 
@@ -114,7 +126,7 @@ impl Memory {
             let rest = if rest.len() > CHUNK { &mut rest[..CHUNK] } else { rest };
             let at = addr.wrapping_add(done as u64);
             let remote = RemoteIoVec { base: at as usize, len: rest.len() };
-            let got = process_vm_readv(Pid::from_raw(self.pid), &mut [IoSliceMut::new(rest)], &[remote]).unwrap_or(0);
+            let got = process_vm_readv(Pid::from_raw(self.thread()), &mut [IoSliceMut::new(rest)], &[remote]).unwrap_or(0);
             let got = if got == 0 { self.file().and_then(|f| f.read_at(rest, at).ok()).unwrap_or(0) } else { got };
             if got == 0 {
                 break;
@@ -131,7 +143,7 @@ impl Memory {
             let rest = &bytes[done..bytes.len().min(done + CHUNK)];
             let at = addr.wrapping_add(done as u64);
             let remote = RemoteIoVec { base: at as usize, len: rest.len() };
-            let put = process_vm_writev(Pid::from_raw(self.pid), &[IoSlice::new(rest)], &[remote]).unwrap_or(0);
+            let put = process_vm_writev(Pid::from_raw(self.thread()), &[IoSlice::new(rest)], &[remote]).unwrap_or(0);
             let put = if put == 0 { self.file().and_then(|f| f.write_at(rest, at).ok()).unwrap_or(0) } else { put };
             if put == 0 {
                 return false;

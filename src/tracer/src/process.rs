@@ -204,6 +204,23 @@ impl Process {
         self.pid
     }
 
+    /// A thread of it that has not ended, for what /proc knows by thread: the first one may be gone, with its memory, files and directories.
+    pub fn living(&self) -> i32 {
+        self.memory.thread()
+    }
+
+    /// A thread is about to end.
+    pub(crate) fn leaves(&mut self, tid: i32) {
+        if let Some(thread) = self.threads.get_mut(&tid) {
+            thread.leaving = true;
+        }
+        if self.living() == tid
+            && let Some((other, _)) = self.threads.iter().find(|(_, thread)| !thread.leaving)
+        {
+            self.memory.ask(*other);
+        }
+    }
+
     /// The process that forked this one, if that happened under memcheck.
     pub fn parent(&self) -> Option<i32> {
         self.parent
@@ -229,7 +246,7 @@ impl Process {
 
     /// The mapping list as the kernel has it, the runtime's own mappings included.
     pub fn maps(&self) -> io::Result<Vec<Map>> {
-        maps::read(self.pid)
+        maps::read(self.living())
     }
 
     /// All threads that are stopped now. Complete in `exiting`, `leak_check` and `fatal_signal`.

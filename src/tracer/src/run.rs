@@ -293,9 +293,7 @@ impl<'a> Tracer<'a> {
         let ending = tracee::ending(stopped.message()? as i32);
         let regs = stopped.registers()?;
         if let Some(process) = self.processes.get_mut(&pid) {
-            if let Some(thread) = process.threads.get_mut(&tid) {
-                thread.leaving = true;
-            }
+            process.leaves(tid);
             if let (Life::Ready, Some(Ending::Signaled(signo))) = (process.life, ending) {
                 process.life = Life::Ending;
                 let info = process.describe(tid, &regs);

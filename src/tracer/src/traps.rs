@@ -345,7 +345,7 @@ fn gains_privilege(process: &Process, addr: u64) -> bool {
         return false;
     }
     let name = PathBuf::from(OsString::from_vec(process.memory.c_string(addr, MAX_TEXT)));
-    let path = PathBuf::from(format!("/proc/{}/cwd", process.pid)).join(name);
+    let path = PathBuf::from(format!("/proc/{}/cwd", process.living())).join(name);
     std::fs::metadata(&path).is_ok_and(|meta| resolve::is_executable(&path, &meta) && resolve::privilege(&path, &meta).is_some())
 }
 
