@@ -58,7 +58,8 @@ const INFO_WORD: usize = 39;
 const UC_FLAGS: u64 = 7;
 /// Code and stack segment of 64-bit programs, in their places.
 const SEGMENTS: u64 = 0x33 | 0x2b << 48;
-const DF_RF_TF: u64 = 0x400 | 0x1_0000 | 0x100;
+const TRAP_FLAG: u64 = 0x100;
+const DF_RF_TF: u64 = 0x400 | 0x1_0000 | TRAP_FLAG;
 
 /// The kernel's struct sigaction.
 #[repr(C)]
@@ -271,9 +272,14 @@ pub fn leave_handler(ctx: &mut ThreadContext) {
     dirty::shadow_regs(ctx).dirty = 0;
     // The frame without its first word, which the handler's `ret` has taken.
     let [rip_at, mask_at] = [RIP_WORD, MASK_WORD].map(|word| context.wrapping_add(8 * (word as u64 - 1)));
-    // The stack pointer comes just before rip.
-    let (mut registers, mut blocked) = ([0u8; 16], [0u8; 8]);
-    if !(sys::read_guarded(rip_at.wrapping_sub(8), &mut registers) && sys::read_guarded(mask_at, &mut blocked)) {
+    // The stack pointer comes just before rip, the flags behind it.
+    let (mut registers, mut flags, mut blocked) = ([0u8; 16], [0u8; 8], [0u8; 8]);
+    let flags_at = rip_at.wrapping_add(8);
+    let known = sys::read_guarded(rip_at.wrapping_sub(8), &mut registers)
+        && sys::read_guarded(flags_at, &mut flags)
+        && sys::read_guarded(mask_at, &mut blocked);
+    // The trap flag must not trap in `resume`; the tracer takes it away.
+    if !known || u64::from_le_bytes(flags) & TRAP_FLAG != 0 {
         return;
     }
     let registers = u128::from_le_bytes(registers);

@@ -40,6 +40,7 @@ use crate::memory::Plain;
 use crate::process::{Life, Phase, Process};
 use crate::run::Tracer;
 use crate::signals::{self, Choices, Disposition};
+use crate::sigreturn;
 use crate::tracee::{Ending, How, Regs, Result, SigInfo, Stopped, with_general};
 
 /// Where in a thread's slot the tracer writes a [`Fault`].
@@ -135,6 +136,10 @@ impl Tracer<'_> {
             }
             Phase::Dying(..) if info.is_synchronous() => self.finish_dying(pid, stopped),
             Phase::Dying(..) => self.resume(pid, stopped, 0),
+            _ if sigreturn::is_refused(process, &regs, &info) => self.bad_return(pid, stopped, regs, info),
+            _ if info.signo == libc::SIGTRAP && info.code == TRAP_TRACE && process.code.is_in_runtime(regs.rip) => {
+                self.trapped_inside(pid, stopped, regs, info)
+            }
             _ if info.is_synchronous() => self.fault(pid, stopped, regs, info, handler),
             _ => self.asynchronous(pid, stopped, regs, info),
         }
@@ -157,6 +162,16 @@ impl Tracer<'_> {
         thread.fault = Some(info);
         enter_fault(process, &stopped, context, &regs, info.signo as u64, info.code as u64, info.addr)?;
         self.resume(pid, stopped, 0)
+    }
+
+    /// The program has set the trap flag, and the next instruction of the processor was the runtime's.
+    fn trapped_inside(&mut self, pid: i32, stopped: Stopped, regs: Regs, info: SigInfo) -> Result<()> {
+        if let Some(thread) = self.thread_mut(pid, stopped.tid()) {
+            thread.queue.push_back(info);
+        }
+        let regs = Regs { eflags: regs.eflags & !TF_DF, ..regs };
+        stopped.set_registers(&regs)?;
+        self.bring_to_safe_point(pid, stopped, regs)
     }
 
     /// Somebody sent a signal.
@@ -228,7 +243,7 @@ impl Tracer<'_> {
     }
 
     /// The processor holds the program's registers: let the kernel deliver, and stop at the handler.
-    fn inject_signal(&mut self, pid: i32, stopped: Stopped, info: &SigInfo) -> Result<()> {
+    pub(crate) fn inject_signal(&mut self, pid: i32, stopped: Stopped, info: &SigInfo) -> Result<()> {
         stopped.set_siginfo(info)?;
         if let Some(thread) = self.thread_mut(pid, stopped.tid()) {
             thread.phase = Phase::Delivering;
@@ -431,7 +446,7 @@ fn is_own_call(process: &Process, regs: &Regs) -> bool {
 }
 
 /// What the kernel would do with the signal. If the process cannot be asked, it is dead.
-fn disposition(tid: i32, signo: i32) -> Disposition {
+pub(crate) fn disposition(tid: i32, signo: i32) -> Disposition {
     Choices::read(tid).unwrap_or_default().of(signo)
 }
 

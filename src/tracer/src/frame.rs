@@ -26,6 +26,10 @@ pub(crate) struct Exception {
 }
 
 impl Exception {
+    pub fn new(number: u64, error: u64) -> Exception {
+        Exception { number, error, addr: 0 }
+    }
+
     /// From the second and third argument of the trap `SafePoint`.
     pub fn of(code: u64, addr: u64) -> Exception {
         Exception { number: code >> 48 & 0xff, error: code >> 32 & 0xffff, addr }

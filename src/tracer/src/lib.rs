@@ -34,6 +34,7 @@ pub mod process;
 pub mod resolve;
 pub mod run;
 pub mod signals;
+mod sigreturn;
 pub mod sockets;
 pub mod tracee;
 pub mod traps;

@@ -19,7 +19,7 @@ use crate::memory::{Plain, config_from_bytes};
 use crate::process::{Code, Life, Phase, Process, ThreadInfo};
 use crate::resolve;
 use crate::run::Tracer;
-use crate::tracee::{Ending, Regs, Result, SigInfo, Stopped, with_general};
+use crate::tracee::{Ending, Regs, Result, SigInfo, Stopped};
 
 /// Longest text taken from the runtime, bytes.
 const MAX_TEXT: usize = 1 << 20;
@@ -196,38 +196,6 @@ impl Tracer<'_> {
         let saved = self.processes.get(&pid).and_then(|process| process.saved_registers(process.context(&regs)?));
         let Some(program) = saved else { return self.answer(pid, stopped, regs, 0) };
         self.die(pid, stopped, regs, program, SigInfo::sent(libc::SIGKILL, pid), handler)
-    }
-
-    /// rt_sigreturn: the kernel restores the registers from the frame, in a real system call made with the program's registers.
-    fn signal_return(&mut self, pid: i32, stopped: Stopped, regs: Regs, handler: &mut dyn Handler) -> Result<()> {
-        let Some(process) = self.processes.get_mut(&pid) else { return Ok(()) };
-        let Some(program) = process.context(&regs).and_then(|c| process.saved_registers(c)) else {
-            self.give_up(pid, "a signal return without a thread context", handler);
-            return Ok(());
-        };
-        let rip = process.code.syscall_insn;
-        if let Some(thread) = process.threads.get_mut(&stopped.tid()) {
-            thread.phase = Phase::SigReturn;
-            thread.in_sigreturn = false;
-        }
-        stopped.set_registers(&Regs { rip, rax: libc::SYS_rt_sigreturn as u64, ..with_general(&regs, &program) })?;
-        self.resume(pid, stopped, 0)
-    }
-
-    /// The two system call stops of rt_sigreturn.
-    pub(crate) fn syscall_stop(&mut self, pid: i32, stopped: Stopped) -> Result<()> {
-        let Some(thread) = self.thread_mut(pid, stopped.tid()) else { return self.resume(pid, stopped, 0) };
-        match thread.phase {
-            Phase::SigReturn if thread.in_sigreturn => {
-                let regs = stopped.registers()?;
-                self.enter_program(pid, stopped, regs, false, 0)
-            }
-            Phase::SigReturn => {
-                thread.in_sigreturn = true;
-                self.resume(pid, stopped, 0)
-            }
-            _ => self.resume(pid, stopped, 0),
-        }
     }
 }
 
