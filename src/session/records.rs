@@ -122,7 +122,7 @@ impl Session {
         found.stack = watched.stack(process, &addresses);
         if event.has_addr != 0 {
             let address = describe::address(watched, options, process, thread, event);
-            found = found.with_aux(address.aux(event.addr));
+            found = found.about(event.addr, &address);
         }
         if let (Some(origin), true) = (origin(event.origin_kind), options.track_origins) {
             let stack = watched.depot_stack(process, event.origin_stack).unwrap_or_default();

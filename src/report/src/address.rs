@@ -7,7 +7,7 @@
 //!
 //! Deliberately absent: the search itself, which needs the process.
 
-use crate::error::{Aux, ErrorKind, SourcePlace};
+use crate::error::{Aux, ErrorKind, Extent, Moment, SourcePlace};
 use crate::frame::{Frame, FrameStyle, Stack};
 use crate::number::commas;
 
@@ -131,7 +131,7 @@ impl Address {
             Address::Section { kind, object, frame } => {
                 let text = format!("Address 0x{addr:x} is in the {kind} segment of {object}");
                 let stack = frame.as_ref().map(|frame| Stack(vec![(**frame).clone()]));
-                vec![Aux { text, stack, location: None }]
+                vec![Aux { text, stack, ..Aux::default() }]
             }
             Address::Brk { start, limit } => one(addr, format!("in the brk data segment 0x{start:x}-0x{:x}", limit - 1)),
             Address::AfterBrk { bytes, limit } => one(addr, format!("{bytes} bytes after the brk data segment limit 0x{limit:x}")),
@@ -156,6 +156,18 @@ impl Address {
             }
             _ => None,
         }
+    }
+
+    /// Which bytes of a block an access of this kind at `addr` is about.
+    pub fn extent(&self, addr: u64, kind: &ErrorKind) -> Option<Extent> {
+        let length = match kind {
+            ErrorKind::Read { size } | ErrorKind::Write { size } => *size,
+            ErrorKind::ParamMemory { unaddressable: true, .. } => 0,
+            _ => return None,
+        };
+        let Address::Block(block) = self else { return None };
+        let offset = addr.wrapping_sub(block.start) as i64;
+        Some(Extent { size: block.size, offset, length, is_freed: block.state == BlockState::Freed })
     }
 
     fn access_rule(&self, addr: u64) -> Option<&'static str> {
@@ -190,7 +202,7 @@ fn inside_variable(addr: u64, offset: u64, path: &str, kind: &str) -> Aux {
 }
 
 fn declaration(text: String, place: &SourcePlace) -> Aux {
-    Aux { text, location: Some(place.clone()), stack: None }
+    Aux { text, location: Some(place.clone()), ..Aux::default() }
 }
 
 fn stack_lines(addr: u64, thread: u32, frame: Option<&(usize, Box<Frame>)>) -> Vec<Aux> {
@@ -228,19 +240,19 @@ impl Block {
     }
 
     fn aux(&self, addr: u64) -> Vec<Aux> {
-        let (name, fate) = match &self.state {
-            BlockState::Live => ("block", "alloc'd"),
-            BlockState::Freed => ("block", "free'd"),
-            BlockState::Recycled => ("recently re-allocated block", "alloc'd"),
-            BlockState::Client { name } => (name.as_str(), "client-defined"),
+        let (name, fate, moment) = match &self.state {
+            BlockState::Live => ("block", "alloc'd", Moment::Allocated),
+            BlockState::Freed => ("block", "free'd", Moment::Freed),
+            BlockState::Recycled => ("recently re-allocated block", "alloc'd", Moment::Allocated),
+            BlockState::Client { name } => (name.as_str(), "client-defined", Moment::Defined),
         };
         let text = format!("Address 0x{addr:x} is {} a {name} of size {} {fate}", self.place(addr), commas(self.size));
         if self.state != BlockState::Freed {
-            return vec![Aux::with_stack(text, self.allocated.clone().unwrap_or_else(Stack::not_kept))];
+            return vec![Aux::event(text, moment, self.allocated.clone().unwrap_or_else(Stack::not_kept))];
         }
-        let mut lines = vec![Aux::with_stack(text, self.freed.clone().unwrap_or_else(Stack::not_kept))];
+        let mut lines = vec![Aux::event(text, moment, self.freed.clone().unwrap_or_else(Stack::not_kept))];
         if let Some(allocated) = &self.allocated {
-            lines.push(Aux::with_stack("Block was alloc'd at", allocated.clone()));
+            lines.push(Aux::event("Block was alloc'd at", Moment::Allocated, allocated.clone()));
         }
         lines
     }

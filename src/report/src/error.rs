@@ -19,6 +19,42 @@ pub struct Aux {
     /// Declaration of the variable that `text` names.
     pub location: Option<SourcePlace>,
     pub stack: Option<Stack>,
+    /// What happened at `stack`.
+    pub moment: Option<Moment>,
+}
+
+/// What had happened before a finding, in the order of time.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub enum Moment {
+    Allocated,
+    /// Described by a client request.
+    Defined,
+    /// An undefined value was born.
+    Created,
+    Freed,
+}
+
+impl Moment {
+    pub fn verb(self) -> &'static str {
+        match self {
+            Moment::Allocated => "allocated",
+            Moment::Defined => "defined",
+            Moment::Created => "created",
+            Moment::Freed => "freed",
+        }
+    }
+}
+
+/// Which bytes of a block, or beside it, a finding is about.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Extent {
+    /// Bytes of the block.
+    pub size: u64,
+    /// From its start to the first byte of the access.
+    pub offset: i64,
+    /// Bytes of the access; 0: not known.
+    pub length: u64,
+    pub is_freed: bool,
 }
 
 /// A place in a source file.
@@ -34,8 +70,9 @@ impl Aux {
         Aux { text: text.into(), ..Aux::default() }
     }
 
-    pub fn with_stack(text: impl Into<String>, stack: Stack) -> Self {
-        Aux { text: text.into(), stack: Some(stack), location: None }
+    /// A line about something that happened at `stack`.
+    pub fn event(text: impl Into<String>, moment: Moment, stack: Stack) -> Self {
+        Aux { text: text.into(), stack: Some(stack), moment: Some(moment), location: None }
     }
 }
 
@@ -57,6 +94,7 @@ pub struct ErrorRecord {
     pub stack: Stack,
     pub aux: Vec<Aux>,
     pub leak: Option<LeakInfo>,
+    pub extent: Option<Extent>,
     /// A more telling rule id than the kind's, if the address gave one.
     refined_rule: Option<&'static str>,
 }
@@ -92,12 +130,23 @@ pub enum AlignmentRule {
 
 impl ErrorRecord {
     pub fn new(kind: ErrorKind, what: impl Into<String>, thread: u32, stack: Stack) -> Self {
-        ErrorRecord { kind, what: what.into(), thread, thread_name: None, stack, aux: Vec::new(), leak: None, refined_rule: None }
+        ErrorRecord {
+            kind,
+            what: what.into(),
+            thread,
+            thread_name: None,
+            stack,
+            aux: Vec::new(),
+            leak: None,
+            extent: None,
+            refined_rule: None,
+        }
     }
 
     /// Says what `addr` is, and so what kind of mistake this is.
     pub fn about(mut self, addr: u64, address: &Address) -> Self {
         self.refined_rule = address.rule(addr, &self.kind);
+        self.extent = address.extent(addr, &self.kind);
         self.with_aux(address.aux(addr))
     }
 
@@ -114,7 +163,7 @@ impl ErrorRecord {
 
     /// Adds where the undefined value came from.
     pub fn with_origin(self, origin: Origin, stack: Stack) -> Self {
-        self.with_aux([Aux::with_stack(format!("Uninitialised value{}", origin.created()), stack)])
+        self.with_aux([Aux::event(format!("Uninitialised value{}", origin.created()), Moment::Created, stack)])
     }
 
     pub fn with_thread_name(mut self, name: Option<String>) -> Self {

@@ -264,12 +264,12 @@ impl FrameStyle {
     /// The lines of a stack without prefix: `   at 0x…: …`, then `   by 0x…: …`.
     pub fn lines(&self, stack: &Stack) -> Vec<String> {
         let mut lines = Vec::new();
-        self.for_each_line(stack, |line| lines.push(line.to_owned()));
+        self.for_each_line(stack, |_, line| lines.push(line.to_owned()));
         lines
     }
 
-    /// The same, one after the other.
-    pub fn for_each_line(&self, stack: &Stack, mut visit: impl FnMut(&str)) {
+    /// The same, one after the other, each with its frame.
+    pub fn for_each_line(&self, stack: &Stack, mut visit: impl FnMut(&Frame, &str)) {
         let mut line = String::new();
         for (index, frame) in stack.shown(self.show_below_main).iter().enumerate() {
             line.clear();
@@ -277,7 +277,7 @@ impl FrameStyle {
             push_hex(&mut line, frame.addr);
             line.push_str(": ");
             self.describe_to(&mut line, frame);
-            visit(&line);
+            visit(frame, &line);
         }
     }
 }

@@ -15,6 +15,7 @@
 //! * [`dedup`], [`suppress`]: is this finding new, and does anybody want to see it.
 //! * [`names`]: names that are only found if somebody needs them.
 //! * [`render`]: one file per format, each a walk over the same tree.
+//! * [`terminal`], [`source`]: what people at a terminal get beyond that, and the source lines that it quotes.
 //! * [`sink`]: where bytes go. Nothing else in this crate writes anywhere.
 //! * [`options`]: the command line, as one table.
 //! * [`reporter`]: the facade the session talks to, one per traced process.
@@ -34,7 +35,9 @@ pub mod options;
 pub mod render;
 pub mod reporter;
 pub mod sink;
+pub mod source;
 pub mod suppress;
+pub mod terminal;
 
 pub use error::{Aux, ErrorKind, ErrorRecord, LeakKind};
 pub use frame::{Frame, Line, Stack};

@@ -38,6 +38,15 @@ pub enum GenSuppressions {
     All,
 }
 
+/// What is made for people who sit at a terminal.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum When {
+    /// If the log goes to one.
+    Auto,
+    Always,
+    Never,
+}
+
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum TrackFds {
     No,

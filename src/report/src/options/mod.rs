@@ -30,7 +30,7 @@ use std::path::PathBuf;
 
 pub use choices::{
     DefinednessChecks, GenSuppressions, HeuristicSet, KeepStacktraces, LeakCheck, LeakKindSet, LeakResolution, ReportFormat, ReportRequest,
-    SmcCheck, TrackFds, XtreeMemory,
+    SmcCheck, TrackFds, When, XtreeMemory,
 };
 pub use sources::{Env, RcFile, RealEnv};
 pub use usage::{UsageError, Voice};
@@ -65,6 +65,9 @@ pub struct Options {
     /// 4 or 6.
     pub xml_protocol: u8,
     pub time_stamp: bool,
+    pub color: When,
+    /// Source lines and pictures of blocks with each finding.
+    pub details: When,
     /// How frames are printed: `--demangle`, `--show-below-main`, `--fullpath-after`.
     pub frames: FrameStyle,
     /// Code addresses kept per stack.
@@ -173,6 +176,8 @@ impl Default for Options {
             xml_user_comment: None,
             xml_protocol: 4,
             time_stamp: false,
+            color: When::Auto,
+            details: When::Auto,
             frames: FrameStyle::default(),
             num_callers: 12,
             merge_recursive_frames: 0,

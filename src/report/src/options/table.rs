@@ -8,7 +8,7 @@ use clap::{Arg, ArgAction, Command};
 
 use super::choices::{
     DefinednessChecks, GenSuppressions, HeuristicSet, KeepStacktraces, LeakCheck, LeakKindSet, LeakResolution, ReportFormat, ReportRequest,
-    SmcCheck, TrackFds, XtreeMemory,
+    SmcCheck, TrackFds, When, XtreeMemory,
 };
 use super::value::Value;
 use super::{Options, UsageError, Voice};
@@ -169,6 +169,11 @@ macro_rules! set {
     ($($field:ident).+, $read:ident, $map:expr) => { |o, v| { o.$($field).+ = $map(v.$read()); Ok(()) } };
 }
 
+/// The order of words in the rows of [`When`].
+fn when(at: usize) -> When {
+    [When::Auto, When::Always, When::Never][at]
+}
+
 /// The limits of options that are any `int`.
 pub const ANY_INT: (i64, i64) = (i32::MIN as i64, i32::MAX as i64);
 const INT: Kind = Kind::Int { min: ANY_INT.0, max: ANY_INT.1 };
@@ -221,6 +226,8 @@ const OUTPUT: &[OptionRow] = &[
     row("log-file", Kind::Text("file"), "", set!(log, text, Destination::File), "messages to this file; %p process, %n number, %q{VAR} environment"),
     row("log-socket", Kind::Text("ipaddr:port"), "", set!(log, text, Destination::Socket), "messages to this socket"),
     row("time-stamp", Kind::Bool, "no", set!(time_stamp, yes), "time in front of each line?"),
+    row("color", Kind::Word(&["auto", "always", "never"]), "auto", set!(color, word, when), "colours? auto: on a terminal"),
+    row("details", Kind::Word(&["auto", "yes", "no"]), "auto", set!(details, word, when), "source lines and pictures of blocks with each error? auto: on a terminal"),
     row("error-markers", Kind::Text("begin,end"), "none", set_markers, "lines around each error"),
     row("xml", Kind::Bool, "no", set!(xml, yes), "errors as XML"),
     row("xml-fd", INT, "", set!(xml_destination, number, |fd: i64| Some(if fd == 2 { Destination::Stderr } else { Destination::Descriptor(fd as i32) })), "XML to this file descriptor"),

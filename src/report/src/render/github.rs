@@ -43,14 +43,17 @@ pub fn error(record: &ErrorRecord, placer: &Placer) -> String {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::error::Aux;
+    use crate::error::{Aux, Moment};
     use crate::frame::Stack;
     use crate::frame::testing::frame;
 
     #[test]
     fn one_line_with_everything_escaped() {
-        let record = ErrorRecord::invalid_write(4, 1, Stack(vec![frame(1, "S::f", "a,b.c", 14)]))
-            .with_aux([Aux::with_stack("100% here", Stack(vec![frame(2, "g", "t.c", 7)]))]);
+        let record = ErrorRecord::invalid_write(4, 1, Stack(vec![frame(1, "S::f", "a,b.c", 14)])).with_aux([Aux::event(
+            "100% here",
+            Moment::Created,
+            Stack(vec![frame(2, "g", "t.c", 7)]),
+        )]);
         let placer = Placer { root: Some("/src".into()) };
         let id = &placer.fingerprint(&record)[..8];
         assert_eq!(

@@ -11,8 +11,11 @@
 //! decision whether something is shown; that is the reporter's.
 
 pub mod descriptors;
+pub mod details;
 pub mod github;
 pub mod json;
+pub mod paint;
+pub mod picture;
 pub mod place;
 pub mod sarif;
 pub mod signal;

@@ -33,7 +33,8 @@ pub struct Placer {
 }
 
 impl Placer {
-    fn is_own(&self, frame: &Frame) -> bool {
+    /// Does the frame have a line in the user's own code?
+    pub fn is_own(&self, frame: &Frame) -> bool {
         let (Some(path), Some(_)) = (frame.full_path(), frame.line) else {
             return false;
         };

@@ -9,12 +9,14 @@
 //! suppressions have no prefix, so that they can be cut out of a log. The texts of single parts are plain lists of lines, so
 //! that a finding reads the same wherever it is shown.
 
+use std::borrow::Cow;
 use std::time::Duration;
 
+use super::paint::{Painter, Tone};
 use super::{FatalSignal, ProcessStart, signal};
 use crate::dedup::{Context, ErrorTotals, Notice};
-use crate::error::{Aux, ErrorRecord};
-use crate::frame::{FrameStyle, Stack};
+use crate::error::{Aux, ErrorKind, ErrorRecord, LeakKind};
+use crate::frame::{Frame, FrameStyle, Stack};
 use crate::suppress::{Rule, Usage};
 
 /// Lines of one process, ready to be written.
@@ -25,6 +27,8 @@ pub struct Burst {
     mark: String,
     /// The program itself printed the beginning of a line: whatever comes next goes on in it, without a prefix.
     pub open_line: bool,
+    /// Colours of what is added.
+    pub painter: Painter,
 }
 
 /// Room for most findings.
@@ -34,12 +38,20 @@ impl Burst {
     /// `elapsed`: time since the start of the run, for `--time-stamp=yes`.
     pub fn new(pid: u32, elapsed: Option<Duration>) -> Self {
         let mark = elapsed.map_or_else(|| pid.to_string(), |elapsed| format!("{} {pid}", time_stamp(elapsed)));
-        Burst { text: String::with_capacity(USUAL_BYTES), mark, open_line: false }
+        Burst { text: String::with_capacity(USUAL_BYTES), mark, open_line: false, painter: Painter::default() }
     }
 
     /// A line for the user.
     pub fn user(&mut self, line: &str) {
         self.push("==", line);
+    }
+
+    /// The same, in one tone.
+    pub fn toned(&mut self, tone: Option<Tone>, line: &str) {
+        match tone {
+            Some(tone) => self.user(&self.painter.paint(tone, line)),
+            None => self.user(line),
+        }
     }
 
     pub fn users<S: AsRef<str>>(&mut self, lines: impl IntoIterator<Item = S>) {
@@ -142,15 +154,37 @@ pub fn thread_header(thread: u32, name: Option<&str>) -> String {
 
 /// A finding: headline, stack, also-lines with their stacks. Without the empty line after it.
 pub fn finding(record: &ErrorRecord, style: &FrameStyle, burst: &mut Burst) {
-    burst.user(&record.what);
-    style.for_each_line(&record.stack, |line| burst.user(line));
+    burst.toned(headline_tone(&record.kind), &record.what);
+    stack(&record.stack, style, burst);
     record.aux.iter().for_each(|line| aux(line, style, burst));
 }
 
 /// What belongs to a finding, or stands alone.
 pub fn aux(aux: &Aux, style: &FrameStyle, burst: &mut Burst) {
     burst.user(&format!(" {}", aux.text));
-    aux.stack.iter().for_each(|stack| style.for_each_line(stack, |line| burst.user(line)));
+    aux.stack.iter().for_each(|at| stack(at, style, burst));
+}
+
+fn headline_tone(kind: &ErrorKind) -> Option<Tone> {
+    match kind {
+        ErrorKind::Leak(LeakKind::Reachable) | ErrorKind::FdNotClosed => None,
+        ErrorKind::Leak(LeakKind::Possible | LeakKind::Indirect) => Some(Tone::Doubtful),
+        kind if kind.is_definedness() => Some(Tone::Doubtful),
+        _ => Some(Tone::Wrong),
+    }
+}
+
+fn stack(stack: &Stack, style: &FrameStyle, burst: &mut Burst) {
+    let painter = burst.painter;
+    style.for_each_line(stack, |frame, line| burst.user(&painted(frame, line, painter)));
+}
+
+/// The source stands out, and what has none stands back.
+fn painted<'a>(frame: &Frame, line: &'a str, painter: Painter) -> Cow<'a, str> {
+    match line.rfind(" (").filter(|_| frame.line.is_some()) {
+        Some(before) => painter.paint_from(before + 1, Tone::Place, line),
+        None => painter.paint(Tone::Faint, line),
+    }
 }
 
 /// Lines of a backtrace alone.
@@ -184,20 +218,20 @@ pub fn notice(notice: Notice) -> Vec<String> {
 }
 
 /// The block before a program dies of a signal.
-pub fn fatal_signal(fatal: &FatalSignal, style: &FrameStyle) -> Vec<String> {
+pub fn fatal_signal(fatal: &FatalSignal, style: &FrameStyle, burst: &mut Burst) {
     let overflow = fatal.stack_overflow.map(|limit| format!("Stack overflow in thread #{}: can't grow stack to 0x{limit:x}", fatal.thread));
-    let mut lines: Vec<String> = overflow.iter().cloned().collect();
+    burst.users(&overflow);
     let core = if fatal.core_dumped { ": dumping core" } else { "" };
-    lines.push(String::new());
-    lines.push(format!("Process terminating with default action of signal {} ({}){core}", fatal.signo, signal::name(fatal.signo)));
+    burst.user("");
+    let headline = format!("Process terminating with default action of signal {} ({}){core}", fatal.signo, signal::name(fatal.signo));
+    burst.toned(Some(Tone::Wrong), &headline);
     if let Some(event) = signal::event(fatal.signo, fatal.code) {
         let at = if signal::has_address(fatal.signo, fatal.code) { format!(" at address 0x{:X}", fatal.address) } else { String::new() };
-        lines.push(format!(" {event}{at}"));
+        burst.user(&format!(" {event}{at}"));
     }
-    lines.extend(overflow);
-    lines.extend(style.lines(&fatal.stack));
-    lines.extend(stack_hint(fatal));
-    lines
+    burst.users(&overflow);
+    stack(&fatal.stack, style, burst);
+    burst.users(stack_hint(fatal));
 }
 
 /// Five lines for a program that may have run out of stack.
@@ -212,6 +246,11 @@ pub fn stack_hint(fatal: &FatalSignal) -> Vec<String> {
         " main thread stack using the --main-stacksize= flag.".to_string(),
         format!(" The main thread stack size used in this run was {}.", fatal.main_stack_size),
     ]
+}
+
+/// The tone of [`error_summary`].
+pub fn verdict(totals: ErrorTotals) -> Option<Tone> {
+    Some(if totals.errors > 0 { Tone::Wrong } else { Tone::Fine })
 }
 
 pub fn error_summary(totals: ErrorTotals) -> String {
@@ -301,6 +340,12 @@ mod tests {
         assert_eq!(thread_header(1, None), "Thread 1:");
     }
 
+    fn fatal_lines(fatal: &FatalSignal) -> Vec<String> {
+        let mut burst = Burst::new(7, None);
+        fatal_signal(fatal, &FrameStyle::default(), &mut burst);
+        burst.as_str().lines().map(|line| line.strip_prefix("==7== ").expect("a mark").to_owned()).collect()
+    }
+
     #[test]
     fn fatal_signals() {
         let fatal = FatalSignal {
@@ -312,7 +357,7 @@ mod tests {
             ..FatalSignal::default()
         };
         assert_eq!(
-            fatal_signal(&fatal, &FrameStyle::default()),
+            fatal_lines(&fatal),
             [
                 "",
                 "Process terminating with default action of signal 11 (SIGSEGV)",
@@ -326,12 +371,9 @@ mod tests {
             ]
         );
         let abort = FatalSignal { signo: 6, code: -6, core_dumped: true, ..FatalSignal::default() };
-        assert_eq!(
-            fatal_signal(&abort, &FrameStyle::default()),
-            ["", "Process terminating with default action of signal 6 (SIGABRT): dumping core"]
-        );
+        assert_eq!(fatal_lines(&abort), ["", "Process terminating with default action of signal 6 (SIGABRT): dumping core"]);
         let overflow = FatalSignal { stack_overflow: Some(0x1ffef01000), address: 0x1ffef015bc, ..fatal };
-        let lines = fatal_signal(&overflow, &FrameStyle::default());
+        let lines = fatal_lines(&overflow);
         assert_eq!(lines[0], "Stack overflow in thread #1: can't grow stack to 0x1ffef01000");
         assert_eq!(lines[3], " Access not within mapped region at address 0x1FFEF015BC");
         assert_eq!(lines[4], lines[0]);

@@ -10,6 +10,7 @@ use crate::leak::{self, LeakSearch, LeakTotals, LeaksBefore, LossRecord, Tally};
 use crate::names::{Names, Unnamed};
 use crate::options::{LeakCheck, ReportFormat, TrackFds};
 use crate::render::descriptors::{self, OpenDescriptor};
+use crate::render::paint::Tone;
 use crate::render::text::{self, Burst};
 use crate::render::xtree::leaks::Loss;
 use crate::render::{HeapSummary, json, sarif, summary, xml};
@@ -72,7 +73,8 @@ impl Reporter {
             if !searches {
                 burst.users([summary::RERUN_FOR_ANALYSIS, ""]);
             } else if heap.in_use.blocks == 0 {
-                burst.users([summary::ALL_FREED, ""]);
+                burst.toned(Some(Tone::Fine), summary::ALL_FREED);
+                burst.user("");
             }
             self.write(&burst);
         }
@@ -277,12 +279,13 @@ impl Reporter {
             burst.user(summary::TRACK_ORIGINS);
         }
         burst.users(&self.warnings);
+        burst.users(self.details(|teller| teller.contents(listed)));
         if verbosity == 1 && !lists {
             burst.user(summary::RERUN_FOR_LISTS);
         }
         let totals = self.ledger.totals();
         if !quiet || lists {
-            burst.user(&text::error_summary(totals));
+            burst.toned(text::verdict(totals), &text::error_summary(totals));
         }
         if lists {
             self.write_lists(&mut burst, listed);

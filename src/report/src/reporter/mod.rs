@@ -32,11 +32,13 @@ use crate::error::{Aux, ErrorKind, ErrorRecord};
 use crate::frame::{Stack, without_recursion};
 use crate::leak::LeaksBefore;
 use crate::options::{self, GenSuppressions, Options, ReportFormat, UsageError};
+use crate::render::details::Teller;
 use crate::render::text::{self, Burst};
 use crate::render::{FatalSignal, ProcessStart, github, json, sarif, xml};
 use crate::sink::Sink;
 use crate::suppress::Suppressions;
 use crate::suppress::generate::{Generated, generate};
+use crate::terminal::Terminal;
 
 /// What became of a finding.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -203,6 +205,7 @@ impl Reporter {
     fn burst(&self) -> Burst {
         let mut burst = Burst::new(self.start.pid, self.options().time_stamp.then(|| self.run.elapsed()));
         burst.open_line = self.open_line.get();
+        burst.painter = self.run.terminal.painter;
         burst
     }
 
@@ -454,10 +457,20 @@ impl Reporter {
             burst.user(&text::thread_header(record.thread, record.thread_name.as_deref()));
         }
         text::finding(record, &self.options().frames, burst);
+        burst.users(self.details(|teller| teller.finding(record)));
         burst.user("");
         if let Some((_, end)) = markers.as_ref().filter(|(_, end)| !end.is_empty()) {
             burst.user(end);
         }
+    }
+
+    /// What only people at a terminal want to read.
+    fn details(&self, tell: impl FnOnce(&mut Teller) -> Vec<String>) -> Vec<String> {
+        let Terminal { painter, details } = self.run.terminal;
+        if !details {
+            return Vec::new();
+        }
+        tell(&mut Teller { sources: &mut self.run.sources.borrow_mut(), placer: &self.run.placer, painter })
     }
 
     /// The program dies of a signal. `from_fault`: the processor raised it; other signals are silent under `-q`.
@@ -470,7 +483,10 @@ impl Reporter {
             document.sink.write(&xml::fatal_signal(&fatal, &document.style));
             self.message(&text::stack_hint(&fatal));
         } else {
-            self.message(&text::fatal_signal(&fatal, &self.options().frames));
+            let mut burst = self.burst();
+            text::fatal_signal(&fatal, &self.options().frames, &mut burst);
+            burst.users(self.details(|teller| teller.place("here", &fatal.stack)));
+            self.write(&burst);
         }
         for report in self.outputs.reports.iter().filter(|report| report.format == ReportFormat::Json) {
             report.sink.write(&json::fatal_signal(self.start.pid, &fatal));

@@ -1,6 +1,7 @@
 //! What all processes of one run share: options, start time, rules, open documents, and the findings of formats that are
 //! written once at the end.
 
+use std::cell::RefCell;
 use std::path::PathBuf;
 use std::rc::{Rc, Weak};
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
@@ -13,7 +14,9 @@ use crate::render::place::Placer;
 use crate::render::xml::{self, XmlStyle};
 use crate::render::{ProcessStart, sarif};
 use crate::sink::{self, Destination, Opener, Sink};
+use crate::source::Sources;
 use crate::suppress::{self, Rule, Suppressions};
+use crate::terminal::Terminal;
 
 /// An XML document in progress. Several processes may write into one; the end tag is written when the last of them lets go,
 /// or when the run is cut short.
@@ -51,6 +54,8 @@ pub struct Report {
 pub struct RunOutput {
     pub options: Options,
     pub placer: Placer,
+    pub terminal: Terminal,
+    pub sources: RefCell<Sources>,
     env: Box<dyn Env>,
     opener: Opener,
     tool_command: Vec<String>,
@@ -92,10 +97,14 @@ impl RunOutput {
     pub fn new(options: Options, tool_command: Vec<String>, env: Box<dyn Env>) -> Rc<Self> {
         // Programs change directory; names are relative to where the run began.
         let start_dir = std::env::current_dir().unwrap_or_default();
+        let terminal = Terminal::of(&options);
+        let roots = [Some(start_dir.clone()), options.source_root.clone()].into_iter().flatten().collect();
         let root = options.source_root.clone().map(|root| start_dir.join(root));
         let root = root.or_else(|| (!options.reports.is_empty()).then(|| source_root(start_dir.clone())));
         Rc::new(RunOutput {
             placer: Placer { root },
+            terminal,
+            sources: RefCell::new(Sources::below(roots)),
             options,
             env,
             opener: Opener::at(start_dir),
