@@ -10,7 +10,9 @@
 //! ```
 //! Frames can be long, so a walk writes the distance to the caller's slot into the upper half of the mark. It holds as long as the call is in
 //! progress: the callers of a call do not change, and the next call at the same place writes a fresh mark. For fresh marks, frame sizes are
-//! remembered: at one call site the distance is nearly always the same. A remembered distance counts only if a mark is there.
+//! remembered: at one call site the distance is nearly always the same. A remembered distance counts only if a mark is there. In functions
+//! whose frames are not of one size (alloca, arrays of variable length, alignment beyond 16) that would not do: a shorter frame than the
+//! last one may have a mark of an outer call just there. So nothing is remembered for these ([`frames_vary`]).
 #![allow(unsafe_code, reason = "reads shadow and marked stack slots by address")]
 
 use core::sync::atomic::{AtomicU64, Ordering};
@@ -199,9 +201,38 @@ fn distant_mark(slot: u64, key: u64, end: u64) -> Option<u64> {
     let found = next_mark(slot + 8, end)?;
     let words = (found - slot) / 8;
     if words >> SIZE_BITS == 0 && key >> (64 - SIZE_BITS) == 0 {
-        entry.store(key << SIZE_BITS | words, Ordering::Relaxed);
+        let pc = key & !INSIDE;
+        if known >> SIZE_BITS == key {
+            frames_vary(pc, pc);
+        }
+        if !varies(pc) {
+            entry.store(key << SIZE_BITS | words, Ordering::Relaxed);
+        }
     }
     Some(found)
+}
+
+/// One bit for each piece of code (the table is direct-mapped): frames there are not of one size.
+static VARYING: [AtomicU64; 1 << 10] = [const { AtomicU64::new(0) }; 1 << 10];
+const PIECE: u64 = 256;
+/// The calls of a function are looked for this far behind the code that makes room in its frame.
+const FUNCTION: u64 = 4096;
+
+fn varying_bit(piece: u64) -> (&'static AtomicU64, u64) {
+    (&VARYING[(piece / 64) as usize % VARYING.len()], 1 << (piece % 64))
+}
+
+fn varies(pc: u64) -> bool {
+    let (word, bit) = varying_bit(pc / PIECE);
+    word.load(Ordering::Relaxed) & bit != 0
+}
+
+/// Code between `start` and `end` moves the stack pointer by what is only known when it runs, or was seen to have done so.
+pub fn frames_vary(start: u64, end: u64) {
+    for piece in start / PIECE..=end.wrapping_add(FUNCTION) / PIECE {
+        let (word, bit) = varying_bit(piece);
+        word.fetch_or(bit, Ordering::Relaxed);
+    }
 }
 
 /// Write the distance into the mark of a slot.

@@ -298,6 +298,9 @@ impl Cache {
         }
         let counter = if dirty { &statistics::DIRTY_REGIONS } else { &statistics::CLEAN_REGIONS };
         counter.store(counter.load(Ordering::Relaxed) + 1, Ordering::Relaxed);
+        if self.translator.as_mut().is_some_and(|t| core::mem::take(&mut t.frames_vary)) {
+            memcheck_rt::callstack::frames_vary(region.start, region.end);
+        }
         let bytes = keep_bytes.then(|| copy_code(region.start, region.end));
         debug_assert_eq!(region.start, pc, "a region begins with what it translates");
         let index = self.regions.push(region, place, bytes);

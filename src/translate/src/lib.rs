@@ -349,6 +349,9 @@ pub struct Translator {
     pub conflict: bool,
     /// The last region ends in a call of this function (0: of any), behind which flags are read: see [`Program::returns_flags`].
     pub asks_flags_of: Option<u64>,
+    /// A region since this was last set to false moves the stack pointer by what is only known when it runs: the frames of the function that it
+    /// belongs to are not of one size.
+    pub frames_vary: bool,
     pub(crate) items: Vec<decode::Item>,
     /// Dirty mode: for every item, which conditions on flags are asked for behind it.
     pub(crate) needs: Vec<needs::Needs>,
@@ -368,6 +371,7 @@ impl Translator {
         Translator {
             conflict: false,
             asks_flags_of: None,
+            frames_vary: false,
             items: Vec::with_capacity(64),
             needs: Vec::new(),
             spare: Spare::default(),

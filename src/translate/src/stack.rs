@@ -203,6 +203,7 @@ fn leave(e: &mut Emitter) {
 
 fn constant(e: &mut Emitter, insn: &Instruction) {
     let change = constant_move(insn).unwrap_or(0);
+    e.t.frames_vary |= insn.mnemonic() == Mnemonic::And;
     if change < 0 && change.unsigned_abs() >= LARGE_FRAME {
         e.place_step();
         e.asm.store(&spill(slot::ADDRESS), RSP);
@@ -319,9 +320,21 @@ fn call_release(e: &mut Emitter, argument: u32) {
 
 /// The stack pointer was changed by an instruction that may do anything; slot 2 holds its old value.
 pub fn after_move(e: &mut Emitter) {
+    e.t.frames_vary |= makes_room(&e.item.insn);
     let target = e.t.stubs.stack_moved;
     let argument = if stays_in_frame(&e.item.insn) { 0 } else { FROM_ANYWHERE } | u32::from(e.item.deferred);
     call_stack_routine(e, argument, target);
+}
+
+/// Does the frame get a size that the instruction alone does not tell? (`mov rsp, rbp` and `lea rsp, [rbp - n]` give one up.)
+fn makes_room(insn: &Instruction) -> bool {
+    let from_register = insn.op_count() > 1 && insn.op1_kind() == OpKind::Register;
+    match insn.mnemonic() {
+        Mnemonic::And => true,
+        Mnemonic::Add | Mnemonic::Sub | Mnemonic::Mov => from_register && insn.op1_register() != Register::RBP,
+        Mnemonic::Lea => insn.memory_index() != Register::None || !matches!(insn.memory_base(), Register::RSP | Register::RBP),
+        _ => false,
+    }
 }
 
 /// Is the new stack pointer computed from the old one, or from the frame pointer?
