@@ -175,8 +175,9 @@ impl Address {
             Address::Block(block) => match block.state {
                 BlockState::Freed | BlockState::Recycled => Some("use-after-free"),
                 BlockState::Live if addr < block.start => Some("heap-buffer-underflow"),
-                BlockState::Live => Some("heap-buffer-overflow"),
-                BlockState::Client { .. } => None,
+                BlockState::Live if addr - block.start >= block.size => Some("heap-buffer-overflow"),
+                // The program itself has forbidden a part of the block.
+                BlockState::Live | BlockState::Client { .. } => None,
             },
             Address::BelowStackPointer { .. } | Address::JustBelowStack => Some("stack-below-sp"),
             Address::Unknown if addr < NULL_PAGE => Some("null-access"),
@@ -297,6 +298,7 @@ mod tests {
         let read = |address: &Address, addr| crate::ErrorRecord::invalid_read(4, 1, Stack::default()).about(addr, address).rule();
         assert_eq!(read(&block(BlockState::Live, 10), 0x4a4004a), "heap-buffer-overflow");
         assert_eq!(read(&block(BlockState::Live, 10), 0x4a4003f), "heap-buffer-underflow");
+        assert_eq!(read(&block(BlockState::Live, 10), 0x4a40041), "invalid-read");
         assert_eq!(read(&block(BlockState::Freed, 10), 0x4a40040), "use-after-free");
         assert_eq!(read(&Address::Unknown, 8), "null-access");
         assert_eq!(read(&Address::Unknown, 1 << 40), "wild-access");

@@ -115,7 +115,7 @@ pub fn start(start: &ProcessStart) -> String {
     )
 }
 
-/// A finding; also a repetition count when it is known.
+/// A finding. How often it came is said at the end.
 pub fn error(pid: u32, record: &ErrorRecord, unique: u64, placer: &Placer) -> String {
     let aux = record
         .aux

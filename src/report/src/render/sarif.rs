@@ -15,7 +15,7 @@ pub struct Finding {
     pub count: u64,
 }
 
-/// The whole document. `exit_code` is the program's, if it is known.
+/// The whole document. `command` is how the program was called.
 pub fn document(findings: &[Finding], command: &str, placer: &Placer) -> String {
     let mut rules: Vec<&'static str> = findings.iter().map(|finding| finding.record.rule()).collect();
     rules.sort_unstable();
