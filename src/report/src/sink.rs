@@ -214,11 +214,8 @@ impl Opener {
     }
 
     fn descriptor(&self, number: i32, name: DestinationName, notes: &mut Vec<String>) -> Sink {
-        // SAFETY: the number comes from the command line and names a descriptor our caller left open for us, or none: then
-        // duplicating it fails, which is handled. The borrow ends with this statement; nothing closes the descriptor.
-        let borrowed = unsafe { BorrowedFd::borrow_raw(number) };
-        match borrowed.try_clone_to_owned() {
-            Ok(owned) => Sink::new(Target::File(File::from(owned)), name.noun, false),
+        match inherited(number) {
+            Ok(file) => Sink::new(Target::File(file), name.noun, false),
             Err(_) => {
                 notes.push(format!("File descriptor {number} cannot be used for the {}, using stderr.", name.noun));
                 Sink::new(duplicate(io::stderr().as_fd()), name.noun, false)
@@ -278,6 +275,14 @@ pub fn is_per_process(destination: &Destination) -> bool {
 pub fn io_reason(failure: &io::Error) -> String {
     let text = failure.to_string();
     text.split(" (os error").next().unwrap_or(&text).to_string()
+}
+
+/// A descriptor that our caller left open for us, by its number (not negative). The position in the file is shared with everybody who has it.
+pub fn inherited(number: i32) -> io::Result<File> {
+    // SAFETY: the number comes from the command line; if it names no open descriptor, duplicating it fails, which is handled. The borrow
+    // ends with this function, and nothing closes the descriptor in the meantime.
+    let borrowed = unsafe { BorrowedFd::borrow_raw(number) };
+    borrowed.try_clone_to_owned().map(File::from)
 }
 
 fn duplicate(fd: BorrowedFd<'_>) -> Target {

@@ -1,7 +1,8 @@
 //! `--gen-suppressions=yes`: one question per finding, answered on a line of the input descriptor.
 
-use std::fs::File;
 use std::io::Read;
+
+use crate::sink;
 
 pub const PROMPT: &str = "---- Print suppression ? --- [Return/N/n/Y/y/C/c] ---- ";
 
@@ -13,17 +14,13 @@ pub enum Answer {
     Never,
 }
 
-/// Waits for a line. It is read byte by byte: the program may want the rest of its own input.
+/// Waits for a line. Nothing behind it is read: the program may want the rest of its own input, and the next question its own line.
 pub fn answer(fd: i32) -> Answer {
-    let opened = if fd == 0 { Ok(None) } else { File::open(format!("/proc/self/fd/{fd}")).map(Some) };
-    match opened {
-        Ok(None) => meaning(&first_line(&mut std::io::stdin().lock())),
-        Ok(Some(mut file)) => meaning(&first_line(&mut file)),
-        Err(_) => Answer::Never,
-    }
+    let input = if fd < 0 { None } else { sink::inherited(fd).ok() };
+    input.map_or(Answer::Never, |mut input| meaning(&first_line(&mut input)))
 }
 
-/// The next line with its end; without it, if the input ends before.
+/// The next line with its end; without it, if the input ends before. `input` must not read ahead.
 fn first_line(input: &mut dyn Read) -> String {
     let mut line = String::new();
     let mut byte = [0];
