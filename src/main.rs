@@ -27,7 +27,7 @@ fn main() {
             if let Some(status) = options::sought_first(&name, &words).and_then(session::missing) {
                 status.leave();
             }
-            error.lines.iter().for_each(|line| eprintln!("{line}"));
+            session::tell(&error.lines);
             Status::Code(error.exit_code)
         }
     };

@@ -90,6 +90,18 @@ fn bad_options_end_with_one() {
     check(&tool(&dir).finish("run"), Ended::Code(1), "no program specified");
 }
 
+/// Where the complaint itself cannot be written, the status is all that is left.
+#[test]
+fn complaints_that_cannot_be_written_keep_their_status() {
+    let dir = common::scratch("cli-full");
+    let end = |words: &str| {
+        Run::new("sh", &dir).args(["-c", &format!("\"$0\" {words} 2> /dev/full")]).arg(common::memcheck()).finish("run").ended
+    };
+    assert_eq!(end("--no-such-option true"), Ended::Code(1));
+    assert_eq!(end("./no-such-program"), Ended::Code(127));
+    assert_eq!(end("--log-file=no/such/directory true"), Ended::Code(1));
+}
+
 #[test]
 fn missing_programs_end_with_127() {
     let dir = common::scratch("cli-missing");
@@ -111,6 +123,16 @@ fn unusable_programs_end_with_126() {
     write("truncated", &elf[..40], 0o755);
     let outcome = tool(&dir).arg("./truncated").finish("run");
     assert!(outcome.ended == Ended::Code(126) || common::testing_reference(), "{outcome:?}");
+    // Its headers are whole, what they describe is not: the kernel gives up in the midst of exec.
+    write("half", &elf[..2000], 0o755);
+    let outcome = tool(&dir).arg("./half").finish("run");
+    assert!(outcome.ended == Ended::Code(126) || common::testing_reference(), "{outcome:?}");
+    write("no-interpreter", b"#!/no/such/interpreter\n", 0o755);
+    check(
+        &tool(&dir).arg("./no-interpreter").finish("run"),
+        Ended::Code(126),
+        "./no-interpreter: bad interpreter: No such file or directory",
+    );
     elf[18] = 0x28; // e_machine: ARM
     write("foreign", &elf, 0o755);
     assert_eq!(tool(&dir).arg("./foreign").finish("run").ended, Ended::Code(126));
@@ -192,6 +214,22 @@ fn exit_status_is_the_programs_own() {
     let clean = compile(&dir, "clean", CLEAN, &[]);
     let outcome = tool(&dir).args(["-q", "--error-exitcode=9"]).arg(&clean).args(["a", "b"]).finish("run");
     assert_eq!(outcome.ended, Ended::Code(2), "nothing was found");
+}
+
+#[test]
+fn machines_are_told_what_kind_of_mistake_it_is() {
+    let dir = common::scratch("cli-machines");
+    let exe = compile(&dir, "faulty", FAULTY, &[]);
+    let reports = ["--leak-check=full", "--report=sarif:s", "--report=json:j", "--report=github:g"];
+    assert_eq!(tool(&dir).args(reports).arg(&exe).finish("run").ended, Ended::Code(0));
+    for (name, [overflow, leak]) in [
+        ("s", ["\"ruleId\":\"heap-buffer-overflow\"", "\"ruleId\":\"leak-definite\""]),
+        ("j", ["\"rule\":\"heap-buffer-overflow\"", "\"rule\":\"leak-definite\""]),
+        ("g", ["title=heap-buffer-overflow in main", "title=leak-definite in main"]),
+    ] {
+        let text = std::fs::read_to_string(dir.join(name)).expect("the report");
+        assert!(text.contains(overflow) && text.contains(leak), "{name}: {text}");
+    }
 }
 
 #[test]
@@ -330,6 +368,36 @@ fn standard_input_reaches_the_program() {
     let outcome = Run::new("sh", &dir).args(["-c", "printf 12345 | \"$0\" -q \"$1\""]);
     let outcome = outcome.arg(common::memcheck()).arg(&exe).finish("run");
     assert_eq!(outcome.out(), "5\n");
+}
+
+#[test]
+fn questions_take_a_line_each_and_leave_the_rest() {
+    const ASKING: &str = r#"
+#include <stdio.h>
+#include <stdlib.h>
+int main(void) {
+    char *p = malloc(10);
+    p[10] = 1;
+    p[11] = 2;
+    free(p);
+    int n = 0;
+    while (getchar() != EOF) n++;
+    printf("%d\n", n);
+    return 0;
+}
+"#;
+    let dir = common::scratch("cli-questions");
+    let exe = compile(&dir, "asking", ASKING, &[]);
+    std::fs::write(dir.join("answers"), "n\ny\n12345").expect("the answers");
+    let run = |script: &str| {
+        let outcome = Run::new("sh", &dir).args(["-c", script]).arg(common::memcheck()).arg(&exe).finish("run");
+        (outcome.out(), outcome.err().matches("insert_a_suppression_name_here").count())
+    };
+    let (five, none) = ("5\n".to_string(), "0\n".to_string());
+    assert_eq!(run("cat answers | \"$0\" -q --gen-suppressions=yes \"$1\""), (five.clone(), 1), "a pipe");
+    assert_eq!(run("\"$0\" -q --gen-suppressions=yes \"$1\" < answers"), (five, 1), "a file");
+    assert_eq!(run("\"$0\" -q --gen-suppressions=yes --input-fd=3 \"$1\" 3< answers < /dev/null"), (none.clone(), 1), "another descriptor");
+    assert_eq!(run("\"$0\" -q --gen-suppressions=yes --input-fd=9 \"$1\" < /dev/null"), (none, 0), "nobody there to answer");
 }
 
 #[test]

@@ -46,6 +46,7 @@ mod wrapping;
 
 use std::collections::HashMap;
 use std::ffi::{OsStr, OsString};
+use std::io::Write;
 use std::rc::Rc;
 
 use memcheck_report::options::{GenSuppressions, Options, RealEnv, Run, UsageError, Voice};
@@ -72,10 +73,18 @@ pub struct Session {
     codes: HashMap<i32, exit::Verdict>,
 }
 
+/// Lines for stderr, before there is a log. If they cannot be written, the exit code has to do.
+pub fn tell(lines: &[String]) {
+    let mut stderr = std::io::stderr().lock();
+    for line in lines {
+        let _ = writeln!(stderr, "{line}");
+    }
+}
+
 /// Says so if there is no such program.
 pub fn missing(command: &[OsString]) -> Option<Status> {
     let refusal = Program::find(command).err()?;
-    eprintln!("{}", Voice::Tool("valgrind").line(&refusal.message));
+    tell(&[Voice::Tool("valgrind").line(&refusal.message)]);
     Some(Status::Code(refusal.exit_code))
 }
 
@@ -83,7 +92,7 @@ pub fn missing(command: &[OsString]) -> Option<Status> {
 pub fn run(run: Run, name: &OsStr, inherited: Inherited) -> Status {
     let voice = Voice::Tool(if run.options.compat { "valgrind" } else { "memcheck" });
     let refused = |refusal: Refusal| {
-        eprintln!("{}", voice.line(&refusal.message));
+        tell(&[voice.line(&refusal.message)]);
         Status::Code(refusal.exit_code)
     };
     let program = match Program::find(&run.command) {
@@ -98,7 +107,7 @@ pub fn run(run: Run, name: &OsStr, inherited: Inherited) -> Status {
     let mut session = match Session::new(&run, name, pid) {
         Ok(session) => session,
         Err(error) => {
-            error.lines.iter().for_each(|line| eprintln!("{line}"));
+            tell(&error.lines);
             // Traced processes die with their tracer, so the program that never ran ends here, too.
             return Status::Code(error.exit_code);
         }

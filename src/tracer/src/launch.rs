@@ -186,12 +186,12 @@ fn exec_failure(program: &Program, socket: &mut UnixStream) -> Refusal {
     let name = program.arguments[0].to_string_lossy();
     let mut errno = [0u8; 4];
     if socket.read_exact(&mut errno).is_err() {
-        return Refusal::new(1, format!("{name}: the process was killed before it started"));
+        return Refusal::new(126, format!("{name}: the system ended it while it was loaded; is the file whole?"));
     }
     let error = io::Error::from_raw_os_error(i32::from_ne_bytes(errno));
     match error.raw_os_error() {
         // The file is there (it was looked at), so this is about its interpreter.
-        Some(libc::ENOENT) => Refusal::new(127, format!("{name}: its interpreter was not found")),
+        Some(libc::ENOENT) => Refusal::new(126, format!("{name}: bad interpreter: No such file or directory")),
         _ => Refusal::new(126, format!("{name}: {}", reason(&error))),
     }
 }

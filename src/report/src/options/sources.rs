@@ -98,7 +98,7 @@ pub fn all(env: &dyn Env, notes: &mut Vec<String>) -> Vec<Source> {
     found
 }
 
-/// The words of a file: as `words`, with `#` comments to the end of the line.
+/// The words of a file: as `words`, without the lines that begin with `#`.
 fn file_words(text: &str) -> Vec<OsString> {
     text.lines().filter(|line| !line.trim_start().starts_with('#')).flat_map(words).collect()
 }
