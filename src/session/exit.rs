@@ -89,7 +89,6 @@ impl Session {
             thread: thread.number.max(1),
             thread_name: watched.thread_name(process, thread.tid),
             stack,
-            core_dumped: false,
             stack_overflow: overflow(process, thread, signal),
             main_stack_size: watched.reporter.options().main_stacksize.unwrap_or(watched.stack_limit.min(MAX_MAIN_STACK)),
         };

@@ -252,23 +252,6 @@ impl ErrorRecord {
         };
         Self::new(ErrorKind::BadAlign, format!("Invalid alignment value: {value} (should be {should})"), thread, stack)
     }
-
-    pub fn unsafe_zero_size(thread: u32, stack: Stack) -> Self {
-        let what = "Unsafe allocation with size of zero is implementation-defined";
-        Self::new(ErrorKind::UnsafeZeroSize, what, thread, stack)
-    }
-
-    /// `functions` is the pair as users write it: `new/delete`, `new[][/delete[]`, `aligned_alloc/free_sized`.
-    pub fn size_mismatch(functions: &str, value: u64, thread: u32, stack: Stack) -> Self {
-        Self::new(ErrorKind::SizeMismatch, format!("Mismatched {functions} size value: {value}"), thread, stack)
-    }
-
-    /// `None` stands for the default alignment.
-    pub fn align_mismatch(functions: &str, alloc: Option<u64>, dealloc: Option<u64>, thread: u32, stack: Stack) -> Self {
-        let text = |value: Option<u64>| value.map_or("default-aligned".to_string(), |value| value.to_string());
-        let what = format!("Mismatched {functions} alignment alloc value: {} dealloc value: {}", text(alloc), text(dealloc));
-        Self::new(ErrorKind::AlignMismatch, what, thread, stack)
-    }
 }
 
 fn definedness_word(unaddressable: bool) -> &'static str {
@@ -314,10 +297,6 @@ mod tests {
         assert_eq!(
             what(ErrorRecord::bad_alignment(3, AlignmentRule::NonZeroPowerOfTwo, 1, s())),
             "Invalid alignment value: 3 (should be non-zero and a power of 2)"
-        );
-        assert_eq!(
-            what(ErrorRecord::align_mismatch("new/delete", Some(64), None, 1, s())),
-            "Mismatched new/delete alignment alloc value: 64 dealloc value: default-aligned"
         );
     }
 

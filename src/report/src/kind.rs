@@ -83,11 +83,6 @@ pub enum ErrorKind {
     CoreMem,
     ReallocZero,
     BadAlign,
-    UnsafeZeroSize,
-    SizeMismatch,
-    AlignMismatch,
-    FdBadClose,
-    FdNotClosed,
     Leak(LeakKind),
 }
 
@@ -130,15 +125,6 @@ impl ErrorKind {
             ErrorKind::CoreMem => facts("CoreMem", "ClientCheck", "CoreMemError", "invalid-signal-frame"),
             ErrorKind::ReallocZero => facts("ReallocZero", "ClientCheck", "ReallocSizeZero", "realloc-zero"),
             ErrorKind::BadAlign => facts("BadAlign", "ClientCheck", "InvalidAlignment", "bad-alignment"),
-            ErrorKind::UnsafeZeroSize => facts("UnsafeZeroSize", "ClientCheck", "InvalidSize", "zero-size"),
-            ErrorKind::SizeMismatch => {
-                facts("SizeMismatch", "MismatchedFree", "MismatchedAllocateDeallocateSize", "mismatched-size")
-            }
-            ErrorKind::AlignMismatch => {
-                facts("AlignMismatch", "MismatchedFree", "MismatchedAllocateDeallocateAlignment", "mismatched-alignment")
-            }
-            ErrorKind::FdBadClose => facts("FdBadClose", "ClientCheck", "FdBadClose", "fd-double-close"),
-            ErrorKind::FdNotClosed => facts("FdNotClosed", "ClientCheck", "FdNotClosed", "fd-leak"),
             ErrorKind::Leak(kind) => leak_facts(*kind),
         }
     }
@@ -152,14 +138,6 @@ impl ErrorKind {
                 format!("{name}{}", (*size).clamp(1, 32).next_power_of_two())
             }
             _ => name.to_string(),
-        }
-    }
-
-    /// `Memcheck`, or `CoreError` for the kinds that Valgrind's core reports.
-    pub fn suppression_tool(&self) -> &'static str {
-        match self {
-            ErrorKind::FdBadClose | ErrorKind::FdNotClosed => "CoreError",
-            _ => "Memcheck",
         }
     }
 

