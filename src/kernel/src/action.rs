@@ -122,6 +122,9 @@ pub mod clone {
     pub const CHILD_CLEARTID: u64 = 0x20_0000;
     pub const CHILD_SETTID: u64 = 0x100_0000;
     pub const PIDFD: u64 = 0x1000;
+
+    /// CLONE_PTRACE, CLONE_UNTRACED: whether the child is traced is for memcheck to say. Natively, with no tracer, they mean nothing.
+    pub(super) const ABOUT_TRACING: u64 = 0x2000 | 0x80_0000;
 }
 
 const SIGCHLD: u64 = 17;
@@ -129,7 +132,7 @@ const SIGCHLD: u64 = 17;
 impl CloneArgs {
     const fn new(flags: u64, stack: u64, parent_tid: u64, child_tid: u64, tls: u64) -> Self {
         CloneArgs {
-            flags,
+            flags: flags & !clone::ABOUT_TRACING,
             stack,
             parent_tid,
             child_tid,
@@ -149,10 +152,11 @@ pub(crate) fn clone_(c: &mut Call) -> Action {
 /// Processes of their own only: what shares memory (libraries' threads and spawns) is made by clone, to which libraries fall back, so that
 /// stacks begin where Valgrind's do.
 pub(crate) fn clone3(c: &mut Call) -> Action {
-    let block = match CloneBlock::read(c, c.args[0], c.args[1]) {
+    let mut block = match CloneBlock::read(c, c.args[0], c.args[1]) {
         Ok(block) => block,
         Err(error) => return Action::Done(error),
     };
+    block.words[block::FLAGS] &= !clone::ABOUT_TRACING;
     let [flags, _, child, parent, _, stack, size, tls, ..] = block.words;
     if flags & clone::VM != 0 {
         return Action::Done(crate::ENOSYS);

@@ -115,6 +115,9 @@ impl Plain for i32 {}
 impl Plain for u64 {}
 impl Plain for [u64; 2] {}
 
+/// Bytes of a buffer that are checked whether they are mapped or not.
+const LONG: u64 = 1 << 20;
+
 pub struct Call<'a> {
     pub ctx: &'a mut ThreadContext,
     pub args: [u64; 6],
@@ -164,6 +167,7 @@ impl<'a> Call<'a> {
         match self.phase {
             Phase::Check if !check::has_shadow(addr, len) => {}
             Phase::Check if UNDEF.load(Ordering::Relaxed) => {
+                let len = self.worth_looking_at(addr, len);
                 if let Some(bad) = check::first_bad(self.ctx, self.sp(), addr, len) {
                     self.bad(bad, name.into());
                 }
@@ -211,11 +215,30 @@ impl<'a> Call<'a> {
         }
     }
 
+    /// A length in the gigabytes is mostly a mistake: what follows the last mapping is known to be bad when the call fails, and its shadow
+    /// is not read, which would take a second.
+    fn worth_looking_at(&self, addr: u64, len: u64) -> u64 {
+        if len <= LONG {
+            return len;
+        }
+        let end = addr + len;
+        let mut at = addr + LONG;
+        while at < end {
+            let next = space::present_end(at, self.sp());
+            if next <= at {
+                return at - addr;
+            }
+            at = next;
+        }
+        len
+    }
+
     #[inline]
     fn addressable(&mut self, addr: u64, len: u64, name: Name) {
         if !check::has_shadow(addr, len) {
             return;
         }
+        let len = self.worth_looking_at(addr, len);
         if let Some(at) = check::first_unaddressable(self.ctx, self.sp(), addr, len) {
             self.bad(Bad::Unaddressable(at), name);
         }

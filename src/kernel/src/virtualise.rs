@@ -132,6 +132,8 @@ pub(crate) fn prctl(c: &mut Call) -> Action {
     if c.args[0] == PR_SET_SYSCALL_USER_DISPATCH { Action::Done(EINVAL) } else { Action::Native }
 }
 
-pub(crate) fn mlockall(_: &mut Call) -> Action {
-    Action::Done(0)
+/// MCL_CURRENT, MCL_FUTURE, MCL_ONFAULT: the last says how, not what.
+pub(crate) fn mlockall(c: &mut Call) -> Action {
+    let flags = c.args[0] as u32;
+    Action::Done(if flags & !7 == 0 && flags & 3 != 0 { 0 } else { EINVAL })
 }

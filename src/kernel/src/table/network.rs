@@ -151,7 +151,7 @@ const SO_ATTACH_FILTER: u64 = 26;
 const SO_ATTACH_REUSEPORT_CBPF: u64 = 51;
 
 fn setsockopt(c: &mut Call) {
-    let [_, level, option, value, len, _] = c.args;
+    let [_, level, option, value, ..] = c.args;
     if level as u32 == SOL_SOCKET as u32 && matches!(option & 0xffff_ffff, SO_ATTACH_FILTER | SO_ATTACH_REUSEPORT_CBPF) {
         let names = [
             "setsockopt(SOL_SOCKET, SO_ATTACH_FILTER, &optval.len)",
@@ -160,7 +160,7 @@ fn setsockopt(c: &mut Call) {
         ];
         return super::misc::filter(c, value, names);
     }
-    c.input(value, len & 0xffff_ffff, "socketcall.setsockopt(optval)");
+    c.input(value, c.count(4), "socketcall.setsockopt(optval)");
 }
 
 /// Parameter names of one kind of message header; `#` = index of the message, then of the buffer.

@@ -73,6 +73,12 @@ fn clone_is_decoded() {
     let block = p.words(&[0, 0, 5, 6, 17, 0x1000, 0x100, 7]);
     let Action::Special(Special::Clone(extended)) = ask(435, [block, 64, 0, 0, 0, 0]) else { panic!() };
     assert!((extended.stack, extended.parent_tid, extended.child_tid, extended.tls) == (0x1100, 6, 5, 7) && extended.block.is_some());
+    let (untraced, traced) = (0x80_0000, 0x2000);
+    let Action::Special(Special::Clone(seen)) = ask(56, [untraced | traced | 17, 0, 0, 0, 0, 0]) else { panic!() };
+    assert_eq!(seen.flags, 17, "memcheck says who is traced");
+    let block = p.words(&[untraced, 0, 0, 0, 17, 0, 0, 0]);
+    let Action::Special(Special::Clone(seen)) = ask(435, [block, 64, 0, 0, 0, 0]) else { panic!() };
+    assert_eq!((seen.flags, seen.block.unwrap().words[0]), (0, 0));
     let shared = p.words(&[clone::VM, 0, 0, 0, 0, 0, 0, 0]);
     assert_eq!(ask(435, [shared, 64, 0, 0, 0, 0]), Action::Done(-38), "as a kernel without it");
     let longer = p.words(&[0, 0, 0, 0, 17, 0, 0, 0, 0, 0, 0, 1]);
@@ -142,6 +148,7 @@ fn limits_of_memory_never_reach_the_kernel() {
     p.call(11, &[mapped as u64, 1 << 20]);
     memcheck_rt::limit::set(u64::MAX);
     assert_eq!(p.call(151, &[3]), 0, "mlockall does nothing");
+    assert_eq!((p.call(151, &[0]), p.call(151, &[4]), p.call(151, &[9])), (-22, -22, -22), "but it looks at its flags");
 }
 
 #[test]
