@@ -78,6 +78,12 @@ fn caller_gets_the_status_at_once() {
 }
 
 #[test]
+fn a_full_queue_of_signals_keeps_nobody_waiting() {
+    let command = "prlimit --sigpending=0 $MEMCHECK $OPTIONS $DAEMON alive; echo $?";
+    leave("background-queue", command, Ended::Code(0), "left\n4\n");
+}
+
+#[test]
 fn output_that_the_daemon_has_closed_is_closed() {
     leave("background-output", "x=$($MEMCHECK $OPTIONS $DAEMON alive); echo $? $x", Ended::Code(0), "4 left\n");
 }

@@ -567,14 +567,16 @@ fn killing_the_tool_leaves_nothing_behind() {
     }
 }
 
+/// Also when the user's queue of signals is full: then they carry no values.
 #[test]
 fn termination_is_passed_on() {
     let dir = common::scratch("cli-terminated");
     let exe = compile(&dir, "waits", WAITS, &[]);
-    for (index, (handled, expected)) in [(false, Ended::Signal(15)), (true, Ended::Code(55))].into_iter().enumerate() {
+    let cases = [("", false, Ended::Signal(15)), ("", true, Ended::Code(55)), ("prlimit --sigpending=0 ", true, Ended::Code(55))];
+    for (index, (limit, handled, expected)) in cases.into_iter().enumerate() {
         let pid_file = dir.join(format!("pid{index}"));
-        let script = "\"$@\" & echo $! >tool-pid; wait $!";
-        let mut run = Run::new("sh", &dir).args(["-c", script, "sh"]).arg(common::memcheck()).arg("-q");
+        let script = format!("{limit}\"$@\" & echo $! >tool-pid; wait $!");
+        let mut run = Run::new("sh", &dir).args(["-c", &script, "sh"]).arg(common::memcheck()).arg("-q");
         run = run.arg(&exe).arg(&pid_file).args(handled.then_some("handle"));
         let tool_pid = dir.join("tool-pid");
         let _ = std::fs::remove_file(&tool_pid);

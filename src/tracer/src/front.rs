@@ -14,19 +14,41 @@
 //! Killed, it takes the tracer along, and that takes the program. Without a second process (fork failed) all works as before, but
 //! the caller waits for daemons.
 //!
+//! What the two tell each other stands in a page that both see; the signal only says that it is there. A value that travels with a signal
+//! (sigqueue) would be lost when the user's queue of signals is full, and a farewell with it. `kill` always arrives.
+//!
 //! Neither keeps what it was given: who reads the program's output waits for its end, which comes when the last holder closes it. The front
 //! needs no descriptor at all; the tracer lets go of its own, see [`Inherited`], but for standard error, where it reports.
 //!
 //! Processes that end a moment after the program are waited for: their reports stand before the caller's next line.
 #![allow(unsafe_code, reason = "fork, signal handlers, and waiting for a child")]
 
-use std::sync::atomic::{AtomicI32, AtomicU32, Ordering};
+use std::ptr::null_mut;
+use std::sync::atomic::{AtomicI32, AtomicPtr, AtomicU32, Ordering};
 
 /// How long the front waits for the last ones to end, in steps of so many nanoseconds.
 const PATIENCE: i32 = 25;
 const STEP: i64 = 4_000_000;
-/// In what `release` hands over: the program was killed by this signal; else it is an exit status.
+/// In the farewell: the program was killed by this signal; else it is an exit status.
 const KILLED: i32 = 0x100;
+/// No farewell yet.
+const STAYS: i32 = -1;
+
+/// What front and tracer tell each other.
+struct Notes {
+    /// By signal: who sent it to the front last. Written by the front, read by the tracer.
+    senders: [AtomicI32; 65],
+    /// How the program ended. Written by the tracer, once; read by the front.
+    farewell: AtomicI32,
+}
+
+/// In both: the page they share. Set before there are two, never changed.
+static NOTES: AtomicPtr<Notes> = AtomicPtr::new(null_mut());
+
+fn notes() -> Option<&'static Notes> {
+    // SAFETY: null, or a page that is mapped as long as the process lives; all its fields are atomic.
+    unsafe { NOTES.load(Ordering::Relaxed).as_ref() }
+}
 
 /// In the tracer: the front's pid. 0: there is none, or it has left.
 static FRONT: AtomicI32 = AtomicI32::new(0);
@@ -65,14 +87,13 @@ pub(crate) enum Sender {
 /// To be called in a signal handler, with the siginfo that it was given.
 pub(crate) unsafe fn sender(info: *const libc::siginfo_t) -> Sender {
     let front = FRONT.load(Ordering::Relaxed);
-    // SAFETY: the caller's promise; a signal that `hand_on` has queued carries its first sender.
-    unsafe {
-        match (*info).si_code {
-            1.. => Sender::Terminal,
-            _ if front == 0 => Sender::Process((*info).si_pid()),
-            libc::SI_QUEUE if (*info).si_pid() == front => Sender::Process((*info).si_value().sival_ptr as usize as i32),
-            _ => Sender::Twice,
-        }
+    // SAFETY: the caller's promise.
+    let (signo, code, pid) = unsafe { ((*info).si_signo, (*info).si_code, (*info).si_pid()) };
+    match code {
+        1.. => Sender::Terminal,
+        _ if front == 0 => Sender::Process(pid),
+        _ if pid == front => Sender::Process(notes().map_or(pid, |notes| notes.senders[signo as usize].load(Ordering::SeqCst))),
+        _ => Sender::Twice,
     }
 }
 
@@ -81,7 +102,7 @@ pub fn divide() {
     let parent = std::os::unix::process::parent_id();
     let front = std::process::id() as i32;
     // SAFETY: memcheck has one thread yet, so the child may do anything.
-    match unsafe { libc::fork() } {
+    match unsafe { if share_notes() { libc::fork() } else { -1 } } {
         -1 => {}
         0 => {
             CALLER.store(parent, Ordering::Relaxed);
@@ -96,6 +117,20 @@ pub fn divide() {
         }
         tracer => wait_for(tracer),
     }
+}
+
+/// Make the page that front and tracer share.
+fn share_notes() -> bool {
+    // SAFETY: a new mapping, where the kernel likes; zeroes are a value of atomic integers.
+    let page = unsafe {
+        let (access, kind) = (libc::PROT_READ | libc::PROT_WRITE, libc::MAP_SHARED | libc::MAP_ANONYMOUS);
+        libc::mmap(null_mut(), size_of::<Notes>(), access, kind, -1, 0)
+    };
+    if page == libc::MAP_FAILED {
+        return false;
+    }
+    NOTES.store(page.cast(), Ordering::Relaxed);
+    notes().inspect(|notes| notes.farewell.store(STAYS, Ordering::SeqCst)).is_some()
 }
 
 /// The program has ended so, and others live on: the front leaves, the tracer stays behind, bound to nothing that was the caller's.
@@ -113,9 +148,12 @@ pub(crate) fn release(how: Farewell) {
         libc::prctl(libc::PR_SET_PDEATHSIG, 0);
         lead_nowhere(0..3);
         libc::setsid();
-        let value = libc::sigval { sival_ptr: value as usize as *mut libc::c_void };
-        libc::sigqueue(front, farewell_signal(), value);
     }
+    if let Some(notes) = notes() {
+        notes.farewell.store(value, Ordering::SeqCst);
+    }
+    // SAFETY: a system call without memory.
+    unsafe { libc::kill(front, farewell_signal()) };
 }
 
 /// The descriptors that memcheck was given, for the program.
@@ -239,23 +277,23 @@ extern "C" fn hand_on(signo: i32, info: *mut libc::siginfo_t, _: *mut libc::c_vo
     // SAFETY: the kernel calls this with a valid siginfo; the calls are async-signal-safe, and errno is put back.
     unsafe {
         let errno = *libc::__errno_location();
-        if (*info).si_code <= 0 {
-            let sender = libc::sigval { sival_ptr: (*info).si_pid() as usize as *mut libc::c_void };
-            libc::sigqueue(TRACER.load(Ordering::Relaxed), signo, sender);
+        if let (Some(notes), ..=0) = (notes(), (*info).si_code) {
+            notes.senders[signo as usize].store((*info).si_pid(), Ordering::SeqCst);
+            libc::kill(TRACER.load(Ordering::Relaxed), signo);
         }
         *libc::__errno_location() = errno;
     }
 }
 
 /// The tracer stays behind. Whoever ends now is still waited for.
-extern "C" fn take_leave(_: i32, info: *mut libc::siginfo_t, _: *mut libc::c_void) {
+extern "C" fn take_leave(_: i32, _: *mut libc::siginfo_t, _: *mut libc::c_void) {
     let tracer = TRACER.load(Ordering::Relaxed);
-    // SAFETY: the kernel calls this with a valid siginfo; the calls are async-signal-safe.
+    let value = notes().map_or(STAYS, |notes| notes.farewell.load(Ordering::SeqCst));
+    if value == STAYS {
+        return;
+    }
+    // SAFETY: the calls are async-signal-safe.
     unsafe {
-        if (*info).si_pid() != tracer {
-            return;
-        }
-        let value = (*info).si_value().sival_ptr as usize as i32;
         let step = libc::timespec { tv_sec: 0, tv_nsec: STEP };
         for _ in 0..PATIENCE {
             let mut status = 0;
