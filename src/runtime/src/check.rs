@@ -72,12 +72,14 @@ fn partial(ctx: &ThreadContext, sp: u64, addr: u64, size: u64) -> bool {
 }
 
 /// The dynamic loader has string functions of its own, without symbols in most systems. Their vector loads reach over the end of a
-/// string, never over the end of a page: they are aligned (whole lines of four are read), or begin inside the string.
+/// string, never over the end of a page: they are aligned (whole lines of four are read), or one of four that begin inside the string.
 fn in_loader(ctx: &ThreadContext, sp: u64, pc: u64, addr: u64, size: u64) -> bool {
+    const VECTOR: u64 = 16;
     let config = crate::startup::config();
     let loader = &config.mappings[..config.mapping_count as usize];
+    let begins_inside = || (0..4).any(|before| access::addressable(ctx, sp, addr.saturating_sub(before * VECTOR)));
     size >= 8
-        && (addr.is_multiple_of(16) || access::addressable(ctx, sp, addr))
+        && (addr.is_multiple_of(VECTOR) || begins_inside())
         && loader.iter().any(|m| m.kind == mapping::INTERPRETER && pc >= m.start && pc < m.end)
 }
 
