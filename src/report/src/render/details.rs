@@ -113,13 +113,16 @@ impl Teller<'_> {
         let faint = |text: &str| self.painter.paint(Tone::Faint, &format!("{text:<verbs$}")).into_owned();
         let mut lines = Vec::new();
         let before = INDENT.len() + verbs + GAP.len() + places + GAP.len();
-        for one in told {
+        let mut mark = None;
+        for (number, one) in told.iter().enumerate() {
+            // The compiler's column is where the instruction belongs: of the last event it is the mistake.
+            let column = one.quote.column.filter(|_| number + 1 == told.len());
+            let (text, column) = part(&one.quote.text, column, WIDTH.saturating_sub(before));
             let place = format!("{:<places$}", one.place);
-            let text = cut(&one.quote.text, WIDTH.saturating_sub(before));
             lines.push(format!("{INDENT}{}{GAP}{}{GAP}{text}", faint(one.verb), self.painter.paint(Tone::Place, &place)));
+            mark = column;
         }
-        // The compiler's column is where the instruction belongs: of the last event it is the mistake.
-        if let Some(column) = told.last().and_then(|last| last.quote.column).filter(|&column| before + column < WIDTH) {
+        if let Some(column) = mark {
             lines.push(format!("{:1$}{2}", "", before + column, self.painter.paint(Tone::Wrong, "^")));
         }
         lines.extend(bar.map(|bar| format!("{INDENT}{}{GAP}{bar}", faint(BLOCK))));
@@ -144,12 +147,21 @@ fn place(frame: &Frame) -> String {
     format!("{}:{}", frame.file_name().unwrap_or_default(), frame.line.unwrap_or(0))
 }
 
-fn cut(text: &str, most: usize) -> String {
+/// So many characters of a line at most, `column` among them, and where it is there.
+fn part(text: &str, column: Option<usize>, most: usize) -> (String, Option<usize>) {
     const MORE: &str = "...";
-    if text.chars().count() <= most {
-        return text.to_owned();
+    let length = text.chars().count();
+    if length <= most {
+        return (text.to_owned(), column);
     }
-    text.chars().take(most.saturating_sub(MORE.len())).collect::<String>() + MORE
+    let room = most.saturating_sub(2 * MORE.len());
+    // What leads to the column matters more than what follows.
+    let last = column.unwrap_or(0).saturating_add(room / 4).min(length);
+    let first = last.saturating_sub(room);
+    let (before, room) = if first == 0 { ("", room + MORE.len()) } else { (MORE, room) };
+    let after = if first + room < length { MORE } else { "" };
+    let shown: String = text.chars().skip(first).take(room).collect();
+    (format!("{before}{shown}{after}"), column.map(|column| column - first + before.len()))
 }
 
 /// All that a finding knows of, the mistake last.
@@ -233,11 +245,21 @@ mod tests {
     }
 
     #[test]
-    fn long_lines_are_cut() {
-        assert_eq!(cut("short", 5), "short");
-        assert_eq!(cut("longer", 5), "lo...");
-        assert_eq!(cut("äöüäöü", 4), "ä...");
-        assert_eq!(cut("longer", 1), "...");
+    fn long_lines_are_cut_around_the_mistake() {
+        assert_eq!(part("short", Some(4), 5), ("short".to_owned(), Some(4)));
+        let line: String = ('a'..='z').collect();
+        assert_eq!(part(&line, None, 16), ("abcdefghijklm...".to_owned(), None));
+        assert_eq!(part(&line, Some(0), 16), ("abcdefghijklm...".to_owned(), Some(0)));
+        assert_eq!(part(&line, Some(13), 16), ("...fghijklmno...".to_owned(), Some(11)));
+        assert_eq!(part(&line, Some(25), 16), ("...qrstuvwxyz".to_owned(), Some(12)));
+        for most in 0..26 {
+            for column in 0..26 {
+                let (text, at) = part(&line, Some(column), most);
+                assert!(text.len() <= most.max(6), "{text}");
+                let letter = at.and_then(|at| text.as_bytes().get(at).copied());
+                assert!(most < 12 || letter == Some(b'a' + column as u8), "{column} of {text}");
+            }
+        }
     }
 
     #[test]
