@@ -2,7 +2,7 @@
 
 mod common;
 
-use common::run::Run;
+use common::run::{Ended, Run};
 use nix::pty::openpty;
 use std::fs::File;
 use std::io::Read;
@@ -106,4 +106,20 @@ fn lines_of_a_changed_source_come_with_a_warning() {
     File::options().append(true).open(dir.join("row.c")).and_then(|file| file.set_modified(later)).expect("a new time");
     let text = Run::new(common::memcheck(), &dir).arg("--details=yes").arg(&program).finish("run").err();
     assert!(text.contains("(row.c was changed after the program was compiled: lines may have moved)"), "{text}");
+}
+
+#[test]
+fn kinds_of_findings_are_explained() {
+    let dir = common::scratch("terminal-explain");
+    let asked = |id: &str| Run::new(common::memcheck(), &dir).arg(format!("--explain={id}")).finish("run");
+    let known = asked("use-after-free");
+    assert_eq!((known.ended, known.err().as_str()), (Ended::Code(0), ""));
+    assert!(
+        known.out().starts_with("use-after-free\n\n        The program touched a block that had been freed.\n\nOften   "),
+        "{}",
+        known.out()
+    );
+    let unknown = asked("use-after-lunch");
+    assert_eq!((unknown.ended, unknown.out().as_str()), (Ended::Code(1), ""));
+    assert!(unknown.err().contains("--explain=use-after-lunch") && unknown.err().contains("double-free"), "{}", unknown.err());
 }

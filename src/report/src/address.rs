@@ -141,6 +141,11 @@ impl Address {
     }
 }
 
+/// The rule ids that an address can give: [`Address::rule`].
+#[cfg(test)]
+pub const REFINED: [&str; 7] =
+    ["double-free", "use-after-free", "heap-buffer-overflow", "heap-buffer-underflow", "stack-below-sp", "null-access", "wild-access"];
+
 /// Addresses below this are null pointers with an offset.
 const NULL_PAGE: u64 = 4096;
 

@@ -13,6 +13,7 @@
 //! * [`kind`], [`frame`], [`error`], [`address`], [`leak`]: the nouns. Every finding is one tree: *what + stack + (also-what + stack)…*. Kinds
 //!   build the tree once, in `error` and `address`; the texts live there and nowhere else.
 //! * [`dedup`], [`suppress`]: is this finding new, and does anybody want to see it.
+//! * [`rules`]: what each kind of finding means.
 //! * [`names`]: names that are only found if somebody needs them.
 //! * [`render`]: one file per format, each a walk over the same tree.
 //! * [`terminal`], [`source`]: what people at a terminal get beyond that, and the source lines that it quotes.
@@ -34,6 +35,7 @@ pub mod number;
 pub mod options;
 pub mod render;
 pub mod reporter;
+pub mod rules;
 pub mod sink;
 pub mod source;
 pub mod suppress;

@@ -37,6 +37,7 @@ pub use usage::{UsageError, Voice};
 pub use value::set as set_of;
 
 use crate::frame::FrameStyle;
+use crate::rules;
 use crate::sink::Destination;
 use table::{Kind, OptionRow};
 
@@ -394,7 +395,9 @@ fn other_tool(given: &[OsString]) -> Option<String> {
 fn prints(arg: &OsString) -> bool {
     let name = arg.to_str().unwrap_or_default();
     let is_print = |row: &OptionRow| matches!(row.kind, Kind::Print(_));
-    name == "-h" || name.strip_prefix("--").is_some_and(|name| table::rows().any(|row| is_print(row) && row.name == name))
+    name == "-h"
+        || name.starts_with("--explain=")
+        || name.strip_prefix("--").is_some_and(|name| table::rows().any(|row| is_print(row) && row.name == name))
 }
 
 fn is_option(arg: &OsString) -> bool {
@@ -418,6 +421,10 @@ fn apply(options: &mut Options, words: &[OsString], voice: Voice) -> Result<Opti
             return Ok(Some(printed(what, options.compat, &mut command)));
         }
         let text = given.map(|value| value.to_string_lossy().into_owned());
+        if let (Kind::Explain, Some(id)) = (row.kind, &text) {
+            let why = || row.bad_value(Some(id), &format!("known are {}", rules::known()), voice);
+            return rules::find(id).map(|rule| Some(rule.explanation())).ok_or_else(why);
+        }
         let value = value::read(row, text.as_deref(), voice)?;
         (row.set)(options, value).map_err(|why| row.bad_value(text.as_deref(), &why, voice))?;
         if row.ignored {

@@ -21,6 +21,8 @@ pub enum Kind {
     Flag,
     /// No value; print something and stop.
     Print(Printed),
+    /// A rule id; explain it and stop.
+    Explain,
     /// `yes` or `no`.
     Bool,
     Int {
@@ -98,6 +100,7 @@ impl OptionRow {
             Kind::Hex { .. } => "0xHH",
             Kind::Word(_) | Kind::WordOr(..) => "choice",
             Kind::Set(_) => "kind1,kind2,...",
+            Kind::Explain => "rule",
             Kind::Text(name) => name,
         }
     }
@@ -201,6 +204,7 @@ const GENERAL: &[OptionRow] = &[
     row("help", Kind::Print(Printed::Help), "", |_, _| Ok(()), "show this message").short('h'),
     row("help-debug", Kind::Print(Printed::Help), "", |_, _| Ok(()), "the same"),
     row("help-dyn-options", Kind::Print(Printed::Help), "", |_, _| Ok(()), "the same"),
+    row("explain", Kind::Explain, "", |_, _| Ok(()), "say what a kind of error means, use-after-free for instance"),
     row("version", Kind::Print(Printed::Version), "", |_, _| Ok(()), "show version"),
     row("quiet", Kind::Flag, "", |o, _| { o.verbosity -= 1; Ok(()) }, "print errors only").short('q'),
     row("verbose", Kind::Flag, "", |o, _| { o.verbosity += 1; Ok(()) }, "show more; may be repeated").short('v'),

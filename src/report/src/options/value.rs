@@ -53,7 +53,7 @@ pub fn read(row: &OptionRow, text: Option<&str>, voice: Voice) -> Result<Value, 
     let bad = |why: &str| row.bad_value(Some(text), why, voice);
     match row.kind {
         Kind::Flag | Kind::Print(_) => Ok(Value::Flag),
-        Kind::Text(_) => Ok(Value::Text(text.to_string())),
+        Kind::Text(_) | Kind::Explain => Ok(Value::Text(text.to_string())),
         Kind::Bool => match text {
             "yes" => Ok(Value::Yes(true)),
             "no" => Ok(Value::Yes(false)),

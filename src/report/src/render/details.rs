@@ -79,6 +79,7 @@ impl Teller<'_> {
         if let Some(more) = found.len().checked_sub(MOST_CONTENTS).filter(|&more| more > 0) {
             lines.push(format!("    and {more} more"));
         }
+        lines.push(format!("What these mean: memcheck --explain={}", found[0].record.rule()));
         lines.push(String::new());
         lines
     }
@@ -274,6 +275,15 @@ mod tests {
         let contexts: Vec<Context> = ledger.listed().into_iter().cloned().collect();
         assert!(told("one", |teller| teller.contents(&contexts[..1])).is_empty());
         let table = told("table", |teller| teller.contents(&contexts));
-        assert_eq!(table, ["FOUND:", "    2x  uninit-branch  story.c:2 in f", "    1x  invalid-read   story.c:4 in g", ""]);
+        assert_eq!(
+            table,
+            [
+                "FOUND:",
+                "    2x  uninit-branch  story.c:2 in f",
+                "    1x  invalid-read   story.c:4 in g",
+                "What these mean: memcheck --explain=uninit-branch",
+                ""
+            ]
+        );
     }
 }

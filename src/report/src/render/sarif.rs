@@ -7,6 +7,7 @@ use super::json::Json;
 use super::place::{Place, Placer};
 use crate::error::{ErrorKind, ErrorRecord, LeakKind};
 use crate::frame::Stack;
+use crate::rules;
 
 /// What belongs in one result.
 #[derive(Clone, Debug)]
@@ -24,7 +25,7 @@ pub fn document(findings: &[Finding], command: &str, placer: &Placer) -> String 
     let driver = Json::Object(vec![
         ("name", Json::text("memcheck")),
         ("semanticVersion", Json::text(env!("CARGO_PKG_VERSION"))),
-        ("rules", Json::List(rules.iter().map(|rule| Json::Object(vec![("id", Json::text(*rule))])).collect())),
+        ("rules", Json::List(rules.iter().map(|rule| description(rule)).collect())),
     ]);
     let root = placer.root.as_ref().map(|root| {
         let uri = format!("file://{}/", uri(root.to_string_lossy().trim_end_matches('/')));
@@ -43,6 +44,15 @@ pub fn document(findings: &[Finding], command: &str, placer: &Placer) -> String 
         ("runs", Json::List(vec![run])),
     ]);
     format!("{document}\n")
+}
+
+fn description(id: &str) -> Json {
+    let mut members = vec![("id", Json::text(id))];
+    if let Some(rule) = rules::find(id) {
+        members.push(("shortDescription", message(rule.seen)));
+        members.push(("help", message(&format!("Often: {}.\nNext: {}.", rule.causes, rule.next))));
+    }
+    Json::Object(members)
 }
 
 fn result(finding: &Finding, rules: &[&str], placer: &Placer) -> Json {
@@ -121,17 +131,30 @@ mod tests {
     use crate::frame::testing::frame;
 
     #[test]
+    fn rules_are_described_where_they_are_known() {
+        let seen = rules::find("zero-size").expect("a rule").seen;
+        let known = description("zero-size").to_string();
+        assert!(
+            known
+                .starts_with(&format!("{{\"id\":\"zero-size\",\"shortDescription\":{{\"text\":\"{seen}\"}},\"help\":{{\"text\":\"Often: ")),
+            "{known}"
+        );
+        assert_eq!(description("other").to_string(), "{\"id\":\"other\"}");
+    }
+
+    #[test]
     fn a_document_with_one_result() {
         let record = ErrorRecord::invalid_write(4, 1, Stack(vec![frame(1, "fill", "a b.c", 14)]));
         let placer = Placer { root: Some("/src".into()) };
         let print = placer.fingerprint(&record);
         let text = document(&[Finding { record, count: 7 }], "./prog a", &placer);
         let physical = "{\"artifactLocation\":{\"uri\":\"a%20b.c\",\"uriBaseId\":\"SRCROOT\"},\"region\":{\"startLine\":14}}";
+        let rule = description("invalid-write");
         assert_eq!(
             text,
             format!(
                 "{{\"$schema\":\"https://json.schemastore.org/sarif-2.1.0.json\",\"version\":\"2.1.0\",\"runs\":[{{\
-             \"tool\":{{\"driver\":{{\"name\":\"memcheck\",\"semanticVersion\":\"{version}\",\"rules\":[{{\"id\":\"invalid-write\"}}]}}}},\
+             \"tool\":{{\"driver\":{{\"name\":\"memcheck\",\"semanticVersion\":\"{version}\",\"rules\":[{rule}]}}}},\
              \"originalUriBaseIds\":{{\"SRCROOT\":{{\"uri\":\"file:///src/\"}}}},\
              \"invocations\":[{{\"executionSuccessful\":true,\"commandLine\":\"./prog a\"}}],\
              \"results\":[{{\"ruleId\":\"invalid-write\",\"ruleIndex\":0,\"level\":\"error\",\"message\":{{\"text\":\"Invalid write of size 4\"}},\
