@@ -5,7 +5,7 @@ use crate::classes::{self, MAX_SLOT};
 use crate::layout::{UNIT, address_of};
 use crate::map::Slot;
 use crate::record::{self, Head, Record, State};
-use crate::{central, client, entries, map, paint, quarantine, settings, stacks, superseded, tally};
+use crate::{central, client, entries, fallow, map, paint, quarantine, settings, stacks, superseded, tally};
 use memcheck_abi::context::ThreadContext;
 use memcheck_abi::event::{Family, Kind};
 use memcheck_abi::layout::HEAP_START;
@@ -104,8 +104,10 @@ fn large(ask: Granted, align: u64, need: u64) -> u64 {
     if need > memcheck_abi::layout::HEAP_END - HEAP_START {
         return 0;
     }
+    fallow::may_have_grown();
     let taken = central::lock().take_large(need.div_ceil(UNIT));
     let Some(run) = taken else { return 0 };
+    fallow::forget(run.first, run.units);
     let start = address_of(run.first);
     let end = address_of(run.first + run.units);
     let p = (start + settings::get().front).next_multiple_of(align);

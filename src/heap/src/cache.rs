@@ -12,7 +12,7 @@ use crate::chunk::{Chunk, Slot, Tray};
 use crate::classes::{CLASSES, COUNT};
 use crate::record::prefetch;
 use crate::superseded::{self, Superseded};
-use crate::{paint, stacks};
+use crate::{fallow, paint, stacks};
 use core::mem::swap;
 use core::sync::atomic::{AtomicBool, AtomicU64, Ordering::Relaxed};
 use memcheck_abi::context::ThreadContext;
@@ -152,6 +152,7 @@ impl Cache {
     #[cold]
     #[inline(never)]
     fn refill(&mut self, class: usize) -> Option<Slot> {
+        fallow::may_have_grown();
         swap(&mut self.current[class], &mut self.filling[class]);
         if self.current[class].as_ref().is_none_or(|tray| tray.len() == 0) {
             let mut central = central::lock();
@@ -161,6 +162,9 @@ impl Cache {
             }
         }
         let tray = self.current[class].as_mut()?;
+        if fallow::is_any() {
+            tray.slots().for_each(|slot| fallow::wake(slot.block, CLASSES[class].slot));
+        }
         (0..=AHEAD).filter_map(|ahead| tray.peek(ahead)).for_each(|slot| warm(class, slot));
         tray.pop()
     }

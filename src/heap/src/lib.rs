@@ -16,7 +16,7 @@
 //! - `block`      birth, death and move of a block
 //! - `cache`, `central`, `quarantine`, `superseded`, `chunk`   where slots wait;  `sweep`  slabs that nobody uses any more
 //! - `spans`, `map`, `classes`, `record`, `layout`   memory and what is known of it
-//! - `paint`      V, A and bytes of blocks;  `sheet`  V of very long ones;  `tally`  sums by place
+//! - `paint`      V, A and bytes of blocks;  `sheet`  V of very long ones;  `fallow`  V of what was freed;  `tally`  sums by place
 //! - [`client`]   blocks that the program declares by client requests
 //! - `describe`   what an address is;  `exit`  what is left at the end;  `fork`
 //!
@@ -34,6 +34,7 @@ pub mod client;
 mod describe;
 pub mod entries;
 mod exit;
+mod fallow;
 mod fork;
 mod layout;
 mod map;

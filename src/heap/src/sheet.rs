@@ -20,6 +20,12 @@ const LONGEST: u64 = 16 << 20;
 /// Mappings that a range of medium length takes.
 const PIECES: u64 = 32;
 const PAGE: u64 = 4096;
+
+/// Something that sheets are made of, for several places.
+pub struct File {
+    descriptor: u64,
+    length: u64,
+}
 const RLIMIT_FSIZE: u64 = 1;
 const MFD_CLOEXEC: u64 = 1;
 
@@ -32,33 +38,46 @@ pub fn lay<const N: usize>(ranges: [(u64, u64); N]) -> bool {
     let Some(file) = filled(length) else { return false };
     let mut done = true;
     for (at, len) in ranges {
-        done &= cover(at, len, file, length);
+        done &= file.cover(at, len);
     }
-    // SAFETY: our own descriptor; the mappings keep the file.
-    unsafe { sys::syscall3(sys::nr::CLOSE, file, 0, 0) };
     done
 }
 
-/// Lay a file of this length over and over.
-fn cover(at: u64, len: u64, file: u64, length: u64) -> bool {
-    let (first, end) = (at.next_multiple_of(PAGE), (at + len) & !(PAGE - 1));
-    let mut done = true;
-    for piece in (first..end).step_by(length as usize) {
+/// For many short ranges.
+pub fn open() -> Option<File> {
+    filled(SHORTEST / 2)
+}
+
+impl Drop for File {
+    fn drop(&mut self) {
+        // SAFETY: our own descriptor; the mappings keep the file.
+        unsafe { sys::syscall3(sys::nr::CLOSE, self.descriptor, 0, 0) };
+    }
+}
+
+impl File {
+    /// Lay it over and over. False if that is impossible.
+    pub fn cover(&self, at: u64, len: u64) -> bool {
+        let (first, end) = (at.next_multiple_of(PAGE), (at + len) & !(PAGE - 1));
         let flags = sys::MAP_PRIVATE | sys::MAP_FIXED | sys::MAP_NORESERVE;
-        // SAFETY: whole pages of the shadow of a block that the caller owns.
-        let r = unsafe { sys::syscall6(sys::nr::MMAP, piece, length.min(end - piece), sys::PROT_READ | sys::PROT_WRITE, flags, file, 0) };
-        done &= !sys::is_error(r);
+        let mut done = true;
+        for piece in (first..end).step_by(self.length as usize) {
+            let len = self.length.min(end - piece);
+            // SAFETY: whole pages of shadow that the caller owns, and that shall be FF.
+            let r = unsafe { sys::syscall6(sys::nr::MMAP, piece, len, sys::PROT_READ | sys::PROT_WRITE, flags, self.descriptor, 0) };
+            done &= !sys::is_error(r);
+        }
+        // SAFETY: the edges are shadow of the caller's.
+        unsafe {
+            core::ptr::write_bytes(at as *mut u8, shadow::UNDEFINED, (first - at) as usize);
+            core::ptr::write_bytes(end as *mut u8, shadow::UNDEFINED, (at + len - end) as usize);
+        }
+        done
     }
-    // SAFETY: the edges are shadow of the caller's block.
-    unsafe {
-        core::ptr::write_bytes(at as *mut u8, shadow::UNDEFINED, (first - at) as usize);
-        core::ptr::write_bytes(end as *mut u8, shadow::UNDEFINED, (at + len - end) as usize);
-    }
-    done
 }
 
-/// A descriptor of a new file of `len` bytes FF. It is the program's as well, for a moment.
-fn filled(len: u64) -> Option<u64> {
+/// A new file of `len` bytes FF. Its descriptor is the program's as well, for a moment.
+fn filled(len: u64) -> Option<File> {
     let mut limit = [0u64; 2];
     let flags = sys::MAP_SHARED | sys::MAP_FIXED_NOREPLACE;
     let _one = FILLING.lock();
@@ -82,6 +101,6 @@ fn filled(len: u64) -> Option<u64> {
         }
         core::ptr::write_bytes(SHEET as *mut u8, shadow::UNDEFINED, len as usize);
         sys::syscall3(sys::nr::MUNMAP, SHEET, len, 0);
-        Some(file)
+        Some(File { descriptor: file, length: len })
     }
 }

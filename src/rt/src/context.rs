@@ -1,7 +1,20 @@
 //! The current thread's context, through the fs segment.
 #![allow(unsafe_code, reason = "reads the fs segment")]
 
+use core::sync::atomic::{AtomicBool, Ordering::Relaxed};
 use memcheck_abi::context::ThreadContext;
+
+/// There are, or were, several threads in this memory that run at the same time.
+static SHARED: AtomicBool = AtomicBool::new(false);
+
+/// Before another thread runs.
+pub fn share() {
+    SHARED.store(true, Relaxed);
+}
+
+pub fn is_shared() -> bool {
+    SHARED.load(Relaxed)
+}
 
 /// The context of the running thread. Only the thread itself changes it while it runs.
 #[cfg(not(feature = "host"))]

@@ -10,7 +10,7 @@
 
 use crate::sys;
 use core::sync::atomic::{AtomicBool, AtomicU64, Ordering::Relaxed};
-use memcheck_abi::layout::{A_BASE, ORIGIN_DISTANCE, ORIGIN_MAP, ORIGIN_PAGES, PROGRAM_END, V_DISTANCE};
+use memcheck_abi::layout::{A_BASE, HEAP_END, HEAP_START, ORIGIN_DISTANCE, ORIGIN_MAP, ORIGIN_PAGES, PROGRAM_END, V_DISTANCE};
 
 pub const DEFINED: u8 = 0;
 pub const UNDEFINED: u8 = 0xff;
@@ -18,7 +18,7 @@ pub const UNDEFINED: u8 = 0xff;
 /// Ranges at least this long are cleared by giving the pages back.
 const DISCARD_FROM: u64 = 1 << 20;
 
-/// Some shadow pages read as FF when they are discarded (`heap::sheet`).
+/// Some shadow pages of the heap read as FF when they are discarded (`heap::sheet`).
 static SHEETS: AtomicBool = AtomicBool::new(false);
 
 /// Those of the main thread's stack, if they do: of addresses from the first to the second.
@@ -233,6 +233,11 @@ unsafe fn set_bits(p: *mut u8, first: u64, count: u64, value: bool) {
     unsafe { if value { *p |= mask } else { *p &= !mask } }
 }
 
+/// Does the shadow at `start` belong to the heap?
+fn is_of_heap(start: u64) -> bool {
+    [start.wrapping_sub(V_DISTANCE), start.wrapping_sub(A_BASE).wrapping_mul(8)].iter().any(|addr| (HEAP_START..HEAP_END).contains(addr))
+}
+
 /// # Safety
 /// The range is shadow memory.
 unsafe fn zero_large(start: u64, len: u64) {
@@ -241,7 +246,7 @@ unsafe fn zero_large(start: u64, len: u64) {
     // SAFETY: the caller's promise; `len` is far more than two pages.
     unsafe {
         core::ptr::write_bytes(start as *mut u8, 0, (first - start) as usize);
-        if SHEETS.load(Relaxed) || is_stack_sheet(start.wrapping_sub(V_DISTANCE), len) {
+        if SHEETS.load(Relaxed) && is_of_heap(start) || is_stack_sheet(start.wrapping_sub(V_DISTANCE), len) {
             sys::renew(first, end - first);
         } else {
             sys::discard(first, end - first);

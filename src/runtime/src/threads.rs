@@ -158,6 +158,9 @@ pub fn create(parent: &mut ThreadContext, args: &CloneArgs) -> i64 {
     if !args.is_thread {
         CACHE.lock().sharers += 1;
     }
+    if !args.is_vfork_like {
+        context::share();
+    }
     let flags = args.flags & !clone::SETTLS;
     let r = asm::clone_thread(flags, child.runtime_rsp, args.parent_tid, args.child_tid, child.self_ptr);
     if !args.is_thread && (args.is_vfork_like || sys::is_error(r)) {

@@ -1,12 +1,13 @@
 //! The heap as a whole, in an ordinary process: its address ranges are fixed, so it works anywhere.
 //!
-//! [`model`] compares with a naive model after random operations, [`errors`] has the reports, [`waiting`] the quarantine,
+//! [`model`] compares with a naive model after random operations, [`errors`] has the reports, [`waiting`] the quarantine, [`fallow`] its shadow,
 //! [`parallel`] threads, [`requests`] the client's own blocks, [`speed`] numbers to read (ignored).
 #![allow(unsafe_code, reason = "tests touch the blocks they get")]
 
 extern crate std;
 
 mod errors;
+mod fallow;
 mod model;
 mod parallel;
 mod requests;

@@ -73,6 +73,7 @@ fn work(thread: u64, shared: &Mutex<Vec<(u64, u64, u64)>>) {
 #[test]
 fn blocks_of_many_threads_never_meet() {
     let (_guard, _) = start();
+    context::share();
     let before = crate::totals();
     let shared = Mutex::new(Vec::new());
     std::thread::scope(|scope| {
