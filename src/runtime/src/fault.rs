@@ -1,7 +1,7 @@
 //! From a fault in translated code to the program's state, and to a report.
 #![allow(unsafe_code, reason = "reads the fault record that the tracer wrote")]
 
-use crate::cache::{CACHE, Position};
+use crate::cache::{CACHE, Position, is_dirty_code};
 use crate::exception::{self, Exception, SIGSEGV, SIGTRAP};
 use crate::safepoint;
 use iced_x86::Instruction;
@@ -78,7 +78,7 @@ pub extern "C" fn handle(fault: u64) -> u64 {
     let position = CACHE.lock().position(host);
     let Some(p) = position else { report::internal("a fault in the code cache at an unknown place") };
     if fault.signo == 0 {
-        return interrupted(ctx, &p);
+        return interrupted(ctx, &p, !is_dirty_code(host));
     }
     if let Some((reg, slot)) = p.spilled {
         ctx.regs.gpr[reg as usize] = ctx.scratch[slot];
@@ -115,9 +115,11 @@ fn source_of(ctx: &ThreadContext, entry: u64) -> u64 {
     known.find(leads).unwrap_or(ctx.target)
 }
 
-/// Stop request of the tracer in translated code: at a boundary the state is exact, elsewhere one more step is needed.
-fn interrupted(ctx: &mut ThreadContext, p: &Position) -> u64 {
-    if p.at_start {
+/// Stop request of the tracer in translated code: at a boundary the state is exact, elsewhere one more step is needed. Before an instruction
+/// of the program in clean code the state is that of the boundary before its check; a step might not come to an end, if a user-space handler
+/// of page faults (userfaultfd) lets the access wait.
+fn interrupted(ctx: &mut ThreadContext, p: &Position, is_clean: bool) -> u64 {
+    if p.at_start || p.at_own && is_clean {
         if let Some((reg, slot)) = p.spilled {
             ctx.regs.gpr[reg as usize] = ctx.scratch[slot];
         }
