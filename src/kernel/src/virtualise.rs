@@ -10,7 +10,7 @@
 //! | prctl SET_SYSCALL_USER_DISPATCH | EINVAL: system calls of the runtime would be dispatched too |
 //! | mlockall | 0: the shadow is terabytes of reserved pages, which would be made real |
 //! | limits of address space and data | remembered, see [`crate::limits`] |
-//! | rseq, io_uring_setup, clone3 with shared memory | ENOSYS, and libraries fall back |
+//! | rseq, clone3 with shared memory | ENOSYS, and libraries fall back |
 //! | uretprobe, uprobe | ENOSYS: only pages that the kernel has made may call them, SIGILL tells others so |
 #![allow(unsafe_code, reason = "executes personality")]
 

@@ -16,10 +16,15 @@ pub(crate) fn madvise(c: &mut Call) -> Action {
     let [addr, len, advice, ..] = c.args;
     // SAFETY: advice about the program's memory; a range of ours can only be hit by a wild argument, and is refused.
     let result = refused(addr, len).unwrap_or_else(|| unsafe { sys::syscall3(nr::MADVISE, addr, len, advice) });
-    if result == 0 && matches!(advice & 0xffff_ffff, DONTNEED | FREE | REMOVE | DONTNEED_LOCKED) {
+    if result == 0 && empties(advice) {
         c.mark(addr, round_up(len).unwrap_or(0));
     }
     Action::Done(result)
+}
+
+/// Is what was there gone afterwards?
+pub(crate) fn empties(advice: u64) -> bool {
+    matches!(advice & 0xffff_ffff, DONTNEED | FREE | REMOVE | DONTNEED_LOCKED)
 }
 
 pub(crate) fn remap_file_pages(c: &mut Call) -> Action {

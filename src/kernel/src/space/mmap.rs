@@ -4,7 +4,7 @@
 use super::gaps::PAGE;
 use super::map::{Piece, kind};
 use super::place::{self, MAP_32BIT, MAP_GROWSDOWN, MAP_HUGETLB, MAP_STACK, Request};
-use super::{Effects, MAP, ORDER, real_prot, round_up, shadow};
+use super::{Effects, MAP, ORDER, real_prot, rings, round_up, shadow};
 use crate::action::Action;
 use crate::call::Call;
 use crate::{EEXIST, EINVAL, ENOMEM};
@@ -49,12 +49,28 @@ fn map_request(r: &Request, effects: &mut Effects) -> i64 {
             MAP.lock().take(at, at + r.len);
             continue;
         }
-        if !sys::is_error(result) {
-            return mapped(r, result as u64, effects);
-        }
-        return result;
+        return match result {
+            EINVAL if r.flags & (MAP_ANONYMOUS | MAP_SHARED) == MAP_SHARED => where_the_kernel_likes(r, effects),
+            r if sys::is_error(r) => r,
+            at => mapped(r, at as u64, effects),
+        };
     }
     ENOMEM
+}
+
+/// Some files choose the address themselves (io_uring's rings) and refuse every other. Below 2 GiB the kernel finds one that suits here, too.
+fn where_the_kernel_likes(r: &Request, effects: &mut Effects) -> i64 {
+    let result = run(r, 0, r.flags | MAP_32BIT);
+    if sys::is_error(result) {
+        return result;
+    }
+    let at = result as u64;
+    if place::forbidden(at, at + r.len) {
+        // SAFETY: it was just mapped, and nobody knows it.
+        unsafe { sys::syscall3(nr::MUNMAP, at, r.len, 0) };
+        return EINVAL;
+    }
+    mapped(r, at, effects)
 }
 
 /// The program insists on the address. It gets it unless something of ours is there.
@@ -95,6 +111,9 @@ fn mapped(r: &Request, at: u64, effects: &mut Effects) -> i64 {
     drop(map);
     if !old.is_empty() {
         shadow::forget(at, end - at);
+    }
+    if r.flags & MAP_ANONYMOUS == 0 {
+        rings::mapped(r.fd, r.offset, at);
     }
     effects.gone(&old);
     effects.came(piece);

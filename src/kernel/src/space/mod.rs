@@ -24,12 +24,13 @@ mod mmap;
 mod mremap;
 mod place;
 mod protect;
+pub(crate) mod rings;
 mod shadow;
 mod shm;
 
 pub(crate) use aio::{io_destroyed, io_setup};
 pub use map::{Piece, kind};
-pub(crate) use {advice::madvise, advice::remap_file_pages, brk::brk, mmap::mmap, mmap::munmap, mremap::mremap};
+pub(crate) use {advice::empties, advice::madvise, advice::remap_file_pages, brk::brk, mmap::mmap, mmap::munmap, mremap::mremap};
 pub(crate) use {protect::mprotect, protect::pkey_mprotect, shm::semaphore_count, shm::shmat, shm::shmdt};
 
 use crate::hooks::{self, exec};

@@ -72,9 +72,6 @@ pub const ROWS: &[Row] = &[
     row(210, "io_cancel", "ctx_id iocb result", &[In(1, Fix(64), "io_cancel(iocb)"), Set(2, Fix(32), "io_cancel(result)")]),
     row(333, "io_pgetevents", "ctx_id min_nr nr events timeout sigmask", &[
         Out(3, Mul(2, 32), RetMul(32), "io_pgetevents(events)"), In(4, Fix(16), "io_pgetevents(timeout)"), In(5, Fix(16), "io_pgetevents(sigmask)")]),
-    plain(425, "io_uring_setup", "entries:4 p").act(crate::action::not_implemented),
-    plain(426, "io_uring_enter", "fd:4 to_submit:4 min_complete:4 flags:4 sig sigsz"),
-    plain(427, "io_uring_register", "fd:4 opcode:4 arg nr_args:4"),
     row(181, "getpmsg", "fd:4 ctrl data bandp flagsp", &[]),
     row(182, "putpmsg", "fd:4 ctrl data band flags:4", &[]),
 ];

@@ -10,6 +10,7 @@
 //! | [`ipc`] | pipes of data: poll, epoll, futex, System V and POSIX queues, AIO |
 //! | [`time`] | clocks, timers, sleeps |
 //! | [`ioctl`] | ioctl by request |
+//! | [`uring`] | io_uring, and the entries of its rings |
 //! | [`misc`] | the rest |
 
 mod files;
@@ -21,11 +22,22 @@ pub mod network;
 mod process;
 mod signals;
 mod time;
+mod uring;
 
 use crate::row::Row;
 
-const FAMILIES: &[&[Row]] =
-    &[files::ROWS, files::EXTENDED, memory::ROWS, process::ROWS, signals::ROWS, network::ROWS, ipc::ROWS, time::ROWS, misc::ROWS];
+const FAMILIES: &[&[Row]] = &[
+    files::ROWS,
+    files::EXTENDED,
+    memory::ROWS,
+    process::ROWS,
+    signals::ROWS,
+    network::ROWS,
+    ipc::ROWS,
+    time::ROWS,
+    misc::ROWS,
+    uring::ROWS,
+];
 
 /// One more than the highest number with a row.
 pub const COUNT: usize = 463;

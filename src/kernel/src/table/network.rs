@@ -293,6 +293,30 @@ fn receive_header(c: &mut Call, at: u64, names: &Names, index: u32, keep: bool) 
     }
 }
 
+const BY_RING: Names = names!("io_uring_enter", "msg");
+
+/// A message that is sent by an entry of an io_uring.
+pub fn send_by_ring(c: &mut Call, at: u64) {
+    send_header(c, at, &BY_RING, 0);
+}
+
+/// A message that will arrive for an entry of an io_uring. `selects`: into a buffer of the kernel's choice.
+pub fn receive_by_ring(c: &mut Call, at: u64, selects: bool) {
+    if !selects {
+        receive_header(c, at, &BY_RING, 0, false);
+    }
+    super::uring::marked(c, |c| {
+        let Some(h) = header(c, at, &BY_RING, 0) else { return };
+        c.mark(at.wrapping_add(8), 4);
+        c.mark(at.wrapping_add(CONTROL_AT + 8), 12);
+        c.mark(h.name, h.name_len.min(SOCKADDR_MAX));
+        c.mark(h.control, h.control_len.min(1 << 20));
+        if !selects {
+            fill_iov(c, h.iov, h.iov_len, Name::from(BY_RING.entry));
+        }
+    });
+}
+
 const MMSG_MAX: u64 = 1024;
 
 /// Only the first `result` messages were received; each says its own length.

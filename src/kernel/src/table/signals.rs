@@ -19,7 +19,7 @@ pub const ROWS: &[Row] = &[
     row(128, "rt_sigtimedwait", "set info timeout sigsetsize", &[
         In(0, Arg(3), "rt_sigtimedwait(set)"), Set(1, Fix(SIGINFO), "rt_sigtimedwait(info)"), In(2, Fix(16), "rt_sigtimedwait(timeout)")]),
     row(129, "rt_sigqueueinfo", "pid:4 sig:4 uinfo", &[Do(|c| queued(c, c.args[2], "rt_sigqueueinfo(uinfo)"))]),
-    row(130, "rt_sigsuspend", "mask size", &[In(0, Arg(1), "rt_sigsuspend(mask)")]),
+    row(130, "rt_sigsuspend", "mask size", &[In(0, Fix(8), "rt_sigsuspend(mask)")]),
     row(131, "sigaltstack", "ss oss", &[Do(altstack), Set(1, Fix(24), "sigaltstack(oss)")]),
     plain(200, "tkill", "tid:4 sig:4").act(action::tkill),
     plain(234, "tgkill", "tgid:4 tid:4 sig:4").act(action::tgkill),

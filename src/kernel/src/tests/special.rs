@@ -37,9 +37,7 @@ fn segment_bases_live_in_the_context() {
 #[test]
 fn refused_calls() {
     let p = &mut Program::new();
-    for number in [334, 425] {
-        assert_eq!(p.call(number, &[0; 6]), -38, "{number}");
-    }
+    assert_eq!(p.call(334, &[0; 6]), -38, "rseq");
     assert_eq!(p.call(435, &[0; 6]), -22, "clone3 without arguments");
     assert_eq!(p.call(101, &[0, 0, 0, 0]), 0, "PTRACE_TRACEME");
     assert_eq!(p.call(101, &[0, 0, 0, 0]), -1, "PTRACE_TRACEME again");
@@ -179,4 +177,66 @@ fn aio_rings_are_moved_and_still_work() {
     assert_eq!(crate::space::mapping_of(ring), None);
     p.call(3, &[fd]);
     assert_eq!(p.reports(), []);
+}
+
+/// The words of a ring that a test has made, by the offsets in its parameters.
+struct Ring {
+    fd: u64,
+    words: u64,
+    entries: u64,
+    tail: u64,
+    array: u64,
+}
+
+impl Ring {
+    /// `None`: the kernel has no io_uring for us.
+    fn new(p: &mut Program) -> Option<Ring> {
+        let params = p.words(&[0; 15]);
+        let fd = p.call(425, &[4, params]);
+        if fd < 0 {
+            return None;
+        }
+        let map = |p: &mut Program, offset| p.call(9, &[0, 4096, 3, 0x8001, fd as u64, offset]) as u64;
+        let (words, entries) = (map(p, 0), map(p, 0x1000_0000));
+        let offset = |at| words + u64::from(super::get_i32(params + at) as u32);
+        Some(Ring { fd: fd as u64, words, entries, tail: offset(44), array: offset(64) })
+    }
+
+    /// The only entry of the first submissions.
+    fn submit(&self, p: &mut Program, [opcode, fd, second, address, len]: [u64; 5]) -> i64 {
+        let tail = super::get_i32(self.tail);
+        let entry = [opcode | fd << 32, second, address, len, 7, 0, 0, 0];
+        super::put(self.entries, &entry.map(u64::to_ne_bytes).concat());
+        super::put(self.array + 4 * (tail as u64 & 3), &0u32.to_ne_bytes());
+        super::put(self.tail, &(tail + 1).to_ne_bytes());
+        p.call(426, &[self.fd, 1, 1, 1, 0, 8])
+    }
+}
+
+#[test]
+fn entries_of_io_uring_are_looked_at() {
+    const READ: u64 = 22;
+    const WRITE: u64 = 23;
+    const TIMEOUT: u64 = 11;
+    let p = &mut Program::new();
+    let Some(ring) = Ring::new(p) else { return };
+    assert!(memcheck_abi::layout::in_program(ring.words, 4096) && memcheck_abi::layout::in_program(ring.entries, 4096));
+    let path = p.string("/proc/self/exe");
+    let file = p.call(2, &[path, 0]) as u64;
+    let buffer = p.undefined(16);
+    assert_eq!(ring.submit(p, [READ, file, 0, buffer, 4]), 1);
+    assert_eq!(super::get(buffer, 4), b"\x7fELF");
+    assert_eq!(v(buffer, 5), [0, 0, 0, 0, 0xff]);
+    assert_eq!(p.reports(), []);
+    assert_eq!(ring.submit(p, [WRITE, file, 0, buffer, 4]), 1, "refused by the file, and defined");
+    assert_eq!(p.reports(), []);
+    let time = p.undefined(16);
+    assert_eq!(ring.submit(p, [TIMEOUT, u32::MAX.into(), 0, time, 1]), 1);
+    assert_eq!(ring.submit(p, [WRITE, file, 0, buffer, 5]), 1);
+    let names: Vec<_> = p.reports().into_iter().map(|r| (r.name, r.flag)).collect();
+    assert_eq!(names, [("io_uring_enter(TIMEOUT)".into(), 0), ("io_uring_enter(WRITE)".into(), 0)]);
+    let polled = p.words(&[0, 2, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0]);
+    assert_eq!(p.call(425, &[4, polled]), -1, "entries would not be announced");
+    p.call(3, &[file]);
+    p.call(3, &[ring.fd]);
 }
