@@ -84,7 +84,9 @@ fn died(p: u64, size: u64, stack: u32) {
 
 #[inline(always)]
 fn small(cache: &mut Cache, ask: Granted, align: u64, need: u64) -> u64 {
-    let Some(slot) = cache.pop(classes::of(need)) else { return 0 };
+    let grows = ask.size > ask.copied && ask.copied >= superseded::FROM;
+    let class = if grows { classes::roomy(need) } else { classes::of(need) };
+    let Some(slot) = cache.pop(class) else { return 0 };
     let Some(record) = Record::from_link(slot.link) else { return 0 };
     let p = if align == 16 { slot.block } else { slot.block.next_multiple_of(align) };
     paint::open(p, ask.size);

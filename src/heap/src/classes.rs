@@ -24,6 +24,13 @@ pub const fn of(need: u64) -> usize {
     }
 }
 
+/// The same with two steps per doubling, for blocks that grow step by step: they come by few classes, and so more often where one of their
+/// predecessors was not long ago. `need <= MAX_SLOT`.
+pub const fn roomy(need: u64) -> usize {
+    let class = of(need);
+    if class < FINE { class } else { FINE + ((class - FINE) | 3) }
+}
+
 const fn slot_len(class: usize) -> u64 {
     if class < FINE {
         MIN_SLOT + 16 * class as u64
@@ -95,6 +102,14 @@ mod tests {
             assert!(class == 0 || CLASSES[class - 1].slot < need, "need {need}");
         }
         assert_eq!(of(MAX_SLOT), COUNT - 1);
+    }
+
+    #[test]
+    fn growing_blocks_get_a_half_more_room_at_most() {
+        for need in 1..=MAX_SLOT {
+            let slot = CLASSES[roomy(need)].slot;
+            assert!(slot >= need && slot * 2 <= need.next_multiple_of(16).max(MIN_SLOT) * 3, "need {need}");
+        }
     }
 
     #[test]

@@ -14,7 +14,7 @@ use crate::record::Record;
 use crate::{quarantine, settings};
 
 /// Shorter blocks are cheap to copy, and few of them fill no cache.
-const FROM: u64 = 4096;
+pub const FROM: u64 = 4096;
 /// So many wait at least.
 const LEAST: usize = 8;
 /// And so many at most.
