@@ -132,11 +132,11 @@ mod tests {
 
     #[test]
     fn rules_are_described_where_they_are_known() {
-        let seen = rules::find("zero-size").expect("a rule").seen;
-        let known = description("zero-size").to_string();
+        let seen = rules::find("realloc-zero").expect("a rule").seen;
+        let known = description("realloc-zero").to_string();
         assert!(
             known
-                .starts_with(&format!("{{\"id\":\"zero-size\",\"shortDescription\":{{\"text\":\"{seen}\"}},\"help\":{{\"text\":\"Often: ")),
+                .starts_with(&format!("{{\"id\":\"realloc-zero\",\"shortDescription\":{{\"text\":\"{seen}\"}},\"help\":{{\"text\":\"Often: ")),
             "{known}"
         );
         assert_eq!(description("other").to_string(), "{\"id\":\"other\"}");
