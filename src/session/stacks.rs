@@ -5,7 +5,6 @@
 
 use std::collections::HashMap;
 use std::hash::{BuildHasherDefault, Hasher};
-use std::mem::offset_of;
 use std::rc::Rc;
 
 use memcheck_abi::context::{RSP, Registers};
@@ -25,9 +24,6 @@ const CHUNK: u64 = 512;
 /// Words of the depot that are read at once; the longest stack is shorter.
 const WINDOW: usize = 2048;
 const HEADER_WORDS: usize = size_of::<DepotHeader>() / 8;
-/// Where a header has the number of frames.
-const LEN_WORD: usize = offset_of!(DepotHeader, len) / 8;
-const LEN_SHIFT: usize = offset_of!(DepotHeader, len) % 8 * 8;
 const _: () = assert!(HEADER_WORDS + MAX_FRAMES <= WINDOW);
 /// Bytes of a stack of unknown size that are searched.
 const REACH: u64 = 1 << 20;
@@ -110,11 +106,16 @@ pub struct Depot<'a> {
     /// What was read last: number of the first word, and the words.
     first: u64,
     words: Vec<u64>,
+    /// Stacks that others name, which may lie far away.
+    bases: HashMap<u32, Option<Rc<[u64]>>>,
 }
+
+/// A depot that is damaged may name stacks in a circle.
+const DEEPEST: usize = 16;
 
 impl<'a> Depot<'a> {
     pub fn of(process: &'a Process) -> Self {
-        Depot { process, first: 0, words: vec![] }
+        Depot { process, first: 0, words: vec![], bases: HashMap::new() }
     }
 
     /// Addresses to print of a stack; `None` if there is none.
@@ -122,10 +123,7 @@ impl<'a> Depot<'a> {
         if id == 0 {
             return None;
         }
-        if self.frames(u64::from(id)).is_none() {
-            self.read(u64::from(id));
-        }
-        let mut frames = self.frames(u64::from(id)).filter(|frames| !frames.is_empty())?;
+        let mut frames = self.frames(id, DEEPEST).filter(|frames| !frames.is_empty())?;
         to_printed(&mut frames);
         Some(frames)
     }
@@ -143,18 +141,10 @@ impl<'a> Depot<'a> {
     pub fn each(&mut self, mut visit: impl FnMut(u32)) {
         let mut at = 1;
         loop {
-            if at < self.first || at + HEADER_WORDS as u64 > self.first + self.words.len() as u64 {
-                self.read(at);
-            }
-            let Some(&word) = self.words.get((at - self.first) as usize + LEN_WORD) else { return };
-            let len = (word >> LEN_SHIFT) as u32;
+            let Some((header, _)) = self.entry(at).filter(|(header, _)| header.shape != 0) else { return };
             let Ok(id) = u32::try_from(at) else { return };
-            if len == 0 {
-                return;
-            }
             visit(id);
-            let frames = u64::from(len & !DepotHeader::WIDE);
-            at += HEADER_WORDS as u64 + if len & DepotHeader::WIDE != 0 { frames } else { frames.div_ceil(2) };
+            at += header.words();
         }
     }
 
@@ -163,16 +153,43 @@ impl<'a> Depot<'a> {
         self.words = self.process.memory().values(layout::DEPOT_START + 8 * at, WINDOW);
     }
 
-    fn frames(&self, at: u64) -> Option<Vec<u64>> {
-        let entry = self.words.get(usize::try_from(at.checked_sub(self.first)?).ok()?..)?;
-        let len = (*entry.get(LEN_WORD)? >> LEN_SHIFT) as u32;
-        let (count, words) = ((len & !DepotHeader::WIDE) as usize, entry.get(HEADER_WORDS..)?);
-        let count = count.min(MAX_FRAMES);
-        if len & DepotHeader::WIDE != 0 {
-            return words.get(..count).map(<[u64]>::to_vec);
+    /// A header, and the frames that follow it.
+    fn entry(&mut self, at: u64) -> Option<(DepotHeader, Vec<u64>)> {
+        if let Some(entry) = self.entry_in_window(at) {
+            return Some(entry);
         }
-        let halves = words.get(..count.div_ceil(2))?.iter().flat_map(|word| [*word & u64::from(u32::MAX), *word >> 32]);
-        Some(halves.take(count).collect())
+        self.read(at);
+        self.entry_in_window(at)
+    }
+
+    fn entry_in_window(&self, at: u64) -> Option<(DepotHeader, Vec<u64>)> {
+        let words = self.words.get(usize::try_from(at.checked_sub(self.first)?).ok()?..)?;
+        let half = |i: usize| words.get(i / 2).map(|word| (word >> (i % 2 * 32)) as u32);
+        let header = DepotHeader { next: half(0)?, hash: half(1)?, base: half(2)?, shape: half(3)? };
+        let (own, frames) = (header.own().min(MAX_FRAMES), words.get(HEADER_WORDS..)?);
+        if header.is_wide() {
+            return Some((header, frames.get(..own)?.to_vec()));
+        }
+        let halves = frames.get(..own.div_ceil(2))?.iter().flat_map(|word| [*word & u64::from(u32::MAX), *word >> 32]);
+        Some((header, halves.take(own).collect()))
+    }
+
+    fn frames(&mut self, id: u32, deepest: usize) -> Option<Vec<u64>> {
+        let (header, mut frames) = self.entry(u64::from(id))?;
+        if header.shared() != 0 {
+            let base = self.base(header.base, deepest.checked_sub(1)?)?;
+            frames.extend_from_slice(base.get(header.skipped()..header.skipped() + header.shared())?);
+        }
+        Some(frames)
+    }
+
+    fn base(&mut self, id: u32, deepest: usize) -> Option<Rc<[u64]>> {
+        if let Some(known) = self.bases.get(&id) {
+            return known.clone();
+        }
+        let frames = self.frames(id, deepest).map(Rc::from);
+        self.bases.insert(id, frames.clone());
+        frames
     }
 }
 

@@ -328,19 +328,58 @@ pub mod needed {
     pub const ERRNO_LOCATION: u32 = 0xfff3;
 }
 
-/// Header of a stack in the depot: at DEPOT_START + 8 * id.
+/// Header of a stack in the depot: at DEPOT_START + 8 * id. The first frame is an instruction, the others are return addresses.
+///
+/// ```text
+/// this stack | own frames ... | shared ... |
+/// base       | skipped . | shared ... |
+/// ```
+/// Its own frames follow; the others, of callers that it has in common with another stack, are that one's.
 #[repr(C)]
 #[derive(Clone, Copy, Default, Debug)]
 pub struct DepotHeader {
     /// Next id in the hash chain.
     pub next: u32,
-    /// Number of frames that follow; the first is an instruction, the others return addresses. 4 bytes each, because code lies low, or
-    /// 8 bytes with [`DepotHeader::WIDE`].
-    pub len: u32,
-    pub hash: u64,
+    /// Part of the hash.
+    pub hash: u32,
+    /// The stack that it shares frames with, or 0.
+    pub base: u32,
+    /// Numbers of frames, and [`DepotHeader::WIDE`]; 0 = no stack. See [`DepotHeader::shape`].
+    pub shape: u32,
 }
 
 impl DepotHeader {
-    /// In `len`: some frame needs more than 32 bits.
+    /// In `shape`: frames take 8 bytes, not 4 (code lies low).
     pub const WIDE: u32 = 1 << 31;
+    const BITS: u32 = 10;
+    const MASK: usize = (1 << Self::BITS) - 1;
+
+    /// So many frames of its own, and so many from the base, behind those that are skipped there.
+    pub const fn shape(own: usize, shared: usize, skipped: usize) -> u32 {
+        own as u32 | (shared as u32) << Self::BITS | (skipped as u32) << (2 * Self::BITS)
+    }
+
+    pub const fn own(&self) -> usize {
+        self.shape as usize & Self::MASK
+    }
+
+    pub const fn shared(&self) -> usize {
+        (self.shape >> Self::BITS) as usize & Self::MASK
+    }
+
+    pub const fn skipped(&self) -> usize {
+        (self.shape >> (2 * Self::BITS)) as usize & Self::MASK
+    }
+
+    pub const fn is_wide(&self) -> bool {
+        self.shape & Self::WIDE != 0
+    }
+
+    /// Words of 8 bytes that the entry takes, with the header.
+    pub const fn words(&self) -> u64 {
+        let own = self.own() as u64;
+        core::mem::size_of::<DepotHeader>() as u64 / 8 + if self.is_wide() { own } else { own.div_ceil(2) }
+    }
 }
+
+const _: () = assert!(MAX_FRAMES <= DepotHeader::MASK, "numbers of frames fit");

@@ -1,11 +1,12 @@
 //! Stacks stored once and known by a small number.
 //!
 //! ```text
-//! DEPOT_START + 8 * id:  { next: u32, len: u32, hash: u64 }  frame frame frame ...
+//! DEPOT_START + 8 * id:  { next, hash, base, shape }  frame frame frame ...      see `DepotHeader`
 //! ...
 //! DEPOT_END - 8 << bits:  2^bits heads of chains, by hash; the tables of all sizes lie one below the other
 //! ```
-//! Frames take 4 bytes: code lies below 2 GiB. A stack with code elsewhere is stored with 8 bytes a frame.
+//! Frames take 4 bytes: code lies below 2 GiB. A stack with code elsewhere is stored with 8 bytes a frame. Most stacks have their outer
+//! callers in common with one that was stored shortly before, and name it instead of repeating them; that one may do so, too, a few times over.
 //!
 //! Entries never move or go away, and are written completely before a chain has them, so readers (this side and the tracer) need no lock.
 //! Who finds nothing looks again under the lock before it adds an entry: the table may just be growing, which changes the chains. `next` is
@@ -21,7 +22,6 @@ use core::sync::atomic::{AtomicU32, Ordering};
 use memcheck_abi::event::DepotHeader;
 use memcheck_abi::layout::{DEPOT_END, DEPOT_START};
 
-const HEADER_WORDS: u64 = core::mem::size_of::<DepotHeader>() as u64 / 8;
 /// Entries begin behind the word that would be id 0, and end where tables may begin.
 const FIRST_WORD: u64 = 1;
 /// The highest bit of an id is free for whoever keeps one.
@@ -37,13 +37,32 @@ const _: () = assert!(DEPOT_START + 8 * LAST_WORD <= DEPOT_END - (8 << MOST_BITS
 /// Written under the lock.
 static BITS: AtomicU32 = AtomicU32::new(LEAST_BITS);
 
+/// A stack may name another, which names another, and so on, so many times.
+const DEPTH: usize = 4;
+/// Longer stacks are stored as they are.
+const SHARING: usize = callstack::USUAL;
+/// Of stacks that were cut off at the same length one may have been so much deeper.
+const DEEPER: usize = 3;
+
+/// A stack that others may name.
+#[derive(Clone, Copy)]
+struct Base {
+    id: u32,
+    len: usize,
+    frames: [u64; SHARING],
+}
+
 /// What is under the lock.
 pub struct Depot {
     next_word: u64,
     entries: u64,
+    /// The last stacks that are stored whole, that name one of those, and so on.
+    bases: [Base; DEPTH],
 }
 
-static DEPOT: Lock<Depot> = Lock::new(Depot { next_word: FIRST_WORD, entries: 0 });
+const NO_BASE: Base = Base { id: 0, len: 0, frames: [0; SHARING] };
+
+static DEPOT: Lock<Depot> = Lock::new(Depot { next_word: FIRST_WORD, entries: 0, bases: [NO_BASE; DEPTH] });
 
 /// Reserve the depot's address range. Once.
 pub fn init() -> bool {
@@ -72,7 +91,13 @@ fn table(bits: u32) -> u64 {
 #[inline(always)]
 fn head(bits: u32, hash: u64) -> &'static AtomicU32 {
     // SAFETY: the tables lie at the end of the depot, which is mapped; u32 cells, aligned.
-    unsafe { &*((table(bits) + 4 * (hash >> 24 & ((1 << bits) - 1))) as *const AtomicU32) }
+    unsafe { &*((table(bits) + 4 * u64::from(kept(hash) & ((1 << bits) - 1))) as *const AtomicU32) }
+}
+
+/// The part of a hash that is kept.
+#[inline(always)]
+fn kept(hash: u64) -> u32 {
+    (hash >> 24) as u32
 }
 
 fn entry(id: u32) -> *mut DepotHeader {
@@ -109,7 +134,7 @@ fn find(bits: u32, hash: u64, frames: &[u64]) -> Option<u32> {
     let mut id = head(bits, hash).load(Ordering::Acquire);
     while id != 0 {
         // SAFETY: ids come from the table, so a complete entry lies there.
-        if unsafe { (*entry(id)).hash } == hash && get(id).eq(frames.iter().copied()) {
+        if unsafe { (*entry(id)).hash } == kept(hash) && get(id).eq(frames.iter().copied()) {
             return Some(id);
         }
         id = next(id).load(Ordering::Acquire);
@@ -126,22 +151,27 @@ impl Depot {
             return id;
         }
         let wide = frames.iter().any(|&frame| frame > u64::from(u32::MAX));
-        let len = frames.len() as u32 | if wide { DepotHeader::WIDE } else { 0 };
-        if self.next_word + words(len) > LAST_WORD {
+        let sharing = if wide { NOTHING } else { self.best(frames) };
+        let own = frames.len() - sharing.frames;
+        let shape = DepotHeader::shape(own, sharing.frames, sharing.skipped) | if wide { DepotHeader::WIDE } else { 0 };
+        let header = DepotHeader { next: head(bits, hash).load(Ordering::Relaxed), hash: kept(hash), base: sharing.base, shape };
+        if self.next_word + header.words() > LAST_WORD {
             return 0;
         }
         let id = self.next_word as u32;
-        let first = head(bits, hash).load(Ordering::Relaxed);
         // SAFETY: memory of the depot that was never given out.
         unsafe {
-            *entry(id) = DepotHeader { next: first, len, hash };
+            *entry(id) = header;
             let to = entry(id).add(1);
-            for (i, &frame) in frames.iter().enumerate() {
+            for (i, &frame) in frames[..own].iter().enumerate() {
                 if wide { *to.cast::<u64>().add(i) = frame } else { *to.cast::<u32>().add(i) = frame as u32 }
             }
         }
         head(bits, hash).store(id, Ordering::Release);
-        self.next_word += words(len);
+        if !wide && frames.len() <= SHARING {
+            self.remember(id, sharing.depth, frames);
+        }
+        self.next_word += header.words();
         self.entries += 1;
         if self.entries > LOAD << bits && bits + GROWTH <= MOST_BITS {
             self.grow(bits, bits + GROWTH);
@@ -149,16 +179,44 @@ impl Depot {
         id
     }
 
+    /// What these frames have in common with a base, if that is the larger part of them.
+    fn best(&self, frames: &[u64]) -> Sharing {
+        let mut best = NOTHING;
+        for (depth, base) in self.bases.iter().enumerate() {
+            let known = &base.frames[..base.len];
+            let last = known.len() as isize - frames.len() as isize;
+            let shifts = if last == 0 { -(DEEPER as isize)..=0 } else { last..=last };
+            for shift in shifts {
+                // Frame number i may be the base's number i + shift.
+                let same = |&(i, frame): &(usize, &u64)| i.checked_add_signed(shift).and_then(|i| known.get(i)) == Some(frame);
+                let count = frames.iter().enumerate().rev().take_while(same).count();
+                if count > best.frames && count * 2 >= frames.len() {
+                    let skipped = (frames.len() - count).saturating_add_signed(shift);
+                    best = Sharing { base: base.id, frames: count, skipped, depth: depth + 1 };
+                }
+            }
+        }
+        best
+    }
+
+    /// Others may name this stack, which names so many one after the other.
+    fn remember(&mut self, id: u32, depth: usize, frames: &[u64]) {
+        if let Some(base) = self.bases.get_mut(depth) {
+            (base.id, base.len) = (id, frames.len());
+            base.frames[..frames.len()].copy_from_slice(frames);
+        }
+    }
+
     /// All entries move to the chains of a larger table, in their order.
     fn grow(&self, from: u32, to: u32) {
         let mut at = FIRST_WORD;
         while at < self.next_word {
             // SAFETY: entries lie one behind the other, all of them complete.
-            let (hash, len) = unsafe { ((*entry(at as u32)).hash, (*entry(at as u32)).len) };
-            let head = head(to, hash);
+            let header = unsafe { *entry(at as u32) };
+            let head = head(to, u64::from(header.hash) << 24);
             next(at as u32).store(head.load(Ordering::Relaxed), Ordering::Release);
             head.store(at as u32, Ordering::Release);
-            at += words(len);
+            at += header.words();
         }
         BITS.store(to, Ordering::Release);
         // Who still reads there finds empty chains, and then looks again.
@@ -167,20 +225,51 @@ impl Depot {
     }
 }
 
-/// Words of an entry with this `len`.
-fn words(len: u32) -> u64 {
-    let frames = u64::from(len & !DepotHeader::WIDE);
-    HEADER_WORDS + if len & DepotHeader::WIDE != 0 { frames } else { frames.div_ceil(2) }
+/// Frames that a stack has in common with another.
+#[derive(Clone, Copy)]
+struct Sharing {
+    base: u32,
+    frames: usize,
+    skipped: usize,
+    /// Of a stack that shares them.
+    depth: usize,
 }
+
+const NOTHING: Sharing = Sharing { base: 0, frames: 0, skipped: 0, depth: 0 };
 
 /// The frames of a stack.
 #[inline]
 pub fn get(id: u32) -> impl Iterator<Item = u64> {
     // SAFETY: ids are only made by `add`, after the entry was written. 0 names none.
-    let len = if id == 0 { 0 } else { unsafe { (*entry(id)).len } };
-    let frames = DEPOT_START + 8 * (u64::from(id) + HEADER_WORDS);
-    (0..(len & !DepotHeader::WIDE) as usize).map(move |i| {
-        // SAFETY: so many frames of this width follow the header.
-        unsafe { if len & DepotHeader::WIDE != 0 { *(frames as *const u64).add(i) } else { u64::from(*(frames as *const u32).add(i)) } }
-    })
+    let left = if id == 0 { 0 } else { unsafe { (*entry(id)).own() + (*entry(id)).shared() } };
+    Frames { id, at: 0, left }
+}
+
+/// Those that are left of a stack: so many from this one of this entry on.
+struct Frames {
+    id: u32,
+    at: usize,
+    left: usize,
+}
+
+impl Iterator for Frames {
+    type Item = u64;
+
+    #[inline]
+    fn next(&mut self) -> Option<u64> {
+        self.left = self.left.checked_sub(1)?;
+        loop {
+            // SAFETY: an entry and the bases that it names are complete, see `add`; so many frames of this width follow the header.
+            unsafe {
+                let header = *entry(self.id);
+                let frames = entry(self.id).add(1);
+                let Some(shared) = self.at.checked_sub(header.own()) else {
+                    self.at += 1;
+                    let at = self.at - 1;
+                    return Some(if header.is_wide() { *frames.cast::<u64>().add(at) } else { u64::from(*frames.cast::<u32>().add(at)) });
+                };
+                (self.id, self.at) = (header.base, header.skipped() + shared);
+            }
+        }
+    }
 }

@@ -206,6 +206,28 @@ fn stacks_of_code_anywhere() {
     assert!(depot::get(0).next().is_none());
 }
 
+/// A walk over a tree, with stacks that are cut off at 12 frames and such that are not.
+#[test]
+fn stacks_with_common_callers() {
+    fn walk(stack: &mut std::vec::Vec<u64>, depth: u64, all: &mut std::vec::Vec<std::vec::Vec<u64>>) {
+        let cut: std::vec::Vec<u64> = stack.iter().rev().take(12).copied().collect();
+        all.push(cut);
+        for child in 0..if depth < 14 { 2 } else { 0 } {
+            stack.push(0x50_0000 + depth * 256 + child);
+            walk(stack, depth + 1, all);
+            stack.pop();
+        }
+    }
+    let (_guard, _) = start();
+    let mut all = std::vec::Vec::new();
+    walk(&mut std::vec![0x60_0000, 0x60_1000], 0, &mut all);
+    let ids: std::vec::Vec<u32> = all.iter().map(|frames| depot::intern(frames)).collect();
+    for (frames, &id) in all.iter().zip(&ids) {
+        assert!(depot::get(id).eq(frames.iter().copied()));
+        assert_eq!(depot::intern(frames), id, "stored once");
+    }
+}
+
 #[test]
 fn so_many_stacks_that_the_table_grows() {
     let (_guard, _) = start();
