@@ -95,15 +95,6 @@ pub fn origin(kind: u32) -> Option<Origin> {
     }
 }
 
-/// A stack origin is one frame: the function that made room, where it begins. (What is known is some address in it.)
-pub fn made_room(mut stack: Stack) -> Stack {
-    let function = stack
-        .0
-        .pop()
-        .map(|frame| frame.with(|line| (line.line, line.column, line.inlined) = (line.function_line.or(line.line), None, false)));
-    Stack(function.into_iter().collect())
-}
-
 impl Session {
     /// Count an error, and name and show it if it is new. The answer: its number, and what became of it.
     pub(super) fn report_error(&mut self, process: &Process, thread: &ThreadInfo, event: &ErrorEvent) -> (u64, Option<Outcome>) {
@@ -125,8 +116,8 @@ impl Session {
             found = found.about(event.addr, &address);
         }
         if let (Some(origin), true) = (origin(event.origin_kind), options.track_origins) {
-            let stack = watched.depot_stack(process, event.origin_stack).unwrap_or_default();
-            found = found.with_origin(origin, if origin == Origin::Stack { made_room(stack) } else { stack });
+            let stack = watched.origin_stack(process, origin, event.origin_stack).unwrap_or_default();
+            found = found.with_origin(origin, stack);
         }
         (serial, Some(watched.reporter.error(found)))
     }

@@ -12,6 +12,7 @@ use memcheck_abi::event::{DepotHeader, MAX_FRAMES, PlaceTally};
 use memcheck_abi::layout;
 use memcheck_report as report;
 use memcheck_report::Stack;
+use memcheck_report::error::Origin;
 use memcheck_report::names::Names;
 use memcheck_symbolize as symbolize;
 use memcheck_tracer::{Process, ThreadInfo};
@@ -279,6 +280,24 @@ impl Watched {
     pub fn depot_stack(&mut self, process: &Process, id: u32) -> Option<Stack> {
         let addresses = of_depot(process, id)?;
         Some(self.stack(process, &addresses))
+    }
+
+    /// Where an undefined value was born. Of a frame some address in its function is known. The first bytes were the caller's red zone and
+    /// are born with the call, so they are named by the beginning of the function, others by the instruction that made room for them.
+    pub fn origin_stack(&mut self, process: &Process, origin: Origin, id: u32) -> Option<Stack> {
+        let addresses = of_depot(process, id)?;
+        if origin != Origin::Stack {
+            return Some(self.stack(process, &addresses));
+        }
+        self.modules.read(process);
+        let inside = *addresses.first()?;
+        let is_far = addresses.len() > 1;
+        if let Some(room) = self.modules.symbolizer.room(inside).filter(|_| is_far) {
+            return Some(self.stack(process, &[room]));
+        }
+        let beginning = |line: &mut report::Line| (line.line, line.column, line.inlined) = (line.function_line.or(line.line), None, false);
+        let function = self.stack(process, &[inside]).0.pop().map(|frame| frame.with(beginning));
+        Some(Stack(function.into_iter().collect()))
     }
 }
 

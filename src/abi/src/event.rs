@@ -189,7 +189,8 @@ pub struct ErrorEvent {
     pub place_thread: u32,
     pub place_distance: u64,
     pub block: Block,
-    /// Origin of the undefined value: depot id of its stack, and kind (0 none, 1 heap, 2 stack, 3 client, 4 unknown).
+    /// Origin of the undefined value: depot id of its stack, and kind (0 none, 1 heap, 2 stack, 3 client, 4 unknown). Of a frame the stack
+    /// is an address in its function, twice if the value is not near the frame's upper end.
     pub origin_stack: u32,
     pub origin_kind: u32,
     /// NUL-terminated.

@@ -97,22 +97,25 @@ fn native(ctx: &ThreadContext, addr: u64) -> u32 {
     0
 }
 
-/// Tags of frames by an address in their function, for `asm::frame_origin`: address << 32 | tag.
+/// Tags of frames by what stands for them (`owner::frame`), for `asm::frame_origin`: that << 32 | tag.
 pub static FRAME_TAGS: [AtomicU64; TAGS] = [const { AtomicU64::new(0) }; TAGS];
 pub const TAGS: usize = 1 << 12;
 
-fn tag_of(pc: u64) -> u32 {
-    let tag = depot::intern(&[pc]) << 2 | STACK;
-    if let Ok(low) = u32::try_from(pc) {
-        FRAME_TAGS[(low ^ low >> 4) as usize % TAGS].store(pc << 32 | u64::from(tag), Ordering::Relaxed);
+fn tag_of(frame: u64) -> u32 {
+    let pc = frame & !owner::FAR;
+    let is_far = frame < 1 << 32 && frame & owner::FAR != 0;
+    // Two frames say that it is far: see `abi::event::ErrorEvent::origin_stack`.
+    let tag = if is_far { depot::intern(&[pc, pc + 1]) } else { depot::intern(&[frame]) } << 2 | STACK;
+    if let Ok(low) = u32::try_from(frame) {
+        FRAME_TAGS[(low ^ low >> 4) as usize % TAGS].store(frame << 32 | u64::from(tag), Ordering::Relaxed);
     }
     tag
 }
 
-/// Tag of what was born in a frame of the function around `pc`.
-pub fn of_frame(pc: u64) -> u32 {
-    let known = FRAME_TAGS[(pc ^ pc >> 4) as u32 as usize % TAGS].load(Ordering::Relaxed);
-    if known >> 32 == pc { known as u32 } else { tag_of(pc) }
+/// Tag of what was born in this frame (`owner::frame`).
+pub fn of_frame(frame: u64) -> u32 {
+    let known = FRAME_TAGS[(frame ^ frame >> 4) as u32 as usize % TAGS].load(Ordering::Relaxed);
+    if known >> 32 == frame { known as u32 } else { tag_of(frame) }
 }
 
 /// Put a tag into an event.

@@ -29,17 +29,26 @@ pub fn digest(ctx: &ThreadContext, addr: u64) -> u64 {
     frame(ctx, addr).1
 }
 
-/// The same, and in front of it an address in the function whose frame that is.
+/// In what stands for a frame, with an address in its function (code lies below): the place is far from the frame's upper end.
+pub const FAR: u64 = 1 << 31;
+/// The red zone of the caller, whose bytes are born with the call, and what the function itself pushes first.
+pub const NEAR: u64 = 128 + 8;
+
+/// The same, and in front of it what stands for the frame: an address in the function whose frame that is, and whether the place is `FAR`.
 pub fn frame(ctx: &ThreadContext, addr: u64) -> (u64, u64) {
     let (mut inside, mut found) = (ctx.regs.rip, 0);
+    let mut end = 0;
     callstack::walk_from(ctx, ctx.regs.rip, ctx.regs.gpr[RSP], |slot, return_address| {
         found = (slot ^ return_address.rotate_left(40)).wrapping_mul(0x9e37_79b9_7f4a_7c15) >> (64 - DIGEST_BITS);
         if slot < addr {
             inside = return_address.wrapping_sub(1);
+        } else {
+            end = slot;
         }
         slot < addr
     });
-    (inside, found)
+    let is_far = inside < FAR && end.saturating_sub(addr) > NEAR;
+    (if is_far { inside | FAR } else { inside }, found)
 }
 
 /// Origin words are written for `[addr, addr + len)`.

@@ -153,9 +153,9 @@ fn checked_memory(talk: &mut Talk, what: &str, checked: &Errand) {
         talk.say(&format!("{range} not defined:"));
         let origin = records::origin(checked.origin_kind).filter(|_| talk.watched.reporter.options().track_origins);
         talk.say(&format!("Uninitialised value at 0x{at:X}{}", origin.map_or("", Origin::created)));
-        let stack = origin.and_then(|_| talk.watched.depot_stack(talk.process, checked.origin_stack));
-        if let (Some(origin), Some(stack)) = (origin, stack) {
-            talk.watched.reporter.backtrace(if origin == Origin::Stack { records::made_room(stack) } else { stack });
+        let stack = origin.and_then(|origin| talk.watched.origin_stack(talk.process, origin, checked.origin_stack));
+        if let Some(stack) = stack {
+            talk.watched.reporter.backtrace(stack);
         }
     } else if checked.result != NONE {
         talk.say(&format!("{range} not addressable:"));

@@ -7,6 +7,7 @@
 //!   ├ dwarf      lines and inlined functions
 //!   ├ variables  locals, members and elements by address (types: their sizes)
 //!   └ debugfile  where the debug information is when it is not in the object
+//!   room         which instruction of a function makes room for its locals
 //!   elf, image   headers and sections; mapped files
 //!   functions    entry points by name, for the redirect table; independent of the rest
 //!   demangle     readable and printable names (cplusplus: the GNU spelling of C++ ones)
@@ -25,6 +26,7 @@ mod elf;
 mod functions;
 mod image;
 mod object;
+mod room;
 mod symbolizer;
 mod symbols;
 mod types;

@@ -18,7 +18,7 @@ use crate::demangle::{demangle, escape, text};
 use crate::dwarf::{Dwarf, Place};
 use crate::elf::Elf;
 use crate::symbols::{Symbol, SymbolTable};
-use crate::{Frame, Options};
+use crate::{Frame, Options, room};
 
 /// A file that is or was mapped.
 pub(crate) struct Object {
@@ -66,6 +66,14 @@ impl Object {
         let own = self.elf().is_some_and(Elf::has_dwarf);
         let has_more = own || self.debug(options).is_some_and(|(_, debug)| debug.has_dwarf());
         (Frame { raw_name, ..Frame::default() }, has_more && self.is_mapped(vaddr))
+    }
+
+    /// The instruction that makes room for the locals of the function around `vaddr`.
+    pub fn room(&self, vaddr: u64, options: &Options) -> Option<u64> {
+        let function = self.symbols(options).function(vaddr)?;
+        let code = self.elf()?.at_address(function.start)?;
+        let size = usize::try_from(function.end.checked_sub(function.start)?).ok()?;
+        room::made(&code[..code.len().min(size)], function.start)
     }
 
     /// The variable at `vaddr`.

@@ -193,6 +193,13 @@ impl Symbolizer {
         has_more.then_some(open).into_iter().chain([frame]).collect()
     }
 
+    /// The instruction that makes room for the locals of the function around `addr`.
+    pub fn room(&self, addr: u64) -> Option<u64> {
+        let module = self.module_at(addr)?;
+        let room = self.objects[module.object].room(addr.wrapping_sub(module.bias), &self.options)?;
+        Some(room.wrapping_add(module.bias))
+    }
+
     fn synthetic_frames(&self, addr: u64, made_up: &Synthetic) -> Vec<Frame> {
         let frame = |(depth, raw): (usize, &String)| Frame {
             addr,

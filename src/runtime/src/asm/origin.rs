@@ -173,9 +173,14 @@ pub extern "C" fn frame_origin() {
          jmp 80f
          5:",
         find_frame!(),
-        "6: mov ecx, ebx
-         cmp rcx, rbx
-         jne 90f
+        "6: mov rcx, rbx
+         shr rcx, 31
+         jnz 90f
+         lea rcx, [r8-{near}]
+         cmp r9, rcx
+         jae 7f
+         or ebx, {far}
+         7: mov ecx, ebx
          shr ecx, 4
          xor ecx, ebx
          and ecx, {tags} - 1
@@ -198,6 +203,7 @@ pub extern "C" fn frame_origin() {
         size_shift = const memcheck_rt::callstack::SIZE_SHIFT, inside = const memcheck_rt::callstack::INSIDE.trailing_zeros(),
         noted = sym crate::owner::NOTED, owners = const crate::owner::ENTRIES, digest_bits = const crate::owner::DIGEST_BITS,
         frame_tags = sym crate::origin::FRAME_TAGS, tags = const crate::origin::TAGS,
+        far = const crate::owner::FAR as u32, near = const crate::owner::NEAR,
     )
 }
 
