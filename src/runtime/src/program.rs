@@ -21,6 +21,8 @@ use crate::vsyscall;
 const SLOTS: usize = 1 << 13;
 static KEYS: [AtomicU64; SLOTS] = [const { AtomicU64::new(0) }; SLOTS];
 static VALUES: [AtomicU64; SLOTS] = [const { AtomicU64::new(0) }; SLOTS];
+/// A bit for each slot that is taken. Every region asks, nearly always in vain, and this is small enough to stay in the processor's cache.
+static TAKEN: [AtomicU64; SLOTS / 64] = [const { AtomicU64::new(0) }; SLOTS / 64];
 
 fn slot_of(pc: u64) -> usize {
     (pc.wrapping_mul(0x9e37_79b9_7f4a_7c15) >> 51) as usize
@@ -38,6 +40,7 @@ pub fn add_redirect(pc: u64, func: u32, resolver: bool) {
         if key == 0 || key == pc {
             VALUES[i].store(u64::from(func) | u64::from(resolver) << 16, Ordering::Relaxed);
             KEYS[i].store(pc, Ordering::Release);
+            TAKEN[i / 64].fetch_or(1 << (i % 64), Ordering::Release);
             return;
         }
         i = (i + 1) % SLOTS;
@@ -91,15 +94,12 @@ pub fn redirect(pc: u64) -> Option<(u32, bool)> {
         return Some((((pc - MAGIC_BASE) / 16) as u32, false));
     }
     let mut i = slot_of(pc);
-    for _ in 0..SLOTS {
-        match KEYS[i].load(Ordering::Acquire) {
-            0 => return None,
-            key if key == pc => {
-                let v = VALUES[i].load(Ordering::Relaxed);
-                return Some((v as u32 & 0xffff, v >> 16 != 0));
-            }
-            _ => i = (i + 1) % SLOTS,
+    while TAKEN[i / 64].load(Ordering::Acquire) >> (i % 64) & 1 != 0 {
+        if KEYS[i].load(Ordering::Acquire) == pc {
+            let v = VALUES[i].load(Ordering::Relaxed);
+            return Some((v as u32 & 0xffff, v >> 16 != 0));
         }
+        i = (i + 1) % SLOTS;
     }
     None
 }

@@ -72,17 +72,18 @@ fn is_request(code: &[u8]) -> bool {
 
 impl Item {
     fn new(insn: Instruction, code: &[u8], client_request: bool, marks: u16) -> Item {
-        let mut raw = [0; 16];
-        match code.first_chunk() {
-            // What lies behind the instruction does no harm.
-            Some(more) => raw = *more,
-            None => raw[..code.len()].copy_from_slice(code),
-        }
+        let mut item = Item::of(insn);
+        item.describe(code, client_request, marks);
+        item
+    }
+
+    /// All but what `describe` says.
+    fn of(insn: Instruction) -> Item {
         Item {
             insn,
-            raw,
-            pc: insn.ip(),
-            len: insn.len() as u8,
+            raw: [0; 16],
+            pc: 0,
+            len: 0,
             flags_live: true,
             deferred: false,
             released: 0,
@@ -92,11 +93,23 @@ impl Item {
             covers: None,
             bits: 0,
             unread: false,
-            client_request,
-            marks,
-            plain: marks & (mark::STRAIGHT | mark::SPECIAL) == mark::STRAIGHT && !names_stack_pointer(&insn),
+            client_request: false,
+            marks: 0,
+            plain: false,
             followed: false,
         }
+    }
+
+    /// What there is to say about the instruction, whose bytes begin `code`.
+    fn describe(&mut self, code: &[u8], client_request: bool, marks: u16) {
+        match code.first_chunk() {
+            // What lies behind the instruction does no harm.
+            Some(more) => self.raw = *more,
+            None => self.raw[..code.len()].copy_from_slice(code),
+        }
+        (self.pc, self.len) = (self.insn.ip(), self.insn.len() as u8);
+        (self.client_request, self.marks) = (client_request, marks);
+        self.plain = marks & (mark::STRAIGHT | mark::SPECIAL) == mark::STRAIGHT && !names_stack_pointer(&self.insn);
     }
 
     /// No instruction, at `pc`.
@@ -145,21 +158,24 @@ pub fn region(kinds: &mut Kinds, program: &dyn Program, pc: u64, items: &mut Vec
             return Some(Tail::Next(at));
         }
         let request = code[position] == 0x48 && is_request(&code[position..]);
-        let insn = decoder.decode();
-        if insn.is_invalid() {
+        // In its place at once: the decoder writes byte by byte, and a copy of that right away would wait for the bytes.
+        items.push(Item::of(Instruction::default()));
+        let index = items.len() - 1;
+        let item = &mut items[index];
+        decoder.decode_out(&mut item.insn);
+        if item.insn.is_invalid() {
+            items.pop();
             return Some(if decoder.position() >= code.len() && !items.is_empty() { Tail::Next(at) } else { Tail::Invalid(at) });
         }
-        let marks = kinds.marks(&insn);
-        let mut item = Item::new(insn, &code[position..], request, marks);
+        let marks = kinds.marks(&item.insn);
+        item.describe(&code[position..], request, marks);
         if request {
             item.len = REQUEST_LEN as u8;
             item.raw[REQUEST_KIND] = code[position + REQUEST_LEN - 1];
-            items.push(item);
             return Some(Tail::Next(at + REQUEST_LEN as u64));
         }
-        items.push(item);
         if marks & mark::STRAIGHT != 0 {
-            if changing && may_store(&insn) {
+            if changing && may_store(&item.insn) {
                 return Some(Tail::Next(decoder.ip()));
             }
         } else if marks & mark::BRANCH != 0 {
