@@ -1,7 +1,7 @@
 //! Waiting for many things, and talking between processes.
 
 use crate::call::{Call, Name, Phase};
-use crate::row::Rule::{Do, In, InOut, Out, Post, Set, Str};
+use crate::row::Rule::{Do, In, InOut, Out, Post, Pre, Set, Str};
 use crate::row::Size::{Arg, Fix, Int, Mul, Ret, RetMul};
 use crate::row::{Row, fill_iov, for_iov, plain, row};
 use crate::space;
@@ -64,7 +64,7 @@ pub const ROWS: &[Row] = &[
     row(245, "mq_getsetattr", "mqdes:4 mqstat omqstat", &[
         In(1, Fix(8), "mq_getsetattr(mqstat->mq_flags)"), Set(2, Fix(MQ_ATTR), "mq_getsetattr(omqstat)")]),
 
-    plain(206, "io_setup", "nr_events:4 ctxp").act(space::io_setup),
+    row(206, "io_setup", "nr_events:4 ctxp", &[Pre(|c| c.output(c.args[1], 8, "io_setup(ctxp)"))]).act(space::io_setup),
     row(207, "io_destroy", "ctx", &[Post(space::io_destroyed)]),
     row(208, "io_getevents", "ctx_id min_nr nr events timeout", &[
         Out(3, Mul(2, 32), RetMul(32), "io_getevents(events)"), In(4, Fix(16), "io_getevents(timeout)")]),

@@ -330,6 +330,9 @@ fn recvmmsg(c: &mut Call) {
             c.result = i64::from(c.peek_or_zero::<u32>(at.wrapping_add(MMSG_LEN_AT)));
         }
         receive_header(c, at, &RECVMMSG, i as u32, false);
+        if c.phase != Phase::Mark {
+            c.output(at.wrapping_add(MMSG_LEN_AT), 4, Name::at("recvmmsg(mmsg[#].msg_len)", i as u32));
+        }
     }
     c.result = total;
 }
@@ -343,6 +346,7 @@ fn sendmmsg(c: &mut Call) {
             c.mark(at.wrapping_add(MMSG_LEN_AT), 4);
         } else {
             send_header(c, at, &SENDMMSG, i as u32);
+            c.output(at.wrapping_add(MMSG_LEN_AT), 4, Name::at("sendmmsg(mmsg[#].msg_len)", i as u32));
         }
     }
 }

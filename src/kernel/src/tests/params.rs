@@ -169,6 +169,11 @@ fn message_headers() {
         &[BAD_FD, two, 2, 0],
         &["sendmsg(mmsg[0].msg_hdr.msg_iov[0])", "sendmsg(mmsg[1].msg_hdr.msg_iov[0])", "sendmsg(mmsg[1].msg_hdr.msg_iov[1])"],
     );
+    // An array of msghdr where one of mmsghdr should be.
+    let short = p.block(56);
+    put(short, &[0; 56]);
+    expect(p, 307, &[BAD_FD, short, 1, 0], &["sendmmsg(mmsg[0].msg_len)"]);
+    expect(p, 299, &[BAD_FD, short, 1, 0, 0], &["recvmmsg(mmsg[0].msg_len)"]);
     // Padding between control messages is nobody's fault.
     let control = p.bytes(&[20, 0, 0, 0, 0, 0, 0, 0, 1, 0, 0, 0, 1, 0, 0, 0, 0, 0, 0, 0]);
     memcheck_rt::shadow::fill_v(control + 20, 4, 0xff);
@@ -186,6 +191,7 @@ fn value_result_lengths() {
     expect(p, 52, &[BAD_FD, small, len], &["socketcall.getpeername(name)"]);
     expect(p, 43, &[BAD_FD, small, len], &["socketcall.accept(addr)"]);
     expect(p, 45, &[BAD_FD, small, 5, 0, 0, 0], &["socketcall.recvfrom(buf)"]);
+    expect(p, 206, &[0, small], &["io_setup(ctxp)"]);
 }
 
 #[test]
