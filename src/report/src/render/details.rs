@@ -115,14 +115,13 @@ impl Teller<'_> {
         let mut lines = Vec::new();
         let before = INDENT.len() + verbs + GAP.len() + places + GAP.len();
         let mut mark = None;
-        for (number, one) in told.iter().enumerate() {
-            // The compiler's column is where the instruction belongs: of the last event it is the mistake.
-            let column = one.quote.column.filter(|_| number + 1 == told.len());
-            let (text, column) = part(&one.quote.text, column, WIDTH.saturating_sub(before));
+        for one in told {
+            let (text, column) = part(&one.quote.text, one.quote.column, WIDTH.saturating_sub(before));
             let place = format!("{:<places$}", one.place);
             lines.push(format!("{INDENT}{}{GAP}{}{GAP}{text}", faint(one.verb), self.painter.paint(Tone::Place, &place)));
             mark = column;
         }
+        // The compiler's column is where the instruction belongs: of the last event it is the mistake.
         if let Some(column) = mark {
             lines.push(format!("{:1$}{2}", "", before + column, self.painter.paint(Tone::Wrong, "^")));
         }
