@@ -7,13 +7,13 @@
 //! |------------------------------|---------------------------------------------------------------------------------|
 //! | mappings that can be written | the replacement heap, device files, what lies below a thread's stack pointer     |
 //! | pages that the loader wrote and then protected (RELRO): in static programs they hold heap pointers | other read-only memory |
-//! | registers                    | those of the thread that is exiting                                             |
+//! | registers, also those that translated code has put aside for a moment | those of the thread that is exiting    |
 //! | dynamic thread vectors       | those of threads that have ended                                                |
 //! | the runtime's stacks         | those of threads that are in the program: a block on its way out of `malloc` is only there |
 
 use std::collections::HashMap;
 
-use memcheck_abi::context::{RSP, offset, place};
+use memcheck_abi::context::{FRAME_REGISTERS, RSP, SPILL_SLOTS, offset, place};
 use memcheck_abi::event::{ExitReport, LiveBlock};
 use memcheck_abi::layout;
 use memcheck_leak::records::{self, Grouped, Record, Resolution};
@@ -22,7 +22,7 @@ use memcheck_report::LeakKind;
 use memcheck_report::leak::{Change, DeltaMode, LeakSearch, LossRecord, Tally};
 use memcheck_report::options::{LeakCheck, LeakResolution, Options};
 use memcheck_report::render::HeapSummary;
-use memcheck_tracer::{Map, Process, ThreadInfo};
+use memcheck_tracer::{Exact, Map, Process, ThreadInfo};
 
 use super::Session;
 use super::frozen::Frozen;
@@ -292,6 +292,9 @@ fn registers(process: &Process, threads: &[ThreadInfo], exiting: Option<&ThreadI
     for thread in threads.iter().filter(|thread| exiting.is_none_or(|gone| gone.tid != thread.tid)) {
         words.extend(thread.regs.gpr);
         words.push(thread.guest_fs);
+        if thread.exact == Exact::Roughly && thread.context != 0 {
+            words.extend(put_aside(process, thread.context));
+        }
         if thread.context != 0 && process.memory().value(thread.context + offset::PLACE as u64) == Some(place::RUNTIME) {
             let size = layout::SLOT_RUNTIME_STACK_TOP - layout::SLOT_RUNTIME_STACK;
             let stack = thread.context + layout::SLOT_RUNTIME_STACK;
@@ -299,6 +302,12 @@ fn registers(process: &Process, threads: &[ThreadInfo], exiting: Option<&ThreadI
         }
     }
     words
+}
+
+/// What translated code keeps in a thread's context while it needs registers of the program for itself.
+fn put_aside(process: &Process, context: u64) -> Vec<u64> {
+    let words = |at: i32, count| process.memory().values::<u64>(context + at as u64, count);
+    [words(offset::SCRATCH, SPILL_SLOTS), words(offset::FRAME_KEPT, FRAME_REGISTERS)].concat()
 }
 
 /// libc keeps the dynamic thread vector of a thread in its control block, by the address of the second entry. A running thread has no

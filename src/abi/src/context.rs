@@ -43,6 +43,11 @@ pub mod place {
 #[repr(C, align(64))]
 pub struct VectorState(pub [u8; 4096]);
 
+/// Spill slots of a thread.
+pub const SPILL_SLOTS: usize = 16;
+/// Registers that the routines for frames use.
+pub const FRAME_REGISTERS: usize = 6;
+
 /// What translated code asks the runtime's routines for frames, and their answer.
 #[repr(C)]
 pub struct FrameOrigin {
@@ -58,7 +63,7 @@ pub struct FrameOrigin {
     pub tag: u64,
     pub place: u64,
     /// The program's registers that the routines use.
-    pub kept: [u64; 6],
+    pub kept: [u64; FRAME_REGISTERS],
 }
 
 #[repr(C, align(64))]
@@ -66,7 +71,7 @@ pub struct ThreadContext {
     /// Address of this structure; fs:[0].
     pub self_ptr: u64,
     /// Spill slots of translated code; slot k at fs:[8 + 8 k].
-    pub scratch: [u64; 16],
+    pub scratch: [u64; SPILL_SLOTS],
     /// The program's own segment bases.
     pub guest_fs: u64,
     pub guest_gs: u64,

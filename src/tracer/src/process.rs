@@ -157,7 +157,8 @@ impl Thread {
 pub enum Exact {
     /// The program's registers, all of them.
     Yes,
-    /// Stopped in the midst of translated code: the processor's registers, most of them the program's; rip is in the code cache.
+    /// Stopped in the midst of translated code: the processor's registers, most of them the program's, the others are in the thread's context;
+    /// rip is in the code cache.
     Roughly,
 }
 
@@ -169,8 +170,6 @@ pub struct ThreadInfo {
     pub number: u32,
     pub regs: Registers,
     pub exact: Exact,
-    /// The processor's registers: for searches that had better look at both.
-    pub processor: Registers,
     /// The program's fs base.
     pub guest_fs: u64,
     pub stack_low: u64,
@@ -266,7 +265,6 @@ impl Process {
             number: 0,
             regs: general(regs),
             exact: Exact::Roughly,
-            processor: general(regs),
             guest_fs: regs.fs_base,
             stack_low: 0,
             stack_high: 0,
