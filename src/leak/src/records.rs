@@ -139,17 +139,6 @@ impl<'f, F: Fn(u32) -> &'f [u64]> Keys<'f, F> {
     }
 }
 
-/// What is reachable by a heuristic only, by number of [`Heuristic`](crate::Heuristic). Also counted as reachable.
-pub fn by_heuristic(blocks: &[LiveBlock], states: &[BlockState]) -> [Amount; 4] {
-    let mut sums = [Amount::default(); 4];
-    for (block, state) in blocks.iter().zip(states) {
-        if let Some(heuristic) = state.heuristic {
-            sums[heuristic as usize].add(block.size, 1);
-        }
-    }
-    sums
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;

@@ -30,10 +30,6 @@ impl<T> Lock<T> {
         Guard { lock: self }
     }
 
-    pub fn try_lock(&self) -> Option<Guard<'_, T>> {
-        self.word.compare_exchange(0, 1, Ordering::Acquire, Ordering::Relaxed).ok().map(|_| Guard { lock: self })
-    }
-
     /// After a fork the child owns every lock that another thread of the parent held.
     ///
     /// # Safety

@@ -19,7 +19,6 @@ pub mod nr {
     pub const FTRUNCATE: u64 = 77;
     pub const GETPPID: u64 = 110;
     pub const PERSONALITY: u64 = 135;
-    pub const ARCH_PRCTL: u64 = 158;
     pub const GETTID: u64 = 186;
     pub const FUTEX: u64 = 202;
     pub const EXIT_GROUP: u64 = 231;

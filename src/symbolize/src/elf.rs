@@ -6,10 +6,8 @@
 //! understood: 64-bit little-endian x86-64.
 
 use std::borrow::Cow;
-use std::ffi::OsStr;
 use std::io::Read;
-use std::os::unix::ffi::OsStrExt;
-use std::path::{Path, PathBuf};
+use std::path::Path;
 
 use anyhow::{Context, Result, bail};
 use flate2::{Decompress, FlushDecompress, Status};
@@ -56,15 +54,9 @@ pub struct ElfLayout {
     /// One past the highest address of any PT_LOAD, rounded up to a page.
     pub end: u64,
     pub entry: u64,
-    /// PT_INTERP: the dynamic linker this file asks for.
-    pub interp: Option<PathBuf>,
-    /// Can be loaded anywhere *and* is meant to be run: ET_DYN with an interpreter or marked DF_1_PIE.
-    pub is_pie: bool,
-    /// ET_EXEC or PIE without an interpreter.
+    /// Meant to be run and asks for no dynamic linker: ET_EXEC, or ET_DYN marked DF_1_PIE, without PT_INTERP.
     pub is_static: bool,
     pub soname: Option<String>,
-    /// Bytes of the build-id note; empty when there is none.
-    pub build_id: Vec<u8>,
 }
 
 /// Read the layout of the file at `path`. Fails when it is not a 64-bit x86-64 ELF file with something to load.
@@ -177,14 +169,8 @@ impl<'a> Elf<'a> {
         const PAGE: u64 = 4096;
         let lowest = self.loads().map(|load| load.p_vaddr).min().context("nothing to load")?;
         let end = self.loads().map(|load| load.p_vaddr.saturating_add(load.p_memsz)).max().unwrap_or(lowest);
-        let interp = self
-            .segments
-            .iter()
-            .find(|segment| segment.p_type == PT_INTERP)
-            .and_then(|segment| slice(self.bytes, segment.p_offset, segment.p_filesz))
-            .map(|bytes| PathBuf::from(OsStr::from_bytes(c_string(bytes, 0))));
-        let marked_pie = self.dynamic(DT_FLAGS_1).is_some_and(|flags| flags & DF_1_PIE != 0);
-        let is_pie = self.header.e_type == ET_DYN && (interp.is_some() || marked_pie);
+        let has_linker = self.segments.iter().any(|segment| segment.p_type == PT_INTERP);
+        let is_program = self.header.e_type == ET_EXEC || self.dynamic(DT_FLAGS_1).is_some_and(|flags| flags & DF_1_PIE != 0);
         let soname = self
             .dynamic(DT_SONAME)
             .zip(self.dynamic_strings())
@@ -193,11 +179,8 @@ impl<'a> Elf<'a> {
             lowest: lowest & !(PAGE - 1),
             end: end.saturating_add(PAGE - 1) & !(PAGE - 1),
             entry: self.header.e_entry,
-            is_static: interp.is_none() && (self.header.e_type == ET_EXEC || is_pie),
-            interp,
-            is_pie,
+            is_static: is_program && !has_linker,
             soname,
-            build_id: self.build_id().to_vec(),
         })
     }
 }

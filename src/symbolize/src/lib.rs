@@ -67,8 +67,6 @@ pub struct Frame {
     pub function: Option<String>,
     /// Name for suppressions: as in the symbol table, mangled, possibly with `@@VERSION`.
     pub raw_name: Option<String>,
-    /// Inlined C++ and Rust functions: the full readable name with namespaces and parameters.
-    pub qualified: Option<String>,
     /// Base name of the source file.
     pub file: Option<String>,
     /// Its directory, as the compiler recorded it (usually absolute).

@@ -5,7 +5,7 @@
 //! The name of a frame comes from the symbol table if that covers the address, because those are the names linkers,
 //! profilers and existing suppression files use (`write`, `foo.part.0`); DWARF names what has no symbol. Inlined
 //! functions only exist in DWARF and carry their plain source name (`push_back`), as Valgrind prints them and as its
-//! suppressions spell them; the full name is in `Frame::qualified`.
+//! suppressions spell them.
 
 use std::cell::OnceCell;
 use std::path::{Path, PathBuf};
@@ -166,11 +166,9 @@ fn flatten(places: &mut Vec<Place>) {
 
 fn inlined_frame(place: &Place, options: &Options) -> Frame {
     let name = place.name.as_deref().or(place.linkage_name.as_deref());
-    let full = place.linkage_name.as_deref().filter(|_| options.demangle);
     Frame {
         function: name.map(|name| if options.demangle { demangle(name) } else { escape(name).into_owned() }),
         raw_name: name.map(|name| escape(name).into_owned()),
-        qualified: full.map(demangle),
         inlined: true,
         function_line: place.declared,
         ..located(place)

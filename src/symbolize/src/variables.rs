@@ -25,7 +25,6 @@ pub struct Variable {
     /// Where it is declared; base name.
     pub file: Option<String>,
     pub line: Option<u32>,
-    pub is_parameter: bool,
 }
 
 /// What is known about a frame's place on the stack. Without any of it, no local has an address.
@@ -136,7 +135,6 @@ impl Place<'_> {
             size,
             file: facts.file.map(|file| escape(&file).into_owned()),
             line: facts.line,
-            is_parameter: entry.tag() == gimli::DW_TAG_formal_parameter,
         })
     }
 

@@ -83,11 +83,10 @@ fn locals_and_parameters_of_a_frame() {
         assert_eq!(distance("local.pair[0].b", "local.pair[1].b"), 16);
 
         let count = &found["count"].1;
-        assert_eq!((count.name.as_str(), count.size, count.line, count.is_parameter), ("count", 4, Some(7), true));
+        assert_eq!((count.name.as_str(), count.size, count.line), ("count", 4, Some(7)));
         assert_eq!(count.file.as_deref(), Some("vars.c"));
         let numbers = &found["numbers[3]"].1;
         assert_eq!((numbers.name.as_str(), numbers.size, numbers.line), ("numbers", 32, Some(9)));
-        assert!(!numbers.is_parameter);
     }
 }
 

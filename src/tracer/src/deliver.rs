@@ -394,13 +394,8 @@ impl Tracer<'_> {
         }
         self.stop_world(pid, tid, handler);
         let Some(process) = self.processes.get_mut(&pid) else { return Ok(()) };
-        let signal = FatalSignal {
-            signo: info.signo,
-            code: info.code,
-            addr: if info.is_synchronous() { info.addr } else { 0 },
-            sender: if info.code <= 0 { info.addr as i32 } else { 0 },
-            regs: program,
-        };
+        let signal =
+            FatalSignal { signo: info.signo, code: info.code, addr: if info.is_synchronous() { info.addr } else { 0 }, regs: program };
         let mut thread_info = process.describe(tid, &regs);
         thread_info.regs = program;
         if process.life != Life::Ending {

@@ -24,8 +24,6 @@ pub struct FatalSignal {
     pub code: i32,
     /// Address of the fault, for SEGV, BUS, FPE, ILL, TRAP.
     pub addr: u64,
-    /// Who sent it, for codes <= 0.
-    pub sender: i32,
     /// The program's registers, rip = the instruction that faulted or would be next.
     pub regs: Registers,
 }

@@ -298,7 +298,7 @@ impl<'a> Tracer<'a> {
                 process.life = Life::Ending;
                 let info = process.describe(tid, &regs);
                 let (code, addr) = (libc::SI_USER, 0);
-                handler.fatal_signal(process, &info, &crate::handler::FatalSignal { signo, code, addr, sender: 0, regs: general(&regs) });
+                handler.fatal_signal(process, &info, &crate::handler::FatalSignal { signo, code, addr, regs: general(&regs) });
             }
         }
         stopped.resume(How::Continue, 0)

@@ -148,16 +148,6 @@ impl Map {
         self.high.take(start, end);
     }
 
-    /// The mapping at `high` now begins at `low` (a stack grew).
-    pub fn grow_down(&mut self, low: u64, high: u64) {
-        if let Some(piece) = self.at(high)
-            && low < piece.start
-        {
-            self.pieces.remove(&piece.start);
-            self.set(Piece { start: low, ..piece });
-        }
-    }
-
     /// Remove pieces and cut those at the ends; the range stays taken.
     fn cut(&mut self, start: u64, end: u64) -> Vec<Piece> {
         let mut inside = Vec::new();
@@ -269,16 +259,6 @@ mod tests {
         map.clear(LOW_START, LOW_START + 0x1000);
         assert!(map.low.is_free(LOW_START, LOW_START + 0x1000));
         assert!(!map.low.is_free(LOW_START, LOW_START + 0x2000));
-    }
-
-    #[test]
-    fn a_stack_grows_down() {
-        let mut map = Map::new();
-        map.set(piece(0x8000, 0x9000, 3, 1));
-        map.grow_down(0x5000, 0x8fff);
-        assert_eq!(list(&map), [(0x5000, 0x9000, 3, 1)]);
-        map.grow_down(0x6000, 0x8fff);
-        assert_eq!(list(&map), [(0x5000, 0x9000, 3, 1)], "never shrinks");
     }
 
     #[test]

@@ -92,12 +92,6 @@ pub fn mapping_of(addr: u64) -> Option<(u64, u64, u32, u32)> {
     piece.map(|p| (p.start, p.end, p.prot, p.kind))
 }
 
-/// The mapping that holds `addr` now begins at `low`: the kernel extended a stack. Not from inside a hook.
-pub fn stack_grew(low: u64, addr: u64) {
-    let _order = ORDER.lock();
-    MAP.lock().grow_down(low & !(PAGE - 1), addr);
-}
-
 /// Call `f` for every mapping in order; the map is locked meanwhile.
 pub fn for_each(mut f: impl FnMut(Piece)) {
     MAP.lock().overlapping(0, u64::MAX).for_each(&mut f);

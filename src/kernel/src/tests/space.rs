@@ -238,7 +238,10 @@ fn the_map_can_be_held_over_a_fork() {
     let base = p.base;
     let reader = std::thread::spawn(move || space::mapping_of(base));
     assert!(reader.join().unwrap().is_some(), "questions are answered meanwhile");
-    let writer = std::thread::spawn(|| space::stack_grew(0, 0));
+    let writer = std::thread::spawn(|| {
+        space::hold();
+        space::release();
+    });
     crate::after_fork();
     writer.join().unwrap();
     assert!(map(p, PAGE, 3) != 0);

@@ -182,7 +182,7 @@ fn a_signal_without_handler() {
     let signal = check_death(Scenario::FatalSignal, libc::SIGVTALRM);
     assert!(!signal.is_fault());
     let signal = check_death(Scenario::FatalInPause, libc::SIGALRM);
-    assert_eq!(signal.sender, std::process::id() as i32);
+    assert!(!signal.is_fault());
 }
 
 #[test]

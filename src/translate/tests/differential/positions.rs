@@ -12,7 +12,7 @@ use std::collections::BTreeMap;
 
 /// Bytes of a link stub in front of its data, as the runtime counts them.
 const LINK_STUB: usize = 9 + 7 + 5;
-const LINK_DATA: usize = 16;
+use memcheck_translate::LINK_DATA_SIZE as LINK_DATA;
 
 pub fn inspect(region: &Region, at: Place, code: &Code, pc: u64, writable: bool) -> Result<(), String> {
     let hot = boundaries(&region.code, at.hot)?;
