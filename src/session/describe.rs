@@ -7,7 +7,7 @@ use memcheck_report::Frame;
 use memcheck_report::address::{Address, Block, BlockState, Mapping};
 use memcheck_report::error::SourcePlace;
 use memcheck_report::options::{KeepStacktraces, Options};
-use memcheck_symbolize::{FrameBase, Variable};
+use memcheck_symbolize::Variable;
 use memcheck_tracer::{Map, Process, ThreadInfo};
 
 use super::records::text;
@@ -16,6 +16,7 @@ use super::watched::Watched;
 
 /// Unknown addresses this far below the red zone are taken for an access to a frame that is gone, bytes.
 const JUST_BELOW: u64 = 1024;
+const WORD: u64 = 8;
 /// Frames searched for the one that an address on the stack belongs to.
 const MAX_DEPTH: usize = 500;
 
@@ -71,15 +72,12 @@ fn on_stack(watched: &mut Watched, options: &Options, process: &Process, thread:
 
 /// The number of the frame that a stack address lies in: above the return address of the frame it called, up to its own.
 fn frame_of(calls: &[Call], addr: u64) -> Option<usize> {
-    const WORD: u64 = 8;
     calls.iter().position(|call| addr < call.slot + WORD)
 }
 
 fn local(watched: &mut Watched, process: &Process, pc: u64, call: &Call, addr: u64) -> Option<Variable> {
-    const WORD: u64 = 8;
     watched.modules.read(process);
-    let base = FrameBase { cfa: Some(call.slot + WORD), ..FrameBase::default() };
-    watched.modules.symbolizer.local_variable(pc, base, addr)
+    watched.modules.symbolizer.local_variable(pc, call.slot + WORD, addr)
 }
 
 fn declared(variable: &Variable) -> SourcePlace {

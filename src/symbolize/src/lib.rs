@@ -38,7 +38,7 @@ use std::path::PathBuf;
 pub use elf::{ElfLayout, elf_layout};
 pub use functions::{FoundSymbol, find_functions};
 pub use symbolizer::{Module, Symbolizer};
-pub use variables::{FrameBase, Variable};
+pub use variables::Variable;
 pub use wrappers::{Wrapped, is_wrapper, wrapped};
 
 /// What users can choose.

@@ -18,7 +18,7 @@ use std::path::{Path, PathBuf};
 use crate::demangle::{demangle, escape, text};
 use crate::image::{self, FileId};
 use crate::object::Object;
-use crate::variables::{self, FrameBase, Variable};
+use crate::variables::{self, Variable};
 use crate::{DataSymbol, Frame, Options};
 
 /// An object at a place in the program's memory.
@@ -237,12 +237,12 @@ impl Symbolizer {
         Some((object.section(addr.wrapping_sub(module.bias))?, object.path.clone()))
     }
 
-    /// The local variable or parameter at `addr` of the function that runs at `pc`, for a frame at `base`. Needs debug
-    /// information; reads the whole unit.
-    pub fn local_variable(&mut self, pc: u64, base: FrameBase, addr: u64) -> Option<Variable> {
+    /// The local variable or parameter at `addr` of the function that runs at `pc`, in the frame with this canonical
+    /// frame address (one past the return address). Needs debug information; reads the whole unit.
+    pub fn local_variable(&mut self, pc: u64, cfa: u64, addr: u64) -> Option<Variable> {
         let module = self.module_at(pc)?;
         let dwarf = self.objects[module.object].dwarf(&self.options)?;
-        variables::local(dwarf, pc.wrapping_sub(module.bias), base, addr)
+        variables::local(dwarf, pc.wrapping_sub(module.bias), cfa, addr)
     }
 
     /// The global or static variable at `addr`, with element or member. Needs debug information; reads all of it, so

@@ -6,7 +6,7 @@
 //!
 //! Absent: variables in registers (they have no address), and values that another frame would have to be unwound for.
 
-use gimli::{AttributeValue, EvaluationResult, Expression, Location, Register, UnitRef, Value};
+use gimli::{AttributeValue, EvaluationResult, Expression, Location, UnitRef};
 
 use crate::demangle::{escape, text};
 use crate::dwarf::{Bytes, Dwarf, Entry};
@@ -27,21 +27,14 @@ pub struct Variable {
     pub line: Option<u32>,
 }
 
-/// What is known about a frame's place on the stack. Without any of it, no local has an address.
-#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
-pub struct FrameBase {
-    /// Canonical frame address: the stack pointer before the call, i.e. one past the return address.
-    pub cfa: Option<u64>,
-    /// Registers in this frame.
-    pub rbp: Option<u64>,
-    pub rsp: Option<u64>,
-}
+/// Return address and saved frame pointer, bytes.
+const FRAME_POINTER_BELOW_CFA: u64 = 16;
 
 type Unit<'a> = UnitRef<'a, Bytes>;
 
 /// The local or parameter of the function at `pc` (ELF address) that covers `addr` (run-time address). The innermost
-/// scope wins.
-pub(crate) fn local(dwarf: &Dwarf, pc: u64, frame: FrameBase, addr: u64) -> Option<Variable> {
+/// scope wins. `cfa`: the canonical frame address, which is the stack pointer before the call.
+pub(crate) fn local(dwarf: &Dwarf, pc: u64, cfa: u64, addr: u64) -> Option<Variable> {
     dwarf.with_unit(pc, |unit| {
         let mut entries = unit.unit.entries();
         let mut found = None;
@@ -59,12 +52,12 @@ pub(crate) fn local(dwarf: &Dwarf, pc: u64, frame: FrameBase, addr: u64) -> Opti
                         skip_below = entry.depth();
                     } else if entry.tag() == gimli::DW_TAG_subprogram {
                         let base = entry.attr_value(gimli::DW_AT_frame_base);
-                        let place = Place { dwarf, unit, pc, frame, frame_base: None };
+                        let place = Place { dwarf, unit, pc, cfa: Some(cfa), frame_base: None };
                         frame_base = base.and_then(|base| place.evaluate(base, true));
                     }
                 }
                 gimli::DW_TAG_variable | gimli::DW_TAG_formal_parameter => {
-                    let place = Place { dwarf, unit, pc, frame, frame_base };
+                    let place = Place { dwarf, unit, pc, cfa: Some(cfa), frame_base };
                     found = place.variable_at(entry, addr).or(found);
                 }
                 _ => {}
@@ -83,7 +76,7 @@ pub(crate) fn global(dwarf: &Dwarf, vaddr: u64) -> Option<Variable> {
         };
         let unit = UnitRef::new(&dwarf.sections, &unit);
         // pc 0 is in no list and no frame is given, so only fixed addresses evaluate.
-        let place = Place { dwarf, unit, pc: 0, frame: FrameBase::default(), frame_base: None };
+        let place = Place { dwarf, unit, pc: 0, cfa: None, frame_base: None };
         let mut entries = unit.unit.entries();
         while let Ok(Some(entry)) = entries.next_dfs() {
             if entry.tag() == gimli::DW_TAG_variable
@@ -114,7 +107,7 @@ struct Place<'a> {
     dwarf: &'a Dwarf,
     unit: Unit<'a>,
     pc: u64,
-    frame: FrameBase,
+    cfa: Option<u64>,
     frame_base: Option<u64>,
 }
 
@@ -138,8 +131,9 @@ impl Place<'_> {
         })
     }
 
-    /// Address that a location attribute (expression or list) gives. A variable in a register has none, but a frame
-    /// base of "register 6" means its value.
+    /// Address that a location attribute (expression or list) gives. A variable in a register has none, nor has one that is found by a
+    /// register; but a function whose frame base is the frame pointer, as clang has it, has saved the caller's right below its return address
+    /// and let it point there.
     fn evaluate(&self, location: AttributeValue<Bytes>, is_frame_base: bool) -> Option<u64> {
         if let Some(expression) = location.exprloc_value() {
             return self.run(expression, is_frame_base);
@@ -161,11 +155,8 @@ impl Place<'_> {
         loop {
             state = match state {
                 EvaluationResult::Complete => break,
-                EvaluationResult::RequiresCallFrameCfa => machine.resume_with_call_frame_cfa(self.frame.cfa?).ok()?,
+                EvaluationResult::RequiresCallFrameCfa => machine.resume_with_call_frame_cfa(self.cfa?).ok()?,
                 EvaluationResult::RequiresFrameBase => machine.resume_with_frame_base(self.frame_base?).ok()?,
-                EvaluationResult::RequiresRegister { register, .. } => {
-                    machine.resume_with_register(Value::Generic(self.register(register)?)).ok()?
-                }
                 // The file's own addresses are what is wanted, for globals.
                 EvaluationResult::RequiresRelocatedAddress(address) => machine.resume_with_relocated_address(address).ok()?,
                 EvaluationResult::RequiresIndexedAddress { index, .. } => {
@@ -177,17 +168,11 @@ impl Place<'_> {
         match machine.as_result() {
             [piece] => match piece.location {
                 Location::Address { address } => Some(address),
-                Location::Register { register } if is_frame_base => self.register(register),
+                Location::Register { register: gimli::X86_64::RBP } if is_frame_base => {
+                    Some(self.cfa?.wrapping_sub(FRAME_POINTER_BELOW_CFA))
+                }
                 _ => None,
             },
-            _ => None,
-        }
-    }
-
-    fn register(&self, register: Register) -> Option<u64> {
-        match register {
-            gimli::X86_64::RBP => self.frame.rbp,
-            gimli::X86_64::RSP => self.frame.rsp,
             _ => None,
         }
     }

@@ -7,7 +7,7 @@ use std::path::Path;
 use std::time::{Duration, Instant};
 
 use common::{BIAS, compile, scratch};
-use memcheck_symbolize::{FrameBase, Options, Symbolizer, elf_layout, find_functions};
+use memcheck_symbolize::{Options, Symbolizer, elf_layout, find_functions};
 
 const SOURCE: &str = "\
 static inline __attribute__((always_inline)) int twice(int x) { return x + x; }
@@ -57,8 +57,7 @@ fn exercise(path: &Path) {
             assert!(!symbolizer.frames(addr).is_empty());
             symbolizer.data_symbol(addr);
             symbolizer.section(addr);
-            let base = FrameBase { cfa: Some(addr), rbp: Some(addr), rsp: Some(addr) };
-            symbolizer.local_variable(addr, base, addr.wrapping_sub(20));
+            symbolizer.local_variable(addr, addr, addr.wrapping_sub(20));
         }
     }
 }

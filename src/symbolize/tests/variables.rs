@@ -3,9 +3,10 @@
 mod common;
 
 use std::collections::BTreeMap;
+use std::path::Path;
 
 use common::{BIAS, compile, function, map, scratch, tool};
-use memcheck_symbolize::{FrameBase, Options, Variable};
+use memcheck_symbolize::{Options, Variable};
 
 const SOURCE: &str = "\
 struct inner { char a; long b; };
@@ -38,23 +39,24 @@ const CFA: u64 = 0x7fff_0000;
 /// All variables of `work` at line `line`, by path, with the distance of their first byte from the frame.
 fn frame_at(flags: &[&str], line: u32) -> Option<BTreeMap<String, (i64, Variable)>> {
     let dir = scratch(&format!("variables{}{line}", flags.concat()));
-    let program = compile(&dir, "vars.c", SOURCE, flags)?;
-    let mut symbolizer = map(&program, Options::default());
-    let (start, size) = function(&program, "work");
+    Some(locals(&compile(&dir, "vars.c", SOURCE, flags)?, line))
+}
+
+fn locals(program: &Path, line: u32) -> BTreeMap<String, (i64, Variable)> {
+    let mut symbolizer = map(program, Options::default());
+    let (start, size) = function(program, "work");
     let pc = (start..start + size)
         .map(|vaddr| BIAS + vaddr)
         .find(|&addr| symbolizer.frames(addr)[0].line == Some(line))
-        .unwrap_or_else(|| panic!("line {line} has no code with {flags:?}"));
-    let base = FrameBase { cfa: Some(CFA), ..FrameBase::default() };
+        .unwrap_or_else(|| panic!("line {line} of {} has no code", program.display()));
     let mut found = BTreeMap::new();
     for addr in CFA - 400..CFA + 32 {
-        if let Some(variable) = symbolizer.local_variable(pc, base, addr) {
+        if let Some(variable) = symbolizer.local_variable(pc, CFA, addr) {
             assert!(variable.offset < variable.size);
             found.entry(variable.path.clone()).or_insert((addr as i64 - CFA as i64, variable));
         }
     }
-    assert_eq!(symbolizer.local_variable(pc, FrameBase::default(), CFA - 20), None, "no frame, no address");
-    Some(found)
+    found
 }
 
 #[test]
@@ -88,6 +90,19 @@ fn locals_and_parameters_of_a_frame() {
         let numbers = &found["numbers[3]"].1;
         assert_eq!((numbers.name.as_str(), numbers.size, numbers.line), ("numbers", 32, Some(9)));
     }
+}
+
+#[test]
+fn frames_that_are_found_by_their_frame_pointer() {
+    let dir = scratch("variables-clang");
+    std::fs::write(dir.join("vars.c"), SOURCE).expect("write source");
+    if tool(&dir, "clang", &["vars.c", "-o", "program", "-g", "-O0"]).is_none() {
+        return;
+    }
+    let found = locals(&dir.join("program"), 15);
+    // The frame pointer is saved below the return address; clang keeps the first parameter right below that.
+    assert_eq!((found["count"].0, found["count"].1.size), (-20, 4));
+    assert_eq!(found["numbers[3]"].0 - found["numbers[0]"].0, 24);
 }
 
 #[test]

@@ -2,7 +2,7 @@
 #![no_main]
 
 use libfuzzer_sys::fuzz_target;
-use memcheck_symbolize::{FrameBase, Options, Symbolizer};
+use memcheck_symbolize::{Options, Symbolizer};
 use std::path::Path;
 
 const BIAS: u64 = 0x40_0000;
@@ -17,8 +17,7 @@ fuzz_target!(|bytes: &[u8]| {
             symbolizer.data_symbol(addr);
             symbolizer.section(addr);
             symbolizer.global_variable(addr);
-            let base = FrameBase { cfa: Some(addr), rbp: Some(addr), rsp: Some(addr) };
-            symbolizer.local_variable(addr, base, addr.wrapping_sub(20));
+            symbolizer.local_variable(addr, addr, addr.wrapping_sub(20));
         }
     }
 });
