@@ -90,7 +90,7 @@ pub fn missing(command: &[OsString]) -> Option<Status> {
 
 /// Run the program of a command line to its end. `name` is what memcheck was called by.
 pub fn run(run: Run, name: &OsStr, inherited: Inherited) -> Status {
-    let voice = Voice::Tool(if run.options.compat { "valgrind" } else { "memcheck" });
+    let voice = Voice::of_tool(run.options.compat);
     let refused = |refusal: Refusal| {
         tell(&[voice.line(&refusal.message)]);
         Status::Code(refusal.exit_code)

@@ -175,8 +175,10 @@ impl Target {
 }
 
 /// Opens destinations for the processes of one run and remembers which files it has written.
-#[derive(Clone, Default)]
+#[derive(Clone)]
 pub struct Opener {
+    /// Says what cannot be opened.
+    voice: Voice,
     opened: Arc<Mutex<Opened>>,
     /// Empty: the current directory.
     pub start_dir: PathBuf,
@@ -190,8 +192,8 @@ struct Opened {
 
 impl Opener {
     /// Relative file names are relative to `start_dir`.
-    pub fn at(start_dir: PathBuf) -> Self {
-        Opener { start_dir, ..Opener::default() }
+    pub fn at(start_dir: PathBuf, voice: Voice) -> Self {
+        Opener { voice, opened: Arc::default(), start_dir }
     }
 
     /// Opens `destination` for process `pid`. A socket nobody listens at falls back to stderr; `notes` then says so, in lines
@@ -209,7 +211,9 @@ impl Opener {
             Destination::Descriptor(number) if *number < 0 => Ok(Sink::nowhere()),
             Destination::Descriptor(number) => Ok(self.descriptor(*number, name, notes)),
             Destination::File(pattern) => self.file(pattern, name, pid, env),
-            Destination::Socket(spec) => socket(spec, name, notes, &|address| TcpStream::connect_timeout(&address, CONNECT_PATIENCE)),
+            Destination::Socket(spec) => {
+                socket(spec, name, self.voice, notes, &|address| TcpStream::connect_timeout(&address, CONNECT_PATIENCE))
+            }
         }
     }
 
@@ -227,7 +231,7 @@ impl Opener {
         let shown = self.expanded(pattern, name, pid, env)?;
         self.create(&self.start_dir.join(&shown), name).map_err(|failure| {
             let reason = io_reason(&failure);
-            UsageError::new(1, vec![format!("valgrind: Cannot create {} file '{shown}': {reason}", name.noun)])
+            UsageError::new(1, vec![self.voice.line(&format!("Cannot create {} file '{shown}': {reason}", name.noun))])
         })
     }
 
@@ -292,9 +296,9 @@ fn duplicate(fd: BorrowedFd<'_>) -> Target {
 
 type Connect<'a> = &'a dyn Fn(SocketAddr) -> io::Result<TcpStream>;
 
-fn socket(spec: &str, name: DestinationName, notes: &mut Vec<String>, connect: Connect<'_>) -> Result<Sink, UsageError> {
+fn socket(spec: &str, name: DestinationName, voice: Voice, notes: &mut Vec<String>, connect: Connect<'_>) -> Result<Sink, UsageError> {
     let option = name.option.replace("-file", "-socket");
-    let invalid = || UsageError::new(1, vec![format!("valgrind: Invalid {option} spec of '{spec}'")]);
+    let invalid = || UsageError::new(1, vec![voice.line(&format!("Invalid {option} spec of '{spec}'"))]);
     let (host, port) = match spec.rsplit_once(':') {
         Some((host, port)) => (host, port.parse::<u16>().map_err(|_| invalid())?),
         None => (spec, DEFAULT_PORT),
@@ -430,7 +434,7 @@ mod tests {
     fn a_file_of_this_run_is_continued_and_an_older_one_replaced() {
         let dir = scratch("append");
         std::fs::write(dir.join("log"), "old\n").expect("write");
-        let opener = Opener { start_dir: dir.clone(), ..Opener::default() };
+        let opener = Opener::at(dir.clone(), Voice::of_tool(false));
         let open = || opener.open(&Destination::File("log".into()), LOG, 1, &FakeEnv::default(), &mut Vec::new()).expect("opens");
         open().write("before exec\n");
         open().write("after exec\n");
@@ -440,7 +444,7 @@ mod tests {
 
     #[test]
     fn a_missing_directory_is_a_usage_error() {
-        let opener = Opener { start_dir: scratch("missing"), ..Opener::default() };
+        let opener = Opener::at(scratch("missing"), Voice::of_tool(true));
         let result = opener.open(&Destination::File("nodir/x".into()), LOG, 1, &FakeEnv::default(), &mut Vec::new());
         let error = result.err().expect("no such directory");
         assert_eq!(error.lines, ["valgrind: Cannot create log file 'nodir/x': No such file or directory"]);
@@ -450,7 +454,7 @@ mod tests {
 
     #[test]
     fn a_full_disk_does_not_stop_anything() {
-        let opener = Opener::default();
+        let opener = Opener::at(PathBuf::new(), Voice::of_tool(false));
         let full = opener.open(&Destination::File("/dev/full".into()), LOG, 1, &FakeEnv::default(), &mut Vec::new());
         let Ok(sink) = full else { return }; // no such device here
         sink.write("x\n");
@@ -466,13 +470,13 @@ mod tests {
             Err(io::Error::from(io::ErrorKind::ConnectionRefused))
         };
         let mut notes = Vec::new();
-        let sink = socket("127.0.0.1:1501", LOG, &mut notes, &refuse).expect("falls back");
+        let sink = socket("127.0.0.1:1501", LOG, Voice::of_tool(false), &mut notes, &refuse).expect("falls back");
         assert!(!sink.detached);
         assert_eq!(notes[0], "Failed to connect to logging server '127.0.0.1:1501'.");
         assert_eq!(asked.take().map(|address| address.to_string()).as_deref(), Some("127.0.0.1:1501"));
-        socket("127.0.0.1", LOG, &mut notes, &refuse).expect("falls back");
+        socket("127.0.0.1", LOG, Voice::of_tool(false), &mut notes, &refuse).expect("falls back");
         assert_eq!(asked.take().map(|address| address.port()), Some(1500));
-        let bad = socket("127.0.0.1:x", LOG, &mut notes, &refuse).err().expect("no port");
-        assert_eq!(bad.lines, ["valgrind: Invalid --log-socket spec of '127.0.0.1:x'"]);
+        let bad = socket("127.0.0.1:x", LOG, Voice::of_tool(false), &mut notes, &refuse).err().expect("no port");
+        assert_eq!(bad.lines, ["memcheck: Invalid --log-socket spec of '127.0.0.1:x'"]);
     }
 }

@@ -274,7 +274,7 @@ fn divide<'a>(argv0: &OsStr, args: &'a [OsString]) -> (bool, &'a [OsString], &'a
 /// Parses a command line. `argv0` is the name we were called by, `args` what follows it.
 pub fn parse(argv0: &OsStr, args: &[OsString], env: &dyn Env) -> Result<Invocation, UsageError> {
     let (compat, given, command) = divide(argv0, args);
-    let voice = Voice::Tool(if compat { "valgrind" } else { "memcheck" });
+    let voice = Voice::of_tool(compat);
 
     let mut options = Options { compat, ..Options::default() };
     let mut notes = Vec::new();

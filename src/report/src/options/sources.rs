@@ -45,6 +45,10 @@ impl Env for RealEnv {
         if strict && !(metadata.is_file() && is_ours && metadata.mode() & WRITABLE_BY_ALL == 0) {
             return RcFile::Unsafe;
         }
+        // Reading a FIFO may never end.
+        if !std::fs::metadata(path).is_ok_and(|target| target.is_file()) {
+            return RcFile::Absent;
+        }
         std::fs::read(path).map_or(RcFile::Absent, |bytes| RcFile::Text(String::from_utf8_lossy(&bytes).into_owned()))
     }
 

@@ -15,6 +15,11 @@ pub enum Voice {
 }
 
 impl Voice {
+    /// The tool under the name that it is called by.
+    pub fn of_tool(compat: bool) -> Voice {
+        Voice::Tool(if compat { "valgrind" } else { "memcheck" })
+    }
+
     pub fn line(self, text: &str) -> String {
         match self {
             Voice::Tool(name) => format!("{name}: {text}"),

@@ -9,7 +9,7 @@ use std::sync::{Mutex, MutexGuard};
 use std::time::{Duration, Instant};
 
 use super::Reporter;
-use crate::options::{Env, Options, ReportFormat, ReportRequest, UsageError};
+use crate::options::{Env, Options, ReportFormat, ReportRequest, UsageError, Voice};
 use crate::render::place::Placer;
 use crate::render::xml::{self, XmlStyle};
 use crate::render::{ProcessStart, sarif};
@@ -105,9 +105,9 @@ impl RunOutput {
             placer: Placer { root },
             terminal,
             sources: RefCell::new(Sources::below(roots)),
+            opener: Opener::at(start_dir, Voice::of_tool(options.compat)),
             options,
             env,
-            opener: Opener::at(start_dir),
             tool_command,
             started: Instant::now(),
             next_unique: AtomicU64::new(0),
@@ -214,7 +214,7 @@ impl RunOutput {
             let name = path.to_string_lossy();
             said(format!("Reading suppressions file: {name}"));
             let bytes = std::fs::read(self.opener.start_dir.join(path)).map_err(|error| match error.kind() {
-                std::io::ErrorKind::IsADirectory => vec![format!("FATAL: suppressions file \"{name}\" is a directory")],
+                std::io::ErrorKind::IsADirectory if !name.is_empty() => vec![format!("FATAL: suppressions file \"{name}\" is a directory")],
                 _ => vec![format!("FATAL: can't open suppressions file \"{name}\"")],
             })?;
             rules.extend(suppress::parse::parse(&name, &String::from_utf8_lossy(&bytes)).map_err(|failure| failure.lines().to_vec())?);
