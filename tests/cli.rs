@@ -621,3 +621,13 @@ fn unloaded_libraries_keep_their_names() {
     assert_eq!(outcome.ended, Ended::Code(0));
     assert!(outcome.err().contains(": f (plugin.so.c:2)"), "{}", outcome.err());
 }
+
+#[test]
+fn checkers_that_the_compiler_builds_in_are_named() {
+    let dir = common::scratch("cli-sanitizer");
+    let exe = compile(&dir, "sanitized", "void __tsan_init(void) {}\nint main(void) { __tsan_init(); return 4; }", &[]);
+    let outcome = tool(&dir).arg("-q").arg(&exe).finish("run");
+    assert_eq!(outcome.ended, Ended::Code(4));
+    let err = outcome.err();
+    assert!(err.contains("Warning: ThreadSanitizer") && err.contains("without -fsanitize=thread"), "{err}");
+}

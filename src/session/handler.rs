@@ -85,6 +85,9 @@ impl Handler for Session {
             self.kill(process.pid(), 1);
             return Vec::new();
         }
+        if let Some(sanitizer) = watched.modules.sanitizer.take() {
+            watched.reporter.message(&warnings::sanitizer(sanitizer.name, sanitizer.option));
+        }
         redirects.retain(|redirect| requests::is_wanted(redirect, &self.output.options));
         redirects
     }

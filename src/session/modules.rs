@@ -50,6 +50,28 @@ pub struct Modules {
     required: Vec<(String, String)>,
     /// The soname of an object, and the pattern of a symbol that it should have and has not.
     pub missing: Option<(String, String)>,
+    /// The sanitizer in an object that has appeared.
+    pub sanitizer: Option<&'static Sanitizer>,
+}
+
+/// A checker that the compiler has built in, with a map of memory where memcheck has its own.
+pub struct Sanitizer {
+    /// A function of its run-time library.
+    symbol: &'static str,
+    pub name: &'static str,
+    /// `-fsanitize=`
+    pub option: &'static str,
+}
+
+const SANITIZERS: [Sanitizer; 4] = [
+    Sanitizer { symbol: "__asan_init", name: "AddressSanitizer", option: "address" },
+    Sanitizer { symbol: "__tsan_init", name: "ThreadSanitizer", option: "thread" },
+    Sanitizer { symbol: "__msan_init", name: "MemorySanitizer", option: "memory" },
+    Sanitizer { symbol: "__lsan_init", name: "LeakSanitizer", option: "leak" },
+];
+
+fn sanitizer(symbol: &str) -> Option<&'static Sanitizer> {
+    SANITIZERS.iter().find(|sanitizer| sanitizer.symbol == symbol)
 }
 
 /// A file and how to open it.
@@ -81,6 +103,7 @@ impl Modules {
             synonyms,
             required,
             missing: None,
+            sanitizer: None,
         }
     }
 
@@ -120,8 +143,10 @@ impl Modules {
         let module_end = elf.end.wrapping_add(bias).max(end);
         self.add(name, file, first.start, module_end, bias);
         let is_executable = fs::read_link(format!("/proc/{}/exe", process.living())).is_ok_and(|exe| exe.as_os_str() == map.path);
-        let symbols = symbolize::find_functions(file, &|name| wanted.has(name) || requests::is_needed(name) || symbolize::is_wrapper(name))
-            .unwrap_or_default();
+        let is_known =
+            |name: &str| wanted.has(name) || requests::is_needed(name) || symbolize::is_wrapper(name) || sanitizer(name).is_some();
+        let symbols = symbolize::find_functions(file, &is_known).unwrap_or_default();
+        self.sanitizer = symbols.iter().find_map(|symbol| sanitizer(&symbol.name)).or(self.sanitizer);
         let role = Role::of(name, &elf, is_executable);
         let entries = wanted.choose(role, &symbols);
         self.require(file, elf.soname.as_deref());

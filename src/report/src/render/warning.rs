@@ -44,6 +44,14 @@ pub fn missing_symbol(soname: &str, symbol: &str) -> [String; 9] {
     ]
 }
 
+/// The program brings a checker of its own, which stops it under memcheck.
+pub fn sanitizer(name: &str, option: &str) -> [String; 2] {
+    [
+        format!("Warning: {name} is built into this program, and needs memory that memcheck has taken."),
+        format!("   It will probably end the program. Build without -fsanitize={option} to use memcheck."),
+    ]
+}
+
 /// A thread ends that has switched error reporting off.
 pub const REPORTING_OFF: [&str; 3] = [
     "WARNING: exiting thread has error reporting disabled.",
