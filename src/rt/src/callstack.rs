@@ -244,6 +244,14 @@ fn note(slot: u64, distance: u64) {
     }
 }
 
+/// The aligned slot at `slot` holds the return address of a function that nobody called.
+pub fn mark_outermost(slot: u64) {
+    if slot < PROGRAM_END {
+        // SAFETY: all V shadow of the program is mapped.
+        unsafe { *((slot + V_DISTANCE) as *mut u64) = RETURN_MARK & OUTERMOST | OUTERMOST << 32 }
+    }
+}
+
 /// Fill `out` with the current stack: out[0] = `pc`, then return addresses, innermost first. Returns how many.
 /// `sp` is the program's stack pointer at `pc`.
 #[inline]

@@ -12,14 +12,18 @@
 //!
 //! Never used: all its bytes are zero and defined. A pattern that the program looks for later, to see how deep a stack became, stays.
 //!
+//! Nobody calls the function that a context begins with, but makecontext has put an address behind it to return to. When the context is begun,
+//! that slot becomes a call in progress, the outermost: stacks show it, and what lies below are frames, also in a block of the heap.
+//!
 //! Deliberately absent: frames more than `PAINTED` bytes down, in memory never touched before, read as defined.
 #![allow(unsafe_code, reason = "reads the program's memory")]
 
+use core::sync::atomic::{AtomicU64, Ordering};
 use memcheck_abi::context::{RSP, ThreadContext};
 use memcheck_abi::event::Place;
 use memcheck_abi::layout::{RED_ZONE, V_DISTANCE};
 use memcheck_kernel::space;
-use memcheck_rt::{shadow, sys};
+use memcheck_rt::{callstack, shadow, sys};
 
 /// Bytes below the first stack pointer that are undefined from the start.
 const PAINTED: u64 = 64 << 10;
@@ -34,16 +38,37 @@ pub fn made_for_thread(child: &ThreadContext) {
 }
 
 /// Stands in for `makecontext(context, function, ...)`. Returns 0: the program's own function does the work.
-pub extern "C" fn made_for_context(context: u64) -> u64 {
+pub extern "C" fn made_for_context(context: u64, _function: u64, arguments: u64) -> u64 {
     /// Of `uc_stack` in `ucontext_t`: ss_sp, and behind ss_flags ss_size.
     const STACK: u64 = 16;
     const SIZE: u64 = STACK + 16;
     if is_writable(context, SIZE + 8) {
         // SAFETY: the program's memory, mapped, as was just seen.
         let [low, size] = [STACK, SIZE].map(|at| unsafe { core::ptr::read_unaligned((context + at) as *const u64) });
-        paint_unused(low, low.saturating_add(size));
+        let end = low.saturating_add(size);
+        paint_unused(low, end);
+        // The address to return to, then the next context and arguments that do not fit into registers.
+        const IN_REGISTERS: i32 = 6;
+        let more = (arguments as i32).saturating_sub(IN_REGISTERS).max(0) as u64;
+        let slot = (end.wrapping_sub(8 * (1 + more)) & !15).wrapping_sub(8);
+        beginning(slot).store(slot, Ordering::Relaxed);
     }
     0
+}
+
+/// Where contexts that were made will begin: the slots with the address to return to. Direct-mapped; who is pushed out has no outermost call.
+static BEGINNINGS: [AtomicU64; 256] = [const { AtomicU64::new(0) }; 256];
+
+fn beginning(slot: u64) -> &'static AtomicU64 {
+    &BEGINNINGS[((slot >> 4).wrapping_mul(0x9e37_79b9_7f4a_7c15) >> 56) as usize]
+}
+
+/// The stack pointer was moved to `sp`, by something that may be a switch: perhaps a context begins.
+pub fn begins_at(sp: u64) {
+    let known = beginning(sp);
+    if sp != 0 && known.load(Ordering::Relaxed) == sp && known.compare_exchange(sp, 0, Ordering::Relaxed, Ordering::Relaxed).is_ok() {
+        callstack::mark_outermost(sp);
+    }
 }
 
 /// A thread runs on the stack around `sp` for the first time, or again. (Nothing says that there is any memory at `sp`.)

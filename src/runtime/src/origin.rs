@@ -88,7 +88,9 @@ pub fn describe(e: &mut ErrorEvent, addr: u64) {
 }
 
 fn native(ctx: &ThreadContext, addr: u64) -> u32 {
-    if let Some((Place::LiveBlock | Place::FreedBlock, block)) = memcheck_heap::owns(addr).then(|| memcheck_heap::find(addr)).flatten() {
+    if let Some((Place::LiveBlock | Place::FreedBlock, block)) = memcheck_heap::owns(addr).then(|| memcheck_heap::find(addr)).flatten()
+        && !owner::is_in_frame(ctx, addr)
+    {
         return block.alloc_stack << 2 | HEAP;
     }
     if addr >= ctx.stack_low && addr < ctx.stack_high {

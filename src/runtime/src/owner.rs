@@ -9,6 +9,7 @@
 //! ```
 use core::sync::atomic::{AtomicU64, Ordering};
 use memcheck_abi::context::{RSP, ThreadContext};
+use memcheck_abi::layout::RED_ZONE;
 use memcheck_rt::callstack;
 
 pub const ENTRIES: usize = 1 << 14;
@@ -49,6 +50,19 @@ pub fn frame(ctx: &ThreadContext, addr: u64) -> (u64, u64) {
     });
     let is_far = inside < FAR && end.saturating_sub(addr) > NEAR;
     (if is_far { inside | FAR } else { inside }, found)
+}
+
+/// Does `addr` lie in the frame of a call in progress on the stack that the thread is on?
+pub fn is_in_frame(ctx: &ThreadContext, addr: u64) -> bool {
+    let sp = ctx.regs.gpr[RSP];
+    let mut found = false;
+    if on_stack(ctx, addr) && addr >= sp.saturating_sub(RED_ZONE) {
+        callstack::walk_from(ctx, ctx.regs.rip, sp, |slot, _| {
+            found = slot >= addr;
+            !found
+        });
+    }
+    found
 }
 
 /// Origin words are written for `[addr, addr + len)`.

@@ -31,7 +31,7 @@ pub fn init() {
         } else if let Some(entry) = memcheck_replace::entry(func) {
             set(func, entry);
         } else if func == Func::makecontext {
-            set(func, newstack::made_for_context as extern "C" fn(u64) -> u64 as usize as u64);
+            set(func, newstack::made_for_context as extern "C" fn(u64, u64, u64) -> u64 as usize as u64);
         }
     }
     TABLE.0[inner::RETURN].store(asm::program_returned as extern "C" fn() as usize as u64, Ordering::Relaxed);

@@ -119,6 +119,7 @@ fn is_switch(ctx: &mut ThreadContext, old: u64, new: u64) -> bool {
 
 /// The thread now runs on the stack around `sp`: find its bounds.
 pub fn settle(ctx: &mut ThreadContext, sp: u64) {
+    newstack::begins_at(sp);
     ctx.painted_low = shadow::stack_sheet_below(sp).unwrap_or(u64::MAX);
     if let Some(bounds) = declared::around(sp) {
         (ctx.stack_low, ctx.stack_high) = bounds;
