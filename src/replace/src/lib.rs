@@ -16,7 +16,7 @@
 //! - [`scan`], [`compare`], [`copy`]       the kernels
 //! - [`call`], [`fault`]                   what one call reports; which access of a function faulted
 //! - [`steps`]                            which accesses a copy stands for
-//! - [`unit`], [`vector`], [`raw`]         characters, vectors, loads and stores
+//! - `unit`, [`vector`], [`raw`]           characters, vectors, loads and stores
 //!
 //! A fault on program memory inside these functions is the program's: as if its own function had touched that address. The program's
 //! state is that of the function's entry; running the function again from there is always right (see [`copy`]).

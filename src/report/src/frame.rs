@@ -4,7 +4,7 @@
 //! first, marked `inlined`, and the function that really has the code comes last. So *addresses* are the frames that are not
 //! marked, and `--num-callers` and de-duplication count addresses, while suppressions and printing see every line.
 //!
-//! The texts after the colon, best information first (`fn (file.c:12)`, `fn (in /lib/x.so)`, `???`, …) are [`describe`].
+//! The texts after the colon, best information first (`fn (file.c:12)`, `fn (in /lib/x.so)`, `???`, …) are `describe`.
 //! Deliberately absent: finding names. The symbolizer knows nothing of reports and reports know nothing of DWARF; the session
 //! converts.
 

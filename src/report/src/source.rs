@@ -4,7 +4,7 @@
 //! read once. What cannot be read is silently not quoted: the names in the report are as good without. A quotation must be of
 //! what was compiled, so a file that is newer than the program is quoted with that remark ([`Quote::is_newer`]).
 //!
-//! Deliberately absent: files that are not regular (to open a pipe can take for ever) and files larger than [`MOST_BYTES`].
+//! Deliberately absent: files that are not regular (to open a pipe can take for ever) and files larger than `MOST_BYTES`.
 
 use std::collections::HashMap;
 use std::fs::{self, Metadata};

@@ -8,7 +8,7 @@
 //! ```
 //! Ranges are taken 64 bytes at a time; what that does not fit is left to dirty code.
 //!
-//! - [`lanes`]   the vector instructions
+//! - `lanes`     the vector instructions
 #![allow(unsafe_code, reason = "reads what the translator wrote")]
 
 mod lanes;

@@ -5,7 +5,7 @@
 //! translated code <--> asm (save, restore) <--> dispatch, check, helpers, syscalls, replaced functions
 //! faults, signals: tracer --> asm::fault_entry --> fault --> safepoint (program state exact) --> tracer
 //! ```
-//! - [`asm`]       all assembly: ways in and out of translated code; [`leave`] out of dirty code
+//! - [`asm`]       all assembly: ways in and out of translated code; `leave` out of dirty code
 //! - [`startup`]   from the exec stop to the first translated instruction
 //! - [`cache`]     code cache: place, publish, link, find by host address, invalidate
 //! - [`renewal`]   what is dead in it is given back

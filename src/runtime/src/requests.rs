@@ -8,10 +8,10 @@
 //! Codes and answers: the two public headers, valgrind.h and memcheck.h, and what programs compiled with them observe. A request
 //! that is not known leaves the default answer, as it does natively.
 //!
-//! - [`memory`]  states, checks, V bits, ignored ranges
-//! - [`print`]   PRINTF and its arguments
+//! - `memory`    states, checks, V bits, ignored ranges
+//! - `print`     PRINTF and its arguments
 //! - [`stacks`]  ranges that the program declares to be stacks
-//! - [`command`] commands of the debugger and options, in words
+//! - `command`   commands of the debugger and options, in words
 //!
 //! Absent on purpose: requests of other tools.
 #![allow(unsafe_code, reason = "reads the request block of the program in place")]

@@ -11,7 +11,7 @@
 //!
 //! Rooms, in the order in which they build on each other:
 //! - [`wide`] 64 bytes as lanes; [`bits`] arithmetic on partly known numbers; [`regs`] the shadow registers
-//! - [`machine`] the surroundings; [`plan`] an instruction made ready; [`cx`] running one; [`table`] all rows
+//! - [`machine`] the surroundings; [`plan`] an instruction made ready; `cx` running one; [`table`] all rows
 //! - families, each with its rows: [`moves`] [`integer`] [`shift`] [`bitop`] [`flags`] [`control`] [`string`],
 //!   vectors: [`vmoves`] [`lanes`] [`shuffle`] [`convert`] [`compare`] [`kmask`] [`gather`], and [`x87`] [`state`]
 //! - [`lookahead`] the excuse for branches that compilers reordered; [`repeats`] which uses of one address are reported

@@ -11,7 +11,7 @@
 //! PTRACE_SEIZE, not PTRACE_TRACEME: only a seized thread can be interrupted without a signal and can stay in a group-stop.
 //!
 //! The child gets what the shell gave *us*: file descriptors, signal mask, ignored signals, process group. Rust's start-up code
-//! ignores SIGPIPE and opens missing standard descriptors before `main`, so what the shell gave is noted before that, by [`note`].
+//! ignores SIGPIPE and opens missing standard descriptors before `main`, so what the shell gave is noted before that, by `note`.
 #![allow(unsafe_code, reason = "fork and exec, and a constructor that runs before Rust's start-up code")]
 
 use std::ffi::CString;

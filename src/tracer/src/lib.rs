@@ -7,7 +7,7 @@
 //! ```
 //!
 //! - [`resolve`]  which file to run, and when to refuse
-//! - [`launch`]   fork, seize, exec
+//! - `launch`     fork, seize, exec
 //! - [`tracee`]   a stopped thread, and every ptrace request
 //! - [`memory`], [`maps`], [`signals`], [`process`]  what can be known about a process
 //! - [`inject`]   the runtime into the program

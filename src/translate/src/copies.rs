@@ -24,8 +24,8 @@
 //!          mov [rdi], al              V of [rdi] = slot
 //! ```
 //!
-//! - [`changes`]   bit-fields
-//! - [`emit`]      entry, moves and ways out
+//! - `changes`     bit-fields
+//! - `emit`        entry, moves and ways out
 //!
 //! Deliberately absent: copies in loops (`loops`), between more than two objects, of single bytes, through other registers.
 

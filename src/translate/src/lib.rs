@@ -58,7 +58,7 @@ use plan::Who;
 pub struct Stubs {
     /// ctx.target = program address, rcx spilled in slot 0: find or make the translation and go there.
     pub dispatch: u64,
-    /// rax spilled in slot 1, rax = address of a [`LinkData`]: translate, patch, go.
+    /// rax spilled in slot 1, rax = address of a `LinkData`: translate, patch, go.
     pub link: u64,
     /// Slow check: rax in slot 1, address in 2, host address to continue at in 3, descriptor ([`check_descriptor`]) in 4.
     pub check: u64,
@@ -88,7 +88,7 @@ pub struct Stubs {
 pub mod helper {
     /// Emulate the instruction at regs.rip (cpuid, fs/gs base instructions, ...).
     pub const EMULATE: u32 = 1;
-    /// Check and shadow a repeated string instruction before it runs. Argument: [`string_argument`].
+    /// Check and shadow a repeated string instruction before it runs. Argument: `string_argument`.
     pub const STRING: u32 = 2;
     /// A client request.
     pub const CLIENT_REQUEST: u32 = 3;

@@ -16,9 +16,9 @@
 //! Out is the answer to everything out of the ordinary: an undefined address or condition, memory that may not be accessed, a fault, a
 //! waiting signal, and every few rounds to see whether anything is undefined still. Nothing here calls the runtime or reports.
 //!
-//! - [`held`]   results that need not go through memory
-//! - [`ways`]   into the loop, round and out
-//! - [`rules`]  what an instruction does to the V bits
+//! - `held`     results that need not go through memory
+//! - `ways`     into the loop, round and out
+//! - `rules`    what an instruction does to the V bits
 //!
 //! Deliberately absent: loops that branch within or contain loops, stack instructions other than calls, AVX, x87, code that may change.
 

@@ -8,7 +8,7 @@
 //! MAP     held only to look, and inside ORDER to edit; the innermost lock, so hooks may ask questions
 //! ```
 //!
-//! Where a new mapping goes ([`place`]): code and what may become code below 2 GiB, everything else high. [`layout`] has the plan.
+//! Where a new mapping goes (`place`): code and what may become code below 2 GiB, everything else high. [`layout`] has the plan.
 //! A program that forces an address gets it, unless the heap, the branch table or the pseudo entry points are there.
 //!
 //! [`layout`]: memcheck_abi::layout

@@ -2,16 +2,16 @@
 //!
 //! | file | calls |
 //! |---|---|
-//! | [`files`] | open, read, write, stat, directories, descriptors, mounts |
-//! | [`memory`] | mappings and advice |
-//! | [`process`] | threads, exec, wait, scheduling, limits, identity |
-//! | [`signals`] | actions, masks, waiting |
+//! | `files` | open, read, write, stat, directories, descriptors, mounts |
+//! | `memory` | mappings and advice |
+//! | `process` | threads, exec, wait, scheduling, limits, identity |
+//! | `signals` | actions, masks, waiting |
 //! | [`network`] | sockets |
-//! | [`ipc`] | pipes of data: poll, epoll, futex, System V and POSIX queues, AIO |
-//! | [`time`] | clocks, timers, sleeps |
-//! | [`ioctl`] | ioctl by request |
-//! | [`uring`] | io_uring, and the entries of its rings |
-//! | [`misc`] | the rest |
+//! | `ipc` | pipes of data: poll, epoll, futex, System V and POSIX queues, AIO |
+//! | `time` | clocks, timers, sleeps |
+//! | `ioctl` | ioctl by request |
+//! | `uring` | io_uring, and the entries of its rings |
+//! | `misc` | the rest |
 
 mod files;
 mod ioctl;
