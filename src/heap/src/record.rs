@@ -18,6 +18,7 @@ use core::sync::atomic::{AtomicU32, AtomicU64, Ordering::Relaxed};
 use core::sync::atomic::{Ordering::AcqRel, Ordering::Release};
 use memcheck_abi::event::{Block, Family};
 use memcheck_abi::layout::{HEAP_END, HEAP_START};
+use memcheck_rt::sys;
 
 const ADDRESS: u64 = (1 << 36) - 1;
 const STATE_SHIFT: u32 = 36;
@@ -113,11 +114,15 @@ pub fn at(offset: u64, index: u64) -> &'static Record {
     unsafe { &*((RECORDS + offset / 4 + index * RECORD_SIZE) as *const Record) }
 }
 
-/// The slots of `len` bytes of records that begin as in [`at`] were never used.
+/// The slots of `len` bytes of records that begin as in [`at`] were never used. Their pages are this run's alone, and go back: the next
+/// run often begins elsewhere.
 pub fn erase(offset: u64, len: u64) {
-    // SAFETY: records of a slab that the caller owns, all of whose slots are free; see `at`.
-    unsafe { core::ptr::write_bytes((RECORDS + offset / 4) as *mut u8, 0, len as usize) }
+    // SAFETY: records of a run that the caller owns, all of whose slots are free; see `at`. Those of a run of units begin with a page.
+    unsafe { sys::discard(RECORDS + offset / 4, len.next_multiple_of(PAGE)) }
 }
+
+const PAGE: u64 = 4096;
+const _: () = assert!(RECORDS.is_multiple_of(PAGE) && (1 << UNIT_SHIFT) / 4 == PAGE, "a page of records for each unit");
 
 /// A unit of the run that the record of a link belongs to (records of a run take a quarter of its length at most).
 #[inline(always)]
