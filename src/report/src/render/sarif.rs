@@ -135,8 +135,9 @@ mod tests {
         let seen = rules::find("realloc-zero").expect("a rule").seen;
         let known = description("realloc-zero").to_string();
         assert!(
-            known
-                .starts_with(&format!("{{\"id\":\"realloc-zero\",\"shortDescription\":{{\"text\":\"{seen}\"}},\"help\":{{\"text\":\"Often: ")),
+            known.starts_with(&format!(
+                "{{\"id\":\"realloc-zero\",\"shortDescription\":{{\"text\":\"{seen}\"}},\"help\":{{\"text\":\"Often: "
+            )),
             "{known}"
         );
         assert_eq!(description("other").to_string(), "{\"id\":\"other\"}");
