@@ -30,12 +30,8 @@ const STORIES: [&str; 8] = [
     "    1x  use-after-free        row.c:6 in main",
 ];
 
-fn compile(dir: &Path) -> PathBuf {
-    let (source, program) = (dir.join("row.c"), dir.join("row"));
-    std::fs::write(&source, SOURCE).expect("a source file");
-    let status = Command::new("gcc").args(["-g", "-O0", "-w"]).arg(&source).arg("-o").arg(&program).status();
-    assert!(status.is_ok_and(|status| status.success()), "gcc failed");
-    program
+fn row(dir: &Path) -> PathBuf {
+    common::compile(dir, "row", SOURCE, &[])
 }
 
 /// Without colours, prefixes and the line ends of terminals.
@@ -59,7 +55,7 @@ fn holds_stories(text: &str) -> bool {
 #[test]
 fn logs_are_plain_and_details_can_be_had() {
     let dir = common::scratch("terminal-plain");
-    let program = compile(&dir);
+    let program = row(&dir);
     let report = |options: &[&str]| Run::new(common::memcheck(), &dir).args(options).arg(&program).finish("run").err();
     let usual = report(&[]);
     assert!(!usual.contains('\x1b') && !usual.contains("row.c:4  row"), "{usual}");
@@ -76,7 +72,7 @@ fn logs_are_plain_and_details_can_be_had() {
 #[test]
 fn at_a_terminal_the_source_is_quoted() {
     let dir = common::scratch("terminal-pty");
-    let program = compile(&dir);
+    let program = row(&dir);
     let pty = openpty(None, None).expect("a pseudo terminal");
     // A command keeps what its children get: it ends with the statement.
     let mut tool = Command::new(common::memcheck())
@@ -101,7 +97,7 @@ fn at_a_terminal_the_source_is_quoted() {
 #[test]
 fn lines_of_a_changed_source_come_with_a_warning() {
     let dir = common::scratch("terminal-newer");
-    let program = compile(&dir);
+    let program = row(&dir);
     let later = std::time::SystemTime::now() + std::time::Duration::from_secs(60);
     File::options().append(true).open(dir.join("row.c")).and_then(|file| file.set_modified(later)).expect("a new time");
     let text = Run::new(common::memcheck(), &dir).arg("--details=yes").arg(&program).finish("run").err();

@@ -33,7 +33,7 @@ pub fn digest(ctx: &ThreadContext, addr: u64) -> u64 {
 /// In what stands for a frame, with an address in its function (code lies below): the place is far from the frame's upper end.
 pub const FAR: u64 = 1 << 31;
 /// The red zone of the caller, whose bytes are born with the call, and what the function itself pushes first.
-pub const NEAR: u64 = 128 + 8;
+pub const NEAR: u64 = RED_ZONE + 8;
 
 /// The same, and in front of it what stands for the frame: an address in the function whose frame that is, and whether the place is `FAR`.
 pub fn frame(ctx: &ThreadContext, addr: u64) -> (u64, u64) {
