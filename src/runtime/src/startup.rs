@@ -14,7 +14,7 @@ use crate::{asm, cache, inner, program, replaced, stackmove, syscalls, threads};
 use core::sync::atomic::{AtomicPtr, AtomicU32, Ordering};
 use memcheck_abi::config::{Config, Mapping, mapping};
 use memcheck_abi::event::{Redirect, Trap, needed};
-use memcheck_abi::layout::{EXE_BASE, LOW_START, MAIN_STACK_TOP, PROGRAM_END, RED_ZONE, V_DISTANCE};
+use memcheck_abi::layout::{EXE_BASE, LOW_END, LOW_START, MAIN_STACK_TOP, PROGRAM_END, RED_ZONE, V_DISTANCE};
 use memcheck_kernel::hooks::exec;
 use memcheck_rt::{depot, report, shadow, sys};
 use memcheck_translate::{Options, Stubs};
@@ -150,12 +150,23 @@ struct Range {
 }
 
 impl Range {
-    fn of(config: &Config, kinds: &[u32], base: u64) -> Range {
+    fn of(config: &Config, kinds: &[u32]) -> Range {
         let mine = || config.mappings[..config.mapping_count as usize].iter().filter(|m| kinds.contains(&m.kind));
         let start = mine().map(|m| m.start).min().unwrap_or(0);
-        let end = mine().map(|m| m.end).max().unwrap_or(0);
-        let stays = end <= memcheck_abi::layout::LOW_END;
-        Range { start, end, delta: if stays { 0 } else { base.wrapping_sub(start) } }
+        Range { start, end: mine().map(|m| m.end).max().unwrap_or(start), delta: 0 }
+    }
+
+    fn moved_to(self, base: u64) -> Range {
+        Range { delta: base.wrapping_sub(self.start), ..self }
+    }
+
+    fn len(&self) -> u64 {
+        self.end - self.start
+    }
+
+    /// End of the place that it gets.
+    fn new_end(&self) -> u64 {
+        self.end.wrapping_add(self.delta)
     }
 
     fn apply(&self, addr: u64) -> u64 {
@@ -163,12 +174,22 @@ impl Range {
     }
 }
 
+/// Where a position-independent program goes whose data would leave no room for libraries in the low area. Its code runs from there, too,
+/// though not as fast.
+const LARGE_BASE: u64 = 0x10_0000_0000;
+/// Of the low area, what libraries and generated code need beside the program.
+const LIBRARIES: u64 = 256 << 20;
+
 impl Moves {
     fn decide(config: &Config) -> Moves {
-        let program = Range::of(config, &[mapping::PROGRAM, mapping::HEAP], EXE_BASE);
-        let interpreter = Range::of(config, &[mapping::INTERPRETER], LOW_START);
-        let after = LOW_START + (interpreter.end - interpreter.start).next_multiple_of(1 << 20) + (1 << 20);
-        Moves { program, interpreter, vdso: Range::of(config, &[mapping::VDSO], after) }
+        const ROUND: u64 = 1 << 20;
+        let program = place_program(Range::of(config, &[mapping::PROGRAM, mapping::HEAP]));
+        let occupied = if program.new_end() <= LOW_END { program.new_end().next_multiple_of(ROUND) + ROUND } else { 0 };
+        let interpreter = Range::of(config, &[mapping::INTERPRETER]);
+        let low = interpreter.end != 0 && interpreter.end <= LOW_END;
+        let interpreter = if low { interpreter } else { interpreter.moved_to(LOW_START.max(occupied)) };
+        let behind = LOW_START.max(occupied) + interpreter.len().next_multiple_of(ROUND) + ROUND;
+        Moves { program, interpreter, vdso: Range::of(config, &[mapping::VDSO]).moved_to(behind) }
     }
 
     fn range(&self, kind: u32) -> Range {
@@ -196,6 +217,23 @@ impl Moves {
             }
         }
     }
+}
+
+/// A program that is linked to a place stays there.
+fn place_program(program: Range) -> Range {
+    /// In the file header: position-independent (or a library) and not linked to a place.
+    const E_TYPE: u64 = 16;
+    const ET_EXEC: u16 = 2;
+    // SAFETY: the kernel has mapped the program's first page, with the file header, where its mappings begin.
+    let is_fixed = program.end <= LOW_END || unsafe { *((program.start + E_TYPE) as *const u16) } == ET_EXEC;
+    if is_fixed {
+        if memcheck_kernel::space::forbidden(program.start, program.end) {
+            fail("it is linked to addresses that memcheck needs (a position-independent build can be moved)");
+        }
+        return program;
+    }
+    let fits = EXE_BASE + program.len() <= LOW_END - LIBRARIES;
+    program.moved_to(if fits { EXE_BASE } else { LARGE_BASE })
 }
 
 fn relocate(m: &Mapping, delta: u64) -> bool {

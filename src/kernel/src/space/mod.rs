@@ -30,6 +30,7 @@ mod shm;
 
 pub(crate) use aio::{io_destroyed, io_setup};
 pub use map::{Piece, kind};
+pub use place::forbidden;
 pub(crate) use {advice::empties, advice::madvise, advice::remap_file_pages, brk::brk, mmap::mmap, mmap::munmap, mremap::mremap};
 pub(crate) use {protect::mprotect, protect::pkey_mprotect, shm::semaphore_count, shm::shmat, shm::shmdt};
 
