@@ -64,9 +64,11 @@ fn release(old: u64, new: u64, end: u64) {
 
 /// The thread goes from the stack that it began on, where the stack pointer is `sp`, to another one: a coroutine's, a handler's. If it comes
 /// back further up (`siglongjmp` out of a handler on the alternate stack), the frames in between are released.
+///
+/// A stack that overflowed may be left from below its end: small frames get there unasked.
 pub fn leaves(ctx: &mut ThreadContext, sp: u64) {
-    if ctx.stack_floor == 0 && is_inside(ctx, sp) && is_inside(ctx, ctx.first_sp) {
-        ctx.locals[local::LEFT_AT] = sp;
+    if ctx.stack_floor == 0 && sp <= ctx.stack_high && is_inside(ctx, ctx.first_sp) {
+        ctx.locals[local::LEFT_AT] = sp.max(ctx.stack_low + RED_ZONE);
     }
 }
 
