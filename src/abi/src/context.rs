@@ -123,6 +123,8 @@ pub mod local {
     pub const MEMSET: usize = 16;
     /// kernel: does the program believe that it blocks SIGTRAP?
     pub const TRAP_BLOCKED: usize = 24;
+    /// kernel: the call that a signal came in front of, see `interrupted` there; 0: none
+    pub const INTERRUPTED: usize = 29;
     /// runtime: were coroutines seen on the stack that the thread began on?
     pub const POOLED: usize = 25;
     /// runtime: the stack pointer with which the thread left the stack that it began on; 0: it is there

@@ -128,6 +128,8 @@ pub struct Call<'a> {
     pub rule: u32,
     /// The call failed for a bad address, and no other argument explains it.
     pub null_is_bad: bool,
+    /// The checks were made before a signal came between them and the call: they may have taken longer than the time to the next signal.
+    pub is_checked: bool,
     /// A range that was found readable during this call: arrays are looked up once.
     readable: Cell<(u64, u64)>,
 }
@@ -137,7 +139,7 @@ impl<'a> Call<'a> {
     pub fn new(ctx: &'a mut ThreadContext, phase: Phase, result: i64) -> Self {
         let g = &ctx.regs.gpr;
         let args = [g[RDI], g[RSI], g[RDX], g[R10], g[R8], g[R9]];
-        Call { ctx, args, phase, result, rule: 0, null_is_bad: false, readable: Cell::new((0, 0)) }
+        Call { ctx, args, phase, result, rule: 0, null_is_bad: false, is_checked: false, readable: Cell::new((0, 0)) }
     }
 
     #[inline(always)]
@@ -165,7 +167,7 @@ impl<'a> Call<'a> {
             return;
         }
         match self.phase {
-            Phase::Check if !check::has_shadow(addr, len) => {}
+            Phase::Check if self.is_checked || !check::has_shadow(addr, len) => {}
             Phase::Check if UNDEF.load(Ordering::Relaxed) => {
                 let len = self.worth_looking_at(addr, len);
                 if let Some(bad) = check::first_bad(self.ctx, self.sp(), addr, len) {
@@ -235,7 +237,7 @@ impl<'a> Call<'a> {
 
     #[inline]
     fn addressable(&mut self, addr: u64, len: u64, name: Name) {
-        if !check::has_shadow(addr, len) {
+        if self.is_checked || !check::has_shadow(addr, len) {
             return;
         }
         let len = self.worth_looking_at(addr, len);
@@ -383,6 +385,9 @@ impl<'a> Call<'a> {
         if flag == 1 {
             let by_rule = if self.phase == Phase::Check { REPORTED << self.rule.min(RULES - 1) } else { 0 };
             self.ctx.locals[local::SYSCALL] |= by_rule | ANY_REPORTED;
+        }
+        if self.is_checked {
+            return;
         }
         self.raise(Kind::ParamMemory, |e| {
             e.flag = flag;

@@ -49,7 +49,7 @@ pub use virtualise::{personality, seccomp_installed};
 
 use call::{Call, Phase};
 use memcheck_abi::config::Config;
-use memcheck_abi::context::{RAX, ThreadContext, local};
+use memcheck_abi::context::{RAX, RSP, ThreadContext, local};
 use memcheck_rt::sys;
 
 /// Take the options and the mappings of the exec stop. Once, before the program's first instruction.
@@ -88,8 +88,10 @@ pub fn before(ctx: &mut ThreadContext) -> Action {
     };
     ctx.locals[local::SYSCALL] = number;
     let dirty = (hooks::get().register_v)(ctx);
+    let is_checked = ctx.locals[local::INTERRUPTED] != 0 && is_made_again(ctx);
     let mut call = Call::new(ctx, Phase::Check, 0);
-    if let Some(v) = dirty {
+    call.is_checked = is_checked;
+    if let Some(v) = dirty.filter(|_| !is_checked) {
         row::check_registers(&mut call, row, &v);
     }
     row::run(&mut call, row.rules);
@@ -97,6 +99,28 @@ pub fn before(ctx: &mut ThreadContext) -> Action {
         None => Action::Native,
         Some(act) => act(&mut call),
     }
+}
+
+/// Between `before` and the call a signal came. The call is made again, and will find its checks made.
+pub fn interrupted(ctx: &mut ThreadContext) {
+    ctx.locals[local::INTERRUPTED] = identity(ctx);
+}
+
+/// Handlers make calls of their own meanwhile.
+#[cold]
+fn is_made_again(ctx: &mut ThreadContext) -> bool {
+    let again = ctx.locals[local::INTERRUPTED] == identity(ctx);
+    if again {
+        ctx.locals[local::INTERRUPTED] = 0;
+    }
+    again
+}
+
+/// Of a call that is about to be made: who makes it, from where, with what. Never 0.
+fn identity(ctx: &ThreadContext) -> u64 {
+    let g = &ctx.regs.gpr;
+    let words = [ctx.regs.rip, g[RSP], g[RAX]].into_iter().chain(call::ARGUMENTS.map(|register| g[register]));
+    words.fold(1, |all: u64, word| (all ^ word).wrapping_mul(0x9e37_79b9_7f4a_7c15).rotate_left(29)) | 1
 }
 
 /// Second half, after the kernel answered: mark what it wrote. `ctx.regs` still holds the arguments (rax is not looked at).

@@ -62,8 +62,8 @@ pub extern "C" fn leave() {
     let host = ctx.scratch[slot::CONTINUE as usize];
     // A loop in dirty code (`translate::loops`) is no place of the program's; it looks by itself whether a signal waits.
     let Some(p) = CACHE.lock().position(host).filter(|p| p.pc != 0) else { return };
-    if p.has_shadow && p.at_own && !p.at_start {
-        // The instruction's rule has been applied.
+    if p.at_own && !p.at_start && (p.has_shadow || is_repeated(p.pc)) {
+        // The instruction's rule has been applied; or its memory looked at, which may take longer than the time between two signals.
         crate::fault::step_from(ctx, host);
     }
     if let Some((reg, slot)) = p.spilled
@@ -75,9 +75,16 @@ pub extern "C" fn leave() {
     between_instructions(ctx, &p)
 }
 
+/// A string instruction of as many elements as it likes?
+fn is_repeated(pc: u64) -> bool {
+    let insn = crate::helpers::decode(pc);
+    insn.is_string_instruction() && (insn.has_rep_prefix() || insn.has_repne_prefix())
+}
+
 /// Between the checks of a system call and the call: it is made again after the signal.
 pub extern "C" fn before_syscall() {
     let ctx = context::current();
+    memcheck_kernel::interrupted(ctx);
     ctx.regs.rip -= 2;
     deliver_at_call(ctx)
 }
