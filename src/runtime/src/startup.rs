@@ -14,7 +14,7 @@ use crate::{asm, cache, inner, program, replaced, stackmove, syscalls, threads};
 use core::sync::atomic::{AtomicPtr, AtomicU32, Ordering};
 use memcheck_abi::config::{Config, Mapping, mapping};
 use memcheck_abi::event::{Redirect, Trap, needed};
-use memcheck_abi::layout::{EXE_BASE, LOW_END, LOW_START, MAIN_STACK_TOP, PROGRAM_END, RED_ZONE, V_DISTANCE};
+use memcheck_abi::layout::{EXE_BASE, LOW_END, MAIN_STACK_TOP, PROGRAM_END, RED_ZONE, V_DISTANCE};
 use memcheck_kernel::hooks::exec;
 use memcheck_rt::{depot, report, shadow, sys};
 use memcheck_translate::{Options, Stubs};
@@ -182,14 +182,13 @@ const LIBRARIES: u64 = 256 << 20;
 
 impl Moves {
     fn decide(config: &Config) -> Moves {
-        const ROUND: u64 = 1 << 20;
         let program = place_program(Range::of(config, &[mapping::PROGRAM, mapping::HEAP]));
-        let occupied = if program.new_end() <= LOW_END { program.new_end().next_multiple_of(ROUND) + ROUND } else { 0 };
         let interpreter = Range::of(config, &[mapping::INTERPRETER]);
-        let low = interpreter.end != 0 && interpreter.end <= LOW_END;
-        let interpreter = if low { interpreter } else { interpreter.moved_to(LOW_START.max(occupied)) };
-        let behind = LOW_START.max(occupied) + interpreter.len().next_multiple_of(ROUND) + ROUND;
-        Moves { program, interpreter, vdso: Range::of(config, &[mapping::VDSO]).moved_to(behind) }
+        let stays = interpreter.end != 0 && interpreter.end <= LOW_END;
+        let place = behind(if program.new_end() <= LOW_END { program.new_end().max(EXE_BASE) } else { EXE_BASE });
+        let interpreter = if stays { interpreter } else { interpreter.moved_to(place) };
+        let vdso = Range::of(config, &[mapping::VDSO]).moved_to(behind(place + interpreter.len()));
+        Moves { program, interpreter, vdso }
     }
 
     fn range(&self, kind: u32) -> Range {
@@ -217,6 +216,13 @@ impl Moves {
             }
         }
     }
+}
+
+/// The loader and the vDSO follow the program closely, so that the rest of the low area is as free as it is natively, where
+/// programs put mappings at addresses of their own choice: 0x1000_0000 is popular.
+fn behind(end: u64) -> u64 {
+    const ROUND: u64 = 1 << 20;
+    end.next_multiple_of(ROUND) + ROUND
 }
 
 /// A program that is linked to a place stays there.
