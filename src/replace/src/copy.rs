@@ -12,7 +12,7 @@
 #![allow(unsafe_code, reason = "moves bytes by address")]
 
 use crate::call::{Call, here, tracks_origins};
-use crate::raw::{self, all_zero, fill_bytes, get, move_bytes, probe_write, put, small_or};
+use crate::raw::{self, all_zero, fill_bytes, get, move_bytes, probe_write, put};
 use crate::scan::shadowed;
 use crate::steps::{Steps, WORD};
 use crate::vector::Vector;
@@ -177,9 +177,9 @@ fn move_v_exactly(dst: u64, src: u64, n: u64) {
     }
 }
 
-/// Origin words go along with undefined bytes: the word of a destination's aligned 4 bytes is taken from the source byte that lands
-/// first in it. A word of 0 means "look at the place itself", which is no longer true after a move; the runtime's hook says what to
-/// write instead. Called before V moves. Nothing happens if origins are not tracked.
+/// Origin words go along with undefined bytes: the word of a destination's aligned 4 bytes is taken from an undefined byte that lands in
+/// it, from the one that a copy byte by byte writes last. A word of 0 means "look at the place itself", which is no longer true after a
+/// move; the runtime's hook says what to write instead. Called before V moves. Nothing happens if origins are not tracked.
 pub fn move_origins(dst: u64, src: u64, n: u64) {
     // Origin words end a megabyte before the program's space does; nothing is mapped there.
     if !tracks_origins() || !in_program(src, n + (1 << 20)) || !in_program(dst, n + (1 << 20)) {
@@ -210,9 +210,9 @@ pub fn move_origins(dst: u64, src: u64, n: u64) {
         }
         // SAFETY: V and origin words of the program's space are mapped.
         unsafe {
-            if small_or(from + V_DISTANCE, len) == 0 {
-                continue;
-            }
+            let undefined = |i: &u64| get::<u8>(from + i + V_DISTANCE) != 0;
+            let Some(i) = (if forward { (0..len).rev().find(undefined) } else { (0..len).find(undefined) }) else { continue };
+            let from = from + i;
             let mut tag = get::<u32>((from & !3) + ORIGIN_DISTANCE);
             if tag == 0 {
                 tag = *born.get_or_insert_with(|| crate::call::origin_of(from));

@@ -104,7 +104,7 @@ unsafe fn all_zero_in<V: Vector>(addr: u64, len: u64) -> bool {
 /// # Safety
 /// The contract of this module; `len < 16`.
 #[inline(always)]
-pub unsafe fn small_or(addr: u64, len: u64) -> u64 {
+unsafe fn small_or(addr: u64, len: u64) -> u64 {
     // SAFETY: the caller's promise; every load lies inside the range.
     unsafe {
         match len {
