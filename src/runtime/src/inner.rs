@@ -102,15 +102,17 @@ static CXX_FREERES: AtomicU64 = AtomicU64::new(0);
 static CHK_FAIL: AtomicU64 = AtomicU64::new(0);
 static ERRNO_LOCATION: AtomicU64 = AtomicU64::new(0);
 
-/// The session's answer about a new object: is this one of those functions? Then remember it.
+/// The session's answer about a new object: is this one of those functions? Then remember it. Of two C libraries (dlmopen) the first is the
+/// one that everybody uses.
 pub fn remember(function: u32, addr: u64) -> bool {
-    match function {
-        needed::LIBC_FREERES => LIBC_FREERES.store(addr, Ordering::Relaxed),
-        needed::CXX_FREERES => CXX_FREERES.store(addr, Ordering::Relaxed),
-        needed::CHK_FAIL => CHK_FAIL.store(addr, Ordering::Relaxed),
-        needed::ERRNO_LOCATION => ERRNO_LOCATION.store(addr, Ordering::Relaxed),
+    let place = match function {
+        needed::LIBC_FREERES => &LIBC_FREERES,
+        needed::CXX_FREERES => &CXX_FREERES,
+        needed::CHK_FAIL => &CHK_FAIL,
+        needed::ERRNO_LOCATION => &ERRNO_LOCATION,
         _ => return false,
-    }
+    };
+    let _ = place.compare_exchange(0, addr, Ordering::Relaxed, Ordering::Relaxed);
     true
 }
 
