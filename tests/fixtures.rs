@@ -9,7 +9,7 @@
 //! | `//@ rounds: 2` | the argument of a program that repeats itself; the variable `LOAD=50` makes it 50 times as much |
 //! | `//@ options: --x=y` | further options of memcheck |
 //! | `//@ exit: 3` or `SIGSEGV` | how the run ends under memcheck. Default 0; for programs without findings: as natively |
-//! | `//@ needs: X` | `musl-gcc`, `clang` (compiled with it), `static` (needs libc.a), `cpu:FLAG`, `header:FILE`; skipped with a message otherwise |
+//! | `//@ needs: X` | `musl-gcc`, `clang` (compiled with it), `static` (needs libc.a), `cpu:FLAG`, `header:FILE`, `program:NAME`; skipped with a message otherwise |
 //! | `//@ skip-native` | a program without findings whose native run is not comparable |
 //! | `//@ valgrind: WHY` | Valgrind 3.19 is known to fail this file, and why; it must fail when `MEMCHECK=valgrind` |
 //!
@@ -143,6 +143,7 @@ impl Fixture {
             "static" => (!has_static_libc()).then(|| "no libc.a".to_owned()),
             need => match need.split_once(':') {
                 Some(("cpu", flag)) => (!has_cpu_flag(flag)).then(|| format!("no {flag} here")),
+                Some(("program", name)) => common::find_program(name).is_none().then(|| format!("no {name}")),
                 Some(("header", file)) => (!Path::new("/usr/include").join(file).exists()).then(|| format!("no {file}")),
                 _ => None,
             },

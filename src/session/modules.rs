@@ -139,9 +139,10 @@ impl Modules {
             self.symbolizer.add_module_bytes(name, Vec::new(), first.start, end, first.start);
             return Vec::new();
         };
-        let bias = first.start.wrapping_sub(first.offset).wrapping_sub(elf.lowest);
+        let bias = elf.bias(map.start, map.offset).unwrap_or(first.start.wrapping_sub(first.offset).wrapping_sub(elf.lowest));
+        let module_start = elf.lowest.wrapping_add(bias).min(start);
         let module_end = elf.end.wrapping_add(bias).max(end);
-        self.add(name, file, first.start, module_end, bias);
+        self.add(name, file, module_start, module_end, bias);
         let is_executable = fs::read_link(format!("/proc/{}/exe", process.living())).is_ok_and(|exe| exe.as_os_str() == map.path);
         let is_known =
             |name: &str| wanted.has(name) || requests::is_needed(name) || symbolize::is_wrapper(name) || sanitizer(name).is_some();
@@ -155,7 +156,7 @@ impl Modules {
         let entries: Vec<Entry> = entries.into_iter().filter(|entry| here(entry) && (allocates || !entry.func.is_allocator())).collect();
         self.name_replaced(&entries, name, bias);
         let called = requests::needed_of(role, &symbols, bias).into_iter().filter(|found| (start..end).contains(&found.addr));
-        let by_program = self.wrapping.appeared(file, elf.soname.as_deref(), &symbols, (first.start, module_end, bias));
+        let by_program = self.wrapping.appeared(file, elf.soname.as_deref(), &symbols, (module_start, module_end, bias));
         let folded = folded(&symbols).map(|value| Redirect { addr: value.wrapping_add(bias), func: needed::FOLDED, ..Redirect::default() });
         entries.iter().map(|entry| redirect(entry, bias)).chain(called).chain(by_program).chain(folded).collect()
     }

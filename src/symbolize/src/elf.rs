@@ -14,7 +14,7 @@ use flate2::{Decompress, FlushDecompress, Status};
 use goblin::container::{Container, Ctx, Endian};
 use goblin::elf::dynamic::{DT_FLAGS_1, DT_SONAME, DT_STRSZ, DT_STRTAB};
 use goblin::elf::header::{EM_X86_64, ET_DYN, ET_EXEC, Header};
-use goblin::elf::program_header::{PT_DYNAMIC, PT_INTERP, PT_LOAD, PT_NOTE, ProgramHeader};
+use goblin::elf::program_header::{PF_X, PT_DYNAMIC, PT_INTERP, PT_LOAD, PT_NOTE, ProgramHeader};
 use goblin::elf::section_header::{SHF_COMPRESSED, SHN_XINDEX, SHT_NOBITS, SHT_NOTE, SectionHeader};
 
 use crate::image;
@@ -30,6 +30,7 @@ const FIRST_GUESS_BYTES: u64 = 64 << 20;
 
 /// `DF_1_PIE`, which goblin does not name.
 const DF_1_PIE: u64 = 0x0800_0000;
+const PAGE: u64 = 4096;
 
 /// Headers of one file; `bytes` is the whole file.
 pub(crate) struct Elf<'a> {
@@ -57,6 +58,21 @@ pub struct ElfLayout {
     /// Meant to be run and asks for no dynamic linker: ET_EXEC, or ET_DYN marked DF_1_PIE, without PT_INTERP.
     pub is_static: bool,
     pub soname: Option<String>,
+    /// Executable PT_LOADs: offset and size in the file, ELF address.
+    code: Vec<[u64; 3]>,
+}
+
+impl ElfLayout {
+    /// Load bias of the object whose file is mapped executable from `offset` on at `start`. None: not as its headers say.
+    ///
+    /// Segments may share pages of the file (linkers that save space map such a page twice), so the offset alone is not enough.
+    pub fn bias(&self, start: u64, offset: u64) -> Option<u64> {
+        let first_page = |at: u64| at & !(PAGE - 1);
+        let holds = |&&[from, size, _]: &&[u64; 3]| (first_page(from)..from.saturating_add(size)).contains(&offset);
+        let begins = |&&[from, ..]: &&[u64; 3]| first_page(from) == offset;
+        let [from, _, address] = self.code.iter().find(begins).or_else(|| self.code.iter().find(holds))?;
+        Some(start.wrapping_sub(offset).wrapping_add(first_page(*from)).wrapping_sub(first_page(*address)))
+    }
 }
 
 /// Read the layout of the file at `path`. Fails when it is not a 64-bit x86-64 ELF file with something to load.
@@ -166,7 +182,6 @@ impl<'a> Elf<'a> {
         if !matches!(self.header.e_type, ET_EXEC | ET_DYN) {
             bail!("neither an executable nor a shared object (e_type {})", self.header.e_type);
         }
-        const PAGE: u64 = 4096;
         let lowest = self.loads().map(|load| load.p_vaddr).min().context("nothing to load")?;
         let end = self.loads().map(|load| load.p_vaddr.saturating_add(load.p_memsz)).max().unwrap_or(lowest);
         let has_linker = self.segments.iter().any(|segment| segment.p_type == PT_INTERP);
@@ -181,6 +196,7 @@ impl<'a> Elf<'a> {
             entry: self.header.e_entry,
             is_static: is_program && !has_linker,
             soname,
+            code: self.loads().filter(|load| load.p_flags & PF_X != 0).map(|load| [load.p_offset, load.p_filesz, load.p_vaddr]).collect(),
         })
     }
 }
@@ -296,6 +312,17 @@ fn read_exactly(source: impl Read, size: u64) -> Option<Vec<u8>> {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn segments_that_share_pages_of_the_file_are_told_apart() {
+        // As lld and mold lay out small programs: everything in the first page of the file, which is mapped once for each segment.
+        let small = ElfLayout { code: vec![[0x7d0, 0x2c0, 0x17d0]], ..ElfLayout::default() };
+        assert_eq!(small.bias(0x400_1000, 0), Some(0x400_0000));
+        let large = ElfLayout { code: vec![[0x1a7d0, 0x9000, 0x1b7d0]], ..ElfLayout::default() };
+        assert_eq!(large.bias(0x401_b000, 0x1a000), Some(0x400_0000));
+        assert_eq!(large.bias(0x401_d000, 0x1c000), Some(0x400_0000), "the rest of it");
+        assert_eq!(large.bias(0x401_d000, 0), None, "mapped by somebody who does not follow the headers");
+    }
 
     #[test]
     fn our_own_executable_has_a_layout() {
