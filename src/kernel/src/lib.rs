@@ -31,6 +31,7 @@ pub mod check;
 pub mod descriptors;
 pub mod hooks;
 pub mod limits;
+mod needed;
 pub mod proc_files;
 pub mod row;
 pub mod signals;
@@ -143,10 +144,9 @@ fn find_out_why(call: &mut Call, number: u64, row: &row::Row) {
     warn::descriptor(call, number);
     call.phase = Phase::Fault;
     row::run(call, row.rules);
-    if call.result == EFAULT && NEEDS_POINTERS.contains(&number) && !call.has_reported() {
+    if call.result == EFAULT && !call.has_reported() {
         // Nothing else explains it.
-        call.null_is_bad = true;
-        row::run(call, row.rules);
+        needed::look_for_null(call, row);
     }
 }
 
@@ -155,13 +155,6 @@ const PASSING: [i64; 3] = [EINTR, EAGAIN, ENOSYS];
 
 /// Drivers may take a number where the request says that there is a pointer.
 const IOCTL: u64 = 16;
-
-/// Calls whose pointers are not optional: when one fails with EFAULT, it may be for a null pointer. (Others are probed with null on
-/// purpose: statx by Rust's library.) read, write, open, stat, fstat, lstat, pread64, pwrite64, access, pipe, nanosleep, connect, sendto,
-/// recvfrom, bind, getsockname, getpeername, getcwd, chdir, mkdir, unlink, clock_nanosleep, openat, newfstatat, pipe2, readv and writev with
-/// their relatives.
-const NEEDS_POINTERS: [u64; 31] =
-    [0, 1, 2, 4, 5, 6, 17, 18, 19, 20, 21, 22, 35, 42, 44, 45, 49, 51, 52, 79, 80, 83, 87, 230, 257, 262, 293, 295, 296, 327, 328];
 
 /// Errors as the kernel returns them.
 pub(crate) const EPERM: i64 = -1;

@@ -110,6 +110,14 @@ pub fn run(c: &mut Call, rules: &'static [Rule]) {
     }
 }
 
+/// Apply those that are chosen.
+pub fn run_some(c: &mut Call, rules: &'static [Rule], is_chosen: impl Fn(&Rule) -> bool) {
+    for (rule, number) in rules.iter().zip(0..).filter(|(rule, _)| is_chosen(rule)) {
+        c.rule = number;
+        apply(c, rule);
+    }
+}
+
 #[inline]
 fn apply(c: &mut Call, rule: &'static Rule) {
     match *rule {

@@ -189,10 +189,13 @@ fn fcntl(c: &mut Call) {
 /// The answer of GETLK: "nobody" leaves everything but the type as it was.
 fn conflict(c: &mut Call, lock: u64) {
     const F_UNLCK: u16 = 2;
-    c.output(lock, 2, "fcntl(lock)");
-    if c.phase != crate::call::Phase::Mark || c.peek_or_zero::<u16>(lock) != F_UNLCK {
-        c.output(lock.wrapping_add(2), 2, "fcntl(lock)");
-        c.output(lock.wrapping_add(8), 20, "fcntl(lock)");
+    if c.phase != crate::call::Phase::Mark {
+        return c.output(lock.wrapping_add(24), 4, "fcntl(lock->l_pid)");
+    }
+    c.output(lock, 2, "fcntl(lock->l_type)");
+    if c.peek_or_zero::<u16>(lock) != F_UNLCK {
+        c.output(lock.wrapping_add(2), 2, "fcntl(lock->l_whence)");
+        c.output(lock.wrapping_add(8), 20, "fcntl(lock->l_pid)");
     }
 }
 

@@ -79,7 +79,10 @@ pub const ROWS: &[Row] = &[
 /// poll entries: fd 4, events 2, revents 2. An entry with a negative descriptor is skipped by the kernel, which still clears revents.
 fn poll(c: &mut Call, names: [&'static str; 3]) {
     const MOST: u64 = 1 << 20;
-    let (at, count) = (c.args[0], (c.args[1] & 0xffff_ffff).min(MOST));
+    let (at, count) = (c.args[0], (c.args[1] & 0xffff_ffff).min(if c.args[0] == 0 { 1 } else { MOST }));
+    if at == 0 && !c.null_is_bad {
+        return;
+    }
     if c.phase == Phase::Mark {
         return for_entries(at, count, |entry| c.output(entry + 6, 2, names[2]));
     }
@@ -93,7 +96,7 @@ fn poll(c: &mut Call, names: [&'static str; 3]) {
 }
 
 fn for_entries(at: u64, count: u64, mut f: impl FnMut(u64)) {
-    if at != 0 && at.checked_add(8 * count).is_some() {
+    if at.checked_add(8 * count).is_some() {
         (0..count).for_each(|i| f(at + 8 * i));
     }
 }
@@ -253,7 +256,7 @@ mod sysv {
 fn shmctl(c: &mut Call) {
     let buf = c.args[2];
     match c.args[1] & sysv::MASK {
-        sysv::STAT => c.output(buf, 112, "shmctl(IPC_STAT, buf)"),
+        sysv::STAT => c.output(buf, 112, "shmctl(IPC_STAT, arg.buf)"),
         sysv::SHM_STAT | sysv::SHM_STAT_ANY => c.output(buf, 112, "shmctl(IPC_STAT, buf)"),
         sysv::INFO => c.output(buf, 72, "shmctl(IPC_INFO, buf)"),
         sysv::SHM_INFO => c.output(buf, 48, "shmctl(SHM_INFO, buf)"),
@@ -316,7 +319,7 @@ fn message_received(c: &mut Call) {
 fn msgctl(c: &mut Call) {
     let buf = c.args[2];
     match c.args[1] & sysv::MASK {
-        sysv::STAT | sysv::MSG_STAT | sysv::MSG_STAT_ANY => c.output(buf, 120, "msgctl(IPC_STAT, arg.buf)"),
+        sysv::STAT | sysv::MSG_STAT | sysv::MSG_STAT_ANY => c.output(buf, 120, "msgctl(IPC_STAT, buf)"),
         sysv::INFO | sysv::MSG_INFO => c.output(buf, 32, "msgctl(IPC_INFO, buf)"),
         sysv::SET => {
             permissions(c, buf, "msgctl(IPC_SET, arg.buf)");

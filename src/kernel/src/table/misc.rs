@@ -30,7 +30,7 @@ pub const ROWS: &[Row] = &[
     row(212, "sys_lookup_dcookie", "cookie buf len", &[Out(1, Arg(2), Ret, "sys_lookup_dcookie(buf)")]),
     plain(246, "kexec_load", "entry nr_segments segments flags"),
     row(248, "add_key", "type description payload plen keyring:4", &[
-        Str(0, "add_key(type)"), Str(1, "add_key(description)"), In(2, Arg(3), "add_key(payload)")]),
+        Str(0, "add_key(type)"), Str(1, "add_key(description)"), In(2, Arg(3), "request_key(payload)")]),
     row(249, "request_key", "type description callout_info keyring:4", &[
         Str(0, "request_key(type)"), Str(1, "request_key(description)"), Str(2, "request_key(callout_info)")]),
     row(250, "keyctl", "option:4 arg2 arg3 arg4 arg5", &[Do(keyctl)]).uses(|_| 1),
@@ -43,7 +43,7 @@ pub const ROWS: &[Row] = &[
     row(301, "sys_fanotify_mark", "fanotify_fd:4 flags:4 mask dfd:4 pathname", &[Str(4, "fanotify_mark(path)")]),
     row(313, "finit_module", "fd:4 params flags:4", &[Str(1, "finit_module(params)")]),
     row(317, "seccomp", "operation:4 flags:4 args", &[Do(seccomp)]).uses(|a| if a[0] & 0xffff_ffff == 0 { 3 } else { 7 }),
-    row(318, "getrandom", "buf count flags:4", &[Out(0, Arg(1), Ret, "getrandom(buf)")]),
+    row(318, "getrandom", "buf count flags:4", &[Out(0, Arg(1), Ret, "getrandom(cpu)")]),
     plain(320, "kexec_file_load", "kernel_fd:4 initrd_fd:4 cmdline_len cmdline flags"),
     row(321, "bpf", "cmd:4 attr size:4", &[Do(bpf)]),
     plain(323, "userfaultfd", "flags:4"),

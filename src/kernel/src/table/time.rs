@@ -56,7 +56,7 @@ fn clock_remaining(c: &mut Call) {
 
 /// struct itimerval: interval 16, value 16.
 fn timer_out(c: &mut Call, at: u64, names: [&'static str; 2]) {
-    if at != 0 {
+    if at != 0 || c.null_is_bad {
         c.output(at, 16, names[0]);
         c.output(at.wrapping_add(16), 16, names[1]);
     }
@@ -117,7 +117,7 @@ macro_rules! modes {
 }
 
 const ADJTIMEX: (&str, &str, Modes) = ("adjtimex(timex->modes)", "adjtimex(timex)", modes!("adjtimex"));
-const CLOCK_ADJTIME: (&str, &str, Modes) = ("clock_adjtime(timex->modes)", "clock_adjtime(timex)", modes!("clock_adjtime"));
+const CLOCK_ADJTIME: (&str, &str, Modes) = ("clock_adjtime(timex->modes)", "adjtimex(timex)", modes!("clock_adjtime"));
 
 fn timex(c: &mut Call, at: u64, (modes_name, whole, modes): &(&'static str, &'static str, Modes)) {
     if at == 0 {
