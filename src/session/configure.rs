@@ -23,7 +23,6 @@ pub fn configure(options: &Options, config: &mut Config) {
     config.keep_stacks = keep_stacks(options.keep_stacktraces) | u32::from(options.xtree_memory == XtreeMemory::Full) << 1;
     config.run_libc_freeres = options.run_libc_freeres.into();
     config.trace_children = options.trace_children.into();
-    config.verbose = (options.verbosity > 1).into();
     config.realloc_zero_keeps = (!options.realloc_zero_bytes_frees).into();
     config.show_realloc_zero = options.show_realloc_size_zero.into();
     config.show_bad_alignments = options.show_bad_alignments.into();

@@ -235,7 +235,7 @@ impl Handler for Session {
         }
     }
 
-    fn forked(&mut self, parent: &Process, child: &Process, _shares_memory: bool) {
+    fn forked(&mut self, parent: &Process, child: &Process) {
         let Some(watched) = self.watched.get(&parent.pid()) else { return };
         let copy = watched.fork(child, &self.output.options);
         self.watched.insert(child.pid(), copy);

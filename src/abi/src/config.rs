@@ -48,8 +48,7 @@ pub struct Config {
     pub fault_entry: u64,
     /// Entry for "a signal handler starts": like `resume`, but marks the frame [rsp, ctx.scratch[7]) defined first.
     pub signal_entry: u64,
-    /// The program's stack pointer, entry point at the exec stop (before anything is moved).
-    pub start_rsp: u64,
+    /// The program's entry point at the exec stop (before anything is moved).
     pub start_rip: u64,
     pub mapping_count: u32,
     /// Options, 0 or 1 unless stated.
@@ -71,7 +70,6 @@ pub struct Config {
     pub keep_stacks: u32,
     pub run_libc_freeres: u32,
     pub trace_children: u32,
-    pub verbose: u32,
     /// Soft RLIMIT_STACK of the program.
     pub stack_limit: u64,
     /// Bytes of translations after which they are given back.

@@ -91,8 +91,3 @@ pub fn in_use(addr: u64, len: u64) -> bool {
 pub fn totals() -> (u64, u64, u64) {
     cache::totals()
 }
-
-/// The live block that begins exactly at `addr`: its requested size.
-pub fn size_of_live(addr: u64) -> Option<u64> {
-    map::live_at(addr).map(|r| r.size())
-}

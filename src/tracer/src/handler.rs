@@ -125,8 +125,8 @@ pub trait Handler {
     /// Text for -v.
     fn note(&mut self, process: &Process, text: &str) {}
     fn thread_started(&mut self, process: &Process, thread: &ThreadInfo) {}
-    /// A child appeared that is a copy of its parent (`shares_memory`: a vfork child, until its exec).
-    fn forked(&mut self, parent: &Process, child: &Process, shares_memory: bool) {}
+    /// A child appeared that is a copy of its parent (of vfork: until its exec).
+    fn forked(&mut self, parent: &Process, child: &Process) {}
     /// execve is about to be called. The answer: shall the new program be checked, too?
     fn exec_started(&mut self, process: &Process, path: &Path, arguments: &[OsString]) -> bool {
         false

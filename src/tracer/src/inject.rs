@@ -112,7 +112,6 @@ fn describe(pid: i32, start: &Regs, personality: u32, config: &mut Config) -> Re
     if mappings.len() > MAX_MAPPINGS {
         return Err(Failure::Impossible(format!("the program starts with more than {MAX_MAPPINGS} mappings")));
     }
-    config.start_rsp = start.rsp;
     config.start_rip = start.rip;
     config.mapping_count = mappings.len() as u32;
     config.mappings[..mappings.len()].copy_from_slice(&mappings);

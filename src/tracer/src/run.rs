@@ -196,7 +196,7 @@ impl<'a> Tracer<'a> {
                     thread.in_vfork = true;
                 }
                 self.resume(pid, stopped, 0)?;
-                self.born(pid, child, event, handler);
+                self.born(pid, child, handler);
                 return Ok(());
             }
             Stop::Event(libc::PTRACE_EVENT_VFORK_DONE) => {
@@ -238,7 +238,7 @@ impl<'a> Tracer<'a> {
     }
 
     /// A thread or process appeared; it is stopped, or will be soon.
-    fn born(&mut self, parent: i32, child: i32, event: i32, handler: &mut dyn Handler) {
+    fn born(&mut self, parent: i32, child: i32, handler: &mut dyn Handler) {
         if thread_group(child) == Some(parent) {
             self.owner.insert(child, parent);
             if let Some(process) = self.processes.get_mut(&parent) {
@@ -251,7 +251,7 @@ impl<'a> Tracer<'a> {
             copy.break_at = process.break_at;
             copy.parent = Some(parent);
             copy.threads.insert(child, Thread::new(true));
-            handler.forked(process, &copy, event == libc::PTRACE_EVENT_VFORK);
+            handler.forked(process, &copy);
             self.owner.insert(child, child);
             self.processes.insert(child, copy);
         }

@@ -103,7 +103,7 @@ fn memory_is_reused_for_other_sizes() {
     let (_guard, _) = start();
     let phase = |size: u64| {
         let blocks: Vec<u64> = (0..(8 << 20) / size).map(|_| malloc(size)).collect();
-        assert!(blocks.iter().all(|&p| crate::size_of_live(p) == Some(size)));
+        assert!(blocks.iter().all(|&p| crate::map::live_at(p).is_some_and(|block| block.size() == size)));
         blocks.iter().for_each(|&p| {
             free(p);
         });

@@ -13,7 +13,7 @@ struct Log {
 }
 
 impl Handler for Log {
-    fn forked(&mut self, _: &Process, _: &Process, _: bool) {
+    fn forked(&mut self, _: &Process, _: &Process) {
         self.children += 1;
     }
     fn process_ended(&mut self, _: i32, ending: Ending) {
