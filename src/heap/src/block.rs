@@ -4,7 +4,7 @@ use crate::cache::{self, Cache};
 use crate::classes::{self, MAX_SLOT};
 use crate::layout::{UNIT, address_of};
 use crate::map::Slot;
-use crate::record::{self, Head, Record, State};
+use crate::record::{self, Head, State};
 use crate::{central, client, entries, fallow, map, paint, quarantine, settings, stacks, superseded, tally};
 use memcheck_abi::context::ThreadContext;
 use memcheck_abi::event::{Family, Kind};
@@ -87,8 +87,8 @@ fn small(cache: &mut Cache, ask: Granted, align: u64, need: u64) -> u64 {
     let grows = ask.size > ask.copied && ask.copied >= superseded::FROM;
     let class = if grows { classes::roomy(need) } else { classes::of(need) };
     let Some(slot) = cache.pop(class) else { return 0 };
-    let Some(record) = Record::from_link(slot.link) else { return 0 };
-    let p = if align == 16 { slot.block } else { slot.block.next_multiple_of(align) };
+    let (record, usual) = (slot.record(), slot.block(class));
+    let p = if align == 16 { usual } else { usual.next_multiple_of(align) };
     paint::open(p, ask.size);
     if ask.zero {
         paint::set_bytes(p, ask.size, 0);

@@ -45,10 +45,11 @@ const AHEAD: usize = 4;
 /// (Stores that wait for memory one after the other would hold up everything behind them.)
 #[inline(always)]
 fn warm(class: usize, slot: Slot) {
-    for line in [slot.link, A_BASE + slot.block / 8, slot.block] {
+    let block = slot.block(class);
+    for line in [slot.record().link(), A_BASE + block / 8, block] {
         prefetch(line);
     }
-    paint::ask_for(slot.block, CLASSES[class].slot);
+    paint::ask_for(block, CLASSES[class].slot);
 }
 
 /// Written by one thread, read by any.
@@ -163,7 +164,7 @@ impl Cache {
         }
         let tray = self.current[class].as_mut()?;
         if fallow::is_any() {
-            tray.slots().for_each(|slot| fallow::wake(slot.block, CLASSES[class].slot));
+            tray.slots().for_each(|slot| fallow::wake(slot.block(class), CLASSES[class].slot));
         }
         (0..=AHEAD).filter_map(|ahead| tray.peek(ahead)).for_each(|slot| warm(class, slot));
         tray.pop()

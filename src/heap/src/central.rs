@@ -7,9 +7,9 @@ use crate::chunk::{Queue, Slot, Tray, Trays, Work};
 use crate::classes::{CLASSES, COUNT};
 use crate::layout::{RECORD_SIZE, UNIT, address_of};
 use crate::map::{self, Kind};
-use crate::record::{self, Head, Record, State};
+use crate::record::{self, Head, State};
 use crate::spans::{Run, Spans};
-use crate::{paint, quarantine, settings, spans, sweep};
+use crate::{paint, quarantine, spans, sweep};
 use memcheck_abi::event::Family;
 use memcheck_abi::layout::HEAP_START;
 use memcheck_rt::sync::{Guard, Lock};
@@ -160,13 +160,11 @@ impl Shelf {
     fn carve(&mut self, class: usize, tray: &mut Tray) {
         let facts = &CLASSES[class];
         let count = (self.end - self.next).min(u64::from(facts.batch));
-        let front = settings::get().front;
         self.close(facts.slot, HEAP_START + self.slab + (self.next + count) * facts.slot);
         for index in (self.next..self.next + count).rev() {
-            let record: &'static Record = record::at(self.slab, index);
-            let block = HEAP_START + self.slab + index * facts.slot + front;
-            record.set_head(Head::new(block, State::Free, Family::Malloc, 0));
-            tray.push(Slot { link: record.link(), block });
+            let slot = Slot::new(self.slab / UNIT, index);
+            slot.record().set_head(Head::new(slot.block(class), State::Free, Family::Malloc, 0));
+            tray.push(slot);
         }
         self.next += count;
     }

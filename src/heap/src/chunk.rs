@@ -4,13 +4,16 @@
 //! one cache miss after the other, while an array says early what will be needed. *Chunks* list freed blocks that wait, *trays* free slots.
 #![allow(unsafe_code, reason = "hands out memory of a fixed range")]
 
-use crate::layout::{WORK, WORK_END};
+use crate::classes::CLASSES;
+use crate::layout::{UNIT, UNITS, WORK, WORK_END, address_of};
+use crate::record::{self, Record};
+use crate::settings;
 use memcheck_rt::sys;
 
 const STEP: u64 = 1 << 20;
 pub const CAPACITY: usize = 507;
-/// Slots of a tray.
-pub const TRAY: usize = 63;
+/// Slots of a tray: an eighth of a page with its header.
+pub const TRAY: usize = 62;
 
 /// One page. The owner is whoever holds the reference: a thread's cache or the central lists.
 #[repr(C)]
@@ -115,11 +118,41 @@ impl Work {
     }
 }
 
-/// A free slot: the link of its record, and the address at which its block usually begins.
+/// A free slot: the first unit of its slab, and its number there.
+///
+/// Everything else follows from these. Trays lie beside each other in the processor's nearest cache, two for each class that is in use, so
+/// they are short.
 #[derive(Clone, Copy)]
+#[repr(C)]
 pub struct Slot {
-    pub link: u64,
-    pub block: u64,
+    slab: u32,
+    index: u32,
+}
+
+const _: () = assert!(UNITS <= 1 << 32);
+
+impl Slot {
+    #[inline(always)]
+    pub const fn new(slab: u64, index: u64) -> Slot {
+        Slot { slab: slab as u32, index: index as u32 }
+    }
+
+    /// The first unit of the slab.
+    #[inline(always)]
+    pub const fn slab(self) -> u64 {
+        self.slab as u64
+    }
+
+    #[inline(always)]
+    pub fn record(self) -> &'static Record {
+        record::at(self.slab() * UNIT, u64::from(self.index))
+    }
+
+    /// Where the block of a slot of this class usually begins.
+    #[inline(always)]
+    pub fn block(self, class: usize) -> u64 {
+        address_of(self.slab()) + u64::from(self.index) * CLASSES[class].slot + settings::get().front
+    }
 }
 
 /// Free slots of one class. The owner is whoever holds the reference, as with chunks.

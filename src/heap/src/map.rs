@@ -114,19 +114,6 @@ pub fn slot_of(addr: u64) -> Option<Slot> {
     }
 }
 
-/// The slot of a record, which is not read.
-#[inline(always)]
-pub fn slot_of_link(link: u64) -> Option<Slot> {
-    let record = Record::from_link(link)?;
-    let (first, kind) = run_of(record::unit_of_link(link));
-    let start = address_of(first);
-    match kind {
-        Kind::Slab(class) => Some(Slot { record, start: start + record::index_of_link(link, first) * CLASSES[class].slot, kind }),
-        Kind::Large => Some(Slot { record, start, kind }),
-        Kind::Nothing => None,
-    }
-}
-
 /// The slot of the live block that begins exactly at `addr`.
 #[inline(always)]
 pub fn live_slot_at(addr: u64) -> Option<Slot> {

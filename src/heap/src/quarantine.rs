@@ -16,7 +16,7 @@ use crate::cache::Cache;
 use crate::central::{self, Central};
 use crate::chunk::{Chunk, Slot};
 use crate::classes::MIN_SLOT;
-use crate::layout::{UNIT, address_of, unit_of};
+use crate::layout::address_of;
 use crate::map::{self, Kind};
 use crate::record::{self, Head, Record};
 use crate::spans::{self, Run};
@@ -160,21 +160,21 @@ fn oldest(central: &mut Central) -> Option<Oldest> {
 /// the slot's next life begins.
 #[inline(always)]
 pub fn release(cache: &mut Cache, link: u64) {
-    let Some(slot) = map::slot_of_link(link) else { return };
-    match slot.kind {
-        Kind::Slab(class) => cache.push(class, Slot { link, block: slot.start + settings::get().front }),
-        Kind::Large => release_large(slot.start, slot.record.head()),
+    let Some(record) = Record::from_link(link) else { return };
+    let (first, kind) = map::run_of(record::unit_of_link(link));
+    match kind {
+        Kind::Slab(class) => cache.push(class, Slot::new(first, record::index_of_link(link, first))),
+        Kind::Large => release_large(first, record.head()),
         Kind::Nothing => {}
     }
 }
 
 #[cold]
-fn release_large(start: u64, head: Head) {
-    let first = unit_of(start);
+fn release_large(first: u64, head: Head) {
     let units = spans::run_len(first);
     let huge = head.has(record::HUGE);
     if huge {
-        paint::unseal(start, address_of(first) + units * UNIT);
+        paint::unseal(address_of(first), address_of(first + units));
     }
     central::lock().give_large(Run { first, units, painted: !huge, zero: huge });
 }

@@ -10,7 +10,7 @@
 //! ```
 
 use crate::chunk::{Trays, Work};
-use crate::layout::{RECORD_SIZE, UNIT, unit_of};
+use crate::layout::{RECORD_SIZE, UNIT};
 use crate::map::{self, Kind};
 use crate::record;
 use crate::spans::{self, Run, Spans};
@@ -19,13 +19,13 @@ use crate::spans::{self, Run, Spans};
 /// bytes that were taken.
 pub fn complete_slabs(trays: Trays, slot: u64, spans: &mut Spans, work: &mut Work) -> (Trays, u64) {
     for free in trays.iter().flat_map(|tray| tray.slots()) {
-        let (first, _) = map::run_of(unit_of(free.block));
+        let first = free.slab();
         spans::set_tally(first, spans::tally(first) + 1);
     }
     let (mut all, mut left, mut bytes) = (trays, Trays::new(), 0);
     while let Some(tray) = all.pop() {
         let before = tray.len();
-        tray.retain(|free| !leaves(free.block, slot, spans));
+        tray.retain(|free| !leaves(free.slab(), slot, spans));
         bytes += (before - tray.len()) as u64 * slot;
         match tray.len() {
             0 => work.give_tray(tray),
@@ -35,9 +35,8 @@ pub fn complete_slabs(trays: Trays, slot: u64, spans: &mut Spans, work: &mut Wor
     (left, bytes)
 }
 
-/// Does this free slot leave its class together with its slab? With the last one the slab goes.
-fn leaves(block: u64, slot: u64, spans: &mut Spans) -> bool {
-    let (first, _) = map::run_of(unit_of(block));
+/// Does a free slot of this slab leave its class together with the slab? With the last one the slab goes.
+fn leaves(first: u64, slot: u64, spans: &mut Spans) -> bool {
     let units = spans::run_len(first);
     let (tally, slots) = (spans::tally(first), (units * UNIT / slot) as u32);
     if tally < slots {
