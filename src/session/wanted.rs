@@ -194,7 +194,11 @@ mod tests {
 
     #[test]
     fn roles_by_name() {
-        let soname = |name: &str| ElfLayout { soname: Some(name.into()), ..ElfLayout::default() };
+        let soname = |name: &str| {
+            let mut layout = ElfLayout::default();
+            layout.soname = Some(name.into());
+            layout
+        };
         let role = |path: &str, layout: &ElfLayout| Role::of(Path::new(path), layout, false);
         assert_eq!(role("/lib/libc-2.31.so", &soname("libc.so.6")), Role::Libc);
         assert_eq!(role("/lib/ld-linux-x86-64.so.2", &soname("ld-linux-x86-64.so.2")), Role::DynamicLinker);
