@@ -11,19 +11,11 @@ const LONG_FRAME: u64 = 256;
 
 const _: () = assert!(memcheck_abi::layout::V_DISTANCE.is_multiple_of(64), "lines of the stack and lines of its V");
 
-/// Paint released stack as no longer accessible: [slot 2 - shift, rsp + extra - shift), rcx in slot 0. Long frames by
-/// 64 bytes at a time; the vector register meanwhile lies in slots 10 and 11. Of frames this long most bytes were often never written, so
-/// with private registers (zmm16 and above, see `translate::Options`) they are looked at first: reading is twice as fast as writing. The lower
-/// end is painted unasked: what the frame's own calls have left there is often still on its way to the cache, and a look would wait for it.
-/// So is the upper end, after all looks. What lies between goes in whole lines of the cache: V of a multiple of 64 lies at one.
-#[unsafe(naked)]
-pub extern "C" fn release() {
-    naked_asm!(
-        "mov fs:[{s1}], rax
-         ",
-        keep_flags!(),
-        "         mov fs:[{s9}], rdx
-         mov rcx, fs:[{s2}]
+/// What to paint: rcx and rdx, its two ends; the flags are in slot 5, rdx in slot 9. To 80 if nothing is, to 90 if it is not on this stack,
+/// or large. Uses rax, which then is the size.
+macro_rules! released_range {
+    () => {
+        "mov rcx, fs:[{s2}]
          mov rdx, fs:[{s4}]
          mov eax, edx
          shr edx, 8
@@ -55,11 +47,14 @@ pub extern "C" fn release() {
          ja 90f
          cmp rcx, fs:[{stack_low}]
          jb 90f
-         cmp rax, 128
-         jb 2f
-         cmp dword ptr [rip+{private}], 0
-         jne 30f
-         movups fs:[{s10}], xmm0
+"
+    };
+}
+
+/// Paint V from rcx to rdx: what is long by 64 bytes with a vector register of the program, the rest (from 2 on) by words and bytes.
+macro_rules! paint {
+    () => {
+        "movups fs:[{s10}], xmm0
          pcmpeqd xmm0, xmm0
          add rdx, -64
          5: movups gs:[rcx], xmm0
@@ -82,13 +77,14 @@ pub extern "C" fn release() {
          mov byte ptr gs:[rcx], -1
          inc rcx
          jmp 4b
-         80: mov rdx, fs:[{s9}]
-         ",
-        flags_back!(),
-        "         mov rax, fs:[{s1}]
-         mov rcx, fs:[{s0}]
-         jmp fs:[{s3}]
-         30: vmovdqu64 gs:[rcx], zmm31
+"
+    };
+}
+
+/// Paint V from rcx to rdx, at least 128 bytes, with private registers, and go on at 80. In between (31) only what is not painted yet.
+macro_rules! paint_with_private_registers {
+    () => {
+        "vmovdqu64 gs:[rcx], zmm31
          mov fs:[{s10}], rdx
          add rcx, 64
          and rcx, -64
@@ -120,10 +116,43 @@ pub extern "C" fn release() {
          34: mov rdx, fs:[{s10}]
          vmovdqu64 gs:[rdx-64], zmm31
          jmp 80b
-         90: mov rdx, fs:[{s9}]
+"
+    };
+}
+
+/// Paint released stack as no longer accessible: [slot 2 - shift, rsp + extra - shift), rcx in slot 0. Long frames by
+/// 64 bytes at a time; the vector register meanwhile lies in slots 10 and 11. Of frames this long most bytes were often never written, so
+/// with private registers (zmm16 and above, see `translate::Options`) they are looked at first: reading is twice as fast as writing. The lower
+/// end is painted unasked: what the frame's own calls have left there is often still on its way to the cache, and a look would wait for it.
+/// So is the upper end, after all looks. What lies between goes in whole lines of the cache: V of a multiple of 64 lies at one.
+#[unsafe(naked)]
+pub extern "C" fn release() {
+    naked_asm!(
+        "mov fs:[{s1}], rax
+         ",
+        keep_flags!(),
+        "mov fs:[{s9}], rdx
+         ",
+        released_range!(),
+        "cmp rax, 128
+         jb 2f
+         cmp dword ptr [rip+{private}], 0
+         jne 30f
+         ",
+        paint!(),
+        "80: mov rdx, fs:[{s9}]
          ",
         flags_back!(),
-        "         mov rax, fs:[{s1}]
+        "mov rax, fs:[{s1}]
+         mov rcx, fs:[{s0}]
+         jmp fs:[{s3}]
+         30:
+         ",
+        paint_with_private_registers!(),
+        "90: mov rdx, fs:[{s9}]
+         ",
+        flags_back!(),
+        "mov rax, fs:[{s1}]
          jmp {slow}
         ",
         s0 = const S0, s1 = const S1, s2 = const S2, s3 = const S3, s4 = const S4, s5 = const S5, s9 = const S9, s10 = const S10,
@@ -141,7 +170,7 @@ pub extern "C" fn stack_moved() {
         "mov fs:[{s1}], rax
          ",
         keep_flags!(),
-        "         cmp qword ptr fs:[{floor}], 0
+        "cmp qword ptr fs:[{floor}], 0
          jne 90f
          mov rcx, fs:[{s2}]
          cmp rcx, rsp
@@ -157,18 +186,18 @@ pub extern "C" fn stack_moved() {
          jb 90f
          80: ",
         flags_back!(),
-        "         mov rax, fs:[{s1}]
+        "mov rax, fs:[{s1}]
          mov rcx, fs:[{s0}]
          jmp fs:[{s3}]
          70: test byte ptr fs:[{s4}], {from_anywhere}
          jne 90f
          ",
         flags_back!(),
-        "         mov rax, fs:[{s1}]
+        "mov rax, fs:[{s1}]
          jmp {release}
          90: ",
         flags_back!(),
-        "         mov rax, fs:[{s1}]
+        "mov rax, fs:[{s1}]
          jmp {slow}
         ",
         s0 = const S0, s1 = const S1, s2 = const S2, s3 = const S3, s4 = const S4, s5 = const S5, stack_high = const offset::STACK_HIGH,

@@ -20,34 +20,23 @@ macro_rules! back {
     };
 }
 
-/// `dirty::leave` for targets that were met before, without saving the registers; rcx = the mask of dirty registers. Forgets what is
-/// dead or stale at the target and goes on there, in clean code if nothing is left. What is not simple is left to the Rust part, untouched.
-/// A return that takes nothing along needs no such knowledge, nor does one, or a call, that takes along only what copies have left behind in
-/// vector registers. rbx = the target's entry in `dirty::TARGETS`, rdx = vector registers that may be stale.
-#[unsafe(naked)]
-pub extern "C" fn leave_known() {
-    naked_asm!(
-        "mov fs:[{s1}], rax
-         mov fs:[{s8}], r8
-         mov fs:[{s9}], rdx
-         mov fs:[{s10}], rbx
-         ",
-        keep_flags!(),
-        "         mov ecx, fs:[{dirty}]
+/// rcx = the mask of dirty registers; to 90 if bit 63 is set.
+macro_rules! dirty_registers {
+    () => {
+        "mov ecx, fs:[{dirty}]
          mov eax, fs:[{dirty}+4]
          shl rax, 32
          or rcx, rax
          bt rcx, 63
          jc 90f
-         mov eax, fs:[{s4}]
-         movzx r8d, al
-         cmp r8d, {leave_return}
-         jne 9f
-         lea rax, [rip+{keeps}]
-         and rcx, [rax+r8*8]
-         jz 8f
-         9:
-         mov rax, fs:[{target}]
+"
+    };
+}
+
+/// rbx = the target's entry in `dirty::TARGETS`, rdx = vector registers that may be stale there; to 20 if the target was not met before.
+macro_rules! find_target {
+    () => {
+        "mov rax, fs:[{target}]
          mov rdx, rax
          shr rdx, 12
          xor edx, eax
@@ -57,21 +46,24 @@ pub extern "C" fn leave_known() {
          cmp [rbx], rax
          jne 20f
          mov rdx, [rbx+{stale}]
-         mov eax, fs:[{s4}]
-         movzx r8d, al
-         test r8d, r8d
-         jz 2f
-         shr eax, 8
-         movzx eax, ax
-         shl rax, {vec0}
-         not rax
-         or rdx, rax
-         2: lea rax, [rip+{keeps}]
+"
+    };
+}
+
+/// rcx = what is kept of it on a way of kind r8. Uses rax.
+macro_rules! keep_on_this_way {
+    () => {
+        "lea rax, [rip+{keeps}]
          and rcx, [rax+r8*8]
-         mov rax, [rbx+{dead}]
-         not rax
-         and rcx, rax
-         22: and rdx, rcx
+"
+    };
+}
+
+/// `dirty::stale`: take those registers from rcx that are in rdx, too, and hold no undefined number (the low four bytes or eight, and no
+/// others). Uses rax, rdx, r8.
+macro_rules! forget_stale {
+    () => {
+        "and rdx, rcx
          shr rdx, {vec0}
          shl rdx, {vec0}
          jz 5f
@@ -95,7 +87,54 @@ pub extern "C" fn leave_known() {
          4: btr rcx, rax
          6: test rdx, rdx
          jnz 3b
-         5: test rcx, rcx
+         5:
+"
+    };
+}
+
+/// `dirty::leave` for targets that were met before, without saving the registers; rcx = the mask of dirty registers. Forgets what is
+/// dead or stale at the target and goes on there (8 if nothing is left: in clean code). What is not simple (90) is left to the Rust part,
+/// untouched. A return that takes nothing along needs no such knowledge, nor does one, or a call, that takes along only what copies have left
+/// behind in vector registers (20). Slot 4 has the kind of the way in its low byte, and the vector registers that the region wrote above.
+#[unsafe(naked)]
+pub extern "C" fn leave_known() {
+    naked_asm!(
+        "mov fs:[{s1}], rax
+         mov fs:[{s8}], r8
+         mov fs:[{s9}], rdx
+         mov fs:[{s10}], rbx
+         ",
+        keep_flags!(),
+        dirty_registers!(),
+        "mov eax, fs:[{s4}]
+         movzx r8d, al
+         cmp r8d, {leave_return}
+         jne 9f
+         ",
+        keep_on_this_way!(),
+        "jz 8f
+         9:
+         ",
+        find_target!(),
+        "mov eax, fs:[{s4}]
+         movzx r8d, al
+         test r8d, r8d
+         jz 2f
+         shr eax, 8
+         movzx eax, ax
+         shl rax, {vec0}
+         not rax
+         or rdx, rax
+         2:
+         ",
+        keep_on_this_way!(),
+        "mov rax, [rbx+{dead}]
+         not rax
+         and rcx, rax
+         22:
+         ",
+        forget_stale!(),
+        "test rcx, rcx
          jz 8f
          test rbx, rbx
          jz 90f
@@ -104,11 +143,13 @@ pub extern "C" fn leave_known() {
          cmp [rbx], rax
          jne 90f
          mov fs:[{dirty}], rcx
-         mov fs:[{s3}], rdx",
+         mov fs:[{s3}], rdx
+         ",
         back!(),
         "mov rcx, fs:[{s0}]
          jmp fs:[{s3}]
-         8: mov qword ptr fs:[{dirty}], 0",
+         8: mov qword ptr fs:[{dirty}], 0
+         ",
         back!(),
         "jmp {branch}
          20: test r8d, r8d
@@ -119,10 +160,11 @@ pub extern "C" fn leave_known() {
          movzx edx, dx
          shl rdx, {vec0}
          not rdx
-         lea rax, [rip+{keeps}]
-         and rcx, [rax+r8*8]
-         jmp 22b
-         90:",
+         ",
+        keep_on_this_way!(),
+        "jmp 22b
+         90:
+         ",
         back!(),
         "jmp {leave}",
         s0 = const S0, s1 = const S1, s3 = const S3, s4 = const S4, s5 = const S5, s8 = const S8, s9 = const S9, s10 = const S10,

@@ -1,11 +1,11 @@
 //! The routines that translated code jumps to, and the ways back. All assembly of the runtime is below here.
 //!
 //! ```text
-//! check      the slow side of a check: what needs no Rust        syscall   the program's system calls, and the window that the tracer
-//! knows
-//! branch     dispatch to a program address, end of dirty regions replace   replaced functions
-//! leave      leaving a dirty region for a target met before      program   into translated code and out of it, threads
-//! frame      painting released stack                             signal    faults, safe points, vector state
+//! check    the slow side of a check: what needs no Rust         syscall  the program's system calls; the window the tracer knows
+//! branch   dispatch to a program address, end of dirty regions  replace  replaced functions
+//! leave    leaving a dirty region for a target met before       program  into translated code and out of it, threads
+//! frame    painting released stack                              signal   faults, safe points, vector state
+//! origin   whose frame undefined bytes lie in
 //! ```
 //! Convention on entry from translated code: the program's registers are in the processor, except those that the comment names
 //! as spilled to `ctx.scratch` (fs-relative). Slots: 0 rcx, 1 rax, 2 address, 3 continue, 4 argument, 5 flags; 8.. are free for

@@ -112,13 +112,10 @@ macro_rules! digest {
     };
 }
 
-/// Where do the first undefined bytes from `address` on come from? They lie in a frame, within 64 bytes.
-#[unsafe(naked)]
-pub extern "C" fn frame_origin() {
-    naked_asm!(
-        begin!(),
-        "mov r9, fs:[{address}]
-         movabs rax, {heap_start}
+/// r9 = the first undefined byte from r9 on, in whole words up to 64 bytes; to 90 if there is none, or if it is in the heap. Uses rax, rcx, rdx.
+macro_rules! first_undefined {
+    () => {
+        "movabs rax, {heap_start}
          mov rcx, r9
          sub rcx, rax
          movabs rax, {heap_size}
@@ -134,8 +131,15 @@ pub extern "C" fn frame_origin() {
          jmp 90f
          2: shr ecx, 3
          add r9, rcx
-         mov qword ptr fs:[{place}], 0
-         mov rcx, r9
+"
+    };
+}
+
+/// The origin word of the byte at r9 becomes the answer's tag; to 5 if there is none, to 4 if nobody noted whose frame it lies in. rdx = what was
+/// noted. Uses rax, rcx.
+macro_rules! origin_word {
+    () => {
+        "mov rcx, r9
          and rcx, -4
          movabs rax, {origin_distance}
          mov eax, [rcx+rax]
@@ -152,15 +156,14 @@ pub extern "C" fn frame_origin() {
          shr rax, {digest_bits}
          cmp rax, rcx
          jne 4f
-         mov fs:[{words}], rdx
-         ",
-        find_frame!(),
-        digest!(),
-        "mov rcx, fs:[{words}]
-         and ecx, (1 << {digest_bits}) - 1
-         cmp eax, ecx
-         jne 6f
-         4: mov rax, fs:[{tag}]
+"
+    };
+}
+
+/// The tag is an answer, unless it points to another place: that becomes the answer's place, to 90 if it is in the stack.
+macro_rules! follow_tag {
+    () => {
+        "mov rax, fs:[{tag}]
          test al, 3
          jnz 80f
          cdqe
@@ -171,9 +174,14 @@ pub extern "C" fn frame_origin() {
          cmp rax, fs:[{stack_high}]
          jb 90f
          jmp 80f
-         5:",
-        find_frame!(),
-        "6: mov rcx, rbx
+"
+    };
+}
+
+/// The tag of the frame at r8 of the call at rbx, for a byte at r9, becomes the answer's; to 90 if it was not asked for before.
+macro_rules! frame_tag {
+    () => {
+        "mov rcx, rbx
          shr rcx, 31
          jnz 90f
          lea rcx, [r8-{near}]
@@ -192,7 +200,39 @@ pub extern "C" fn frame_origin() {
          jne 90f
          mov eax, eax
          mov fs:[{tag}], rax
+"
+    };
+}
+
+/// Where do the first undefined bytes from `address` on come from? They lie in a frame, within 64 bytes. Their origin word says it if it is of
+/// the same call as the frame they lie in (4), else what is said of that frame (6).
+#[unsafe(naked)]
+pub extern "C" fn frame_origin() {
+    naked_asm!(
+        begin!(),
+        "mov r9, fs:[{address}]
          ",
+        first_undefined!(),
+        "mov qword ptr fs:[{place}], 0
+         ",
+        origin_word!(),
+        "mov fs:[{words}], rdx
+         ",
+        find_frame!(),
+        digest!(),
+        "mov rcx, fs:[{words}]
+         and ecx, (1 << {digest_bits}) - 1
+         cmp eax, ecx
+         jne 6f
+         4:
+         ",
+        follow_tag!(),
+        "5:
+         ",
+        find_frame!(),
+        "6:
+         ",
+        frame_tag!(),
         end!(),
         address = const offset::FRAME_ADDRESS, words = const offset::FRAME_WORDS, pc = const offset::FRAME_PC, back = const offset::FRAME_BACK,
         known = const offset::FRAME_KNOWN, tag = const offset::FRAME_TAG, place = const offset::FRAME_PLACE, kept = const offset::FRAME_KEPT,

@@ -107,39 +107,21 @@ impl<'t, 'n> Printer<'t, 'n> {
         match kind {
             Kind::Name(text) => self.text(text),
             Kind::Builtin(builtin) => self.text(builtin.name),
-            Kind::Qualified | Kind::Local => {
-                self.node(left?)?;
-                self.text("::")?;
-                self.node(right?)
-            }
-            Kind::DefaultArgument(number) => {
-                self.text(&format!("{{default arg#{}}}::", number + 1))?;
-                self.node(left?)
-            }
+            Kind::Qualified | Kind::Local => self.two(left?, "::", right?, ""),
+            Kind::DefaultArgument(number) => self.one(&format!("{{default arg#{}}}::", number + 1), left?, ""),
             Kind::Typed => self.typed(left?, right?),
             Kind::Template => self.template(id, left?, right?),
             Kind::TemplateParameter(number) => self.parameter(number),
             Kind::FunctionParameter(0) => self.text("this"),
             Kind::FunctionParameter(number) => self.text(&format!("{{parm#{number}}}")),
-            Kind::Constructor => self.node(left?),
-            Kind::Destructor => {
-                self.text("~")?;
-                self.node(left?)
-            }
-            Kind::Special(words) => {
-                self.text(words)?;
-                self.node(left?)
-            }
+            Kind::Constructor | Kind::Cast => self.node(left?),
+            Kind::Destructor => self.one("~", left?, ""),
+            Kind::Special(words) => self.one(words, left?, ""),
             Kind::ConstructionTable => {
                 self.text("construction vtable for ")?;
-                self.node(left?)?;
-                self.text("-in-")?;
-                self.node(right?)
+                self.two(left?, "-in-", right?, "")
             }
-            Kind::Temporary(number) => {
-                self.text(&format!("reference temporary #{number} for "))?;
-                self.node(left?)
-            }
+            Kind::Temporary(number) => self.one(&format!("reference temporary #{number} for "), left?, ""),
             Kind::Qualifier(qualifier) => self.qualifier(id, qualifier, left?),
             Kind::Reference | Kind::RvalueReference => self.reference(id, left?),
             Kind::OfThis(_) | Kind::Specification(_) | Kind::VendorQualifier | Kind::Pointer | Kind::Suffixed(_) => self.around(id, left?),
@@ -149,63 +131,58 @@ impl<'t, 'n> Printer<'t, 'n> {
             Kind::Arguments | Kind::TemplateArguments => self.arguments(left, right),
             Kind::Initializer => {
                 self.optional(left)?;
-                self.text("{")?;
-                self.node(right?)?;
-                self.text("}")
+                self.one("{", right?, "}")
             }
             Kind::Operator(operator) => {
                 let is_word = operator.name.starts_with(|c: char| c.is_ascii_lowercase());
                 self.text(if is_word { "operator " } else { "operator" })?;
                 self.text(operator.name.trim_end())
             }
-            Kind::LiteralOperator => {
-                self.text("operator\"\" ")?;
-                self.node(left?)
-            }
-            Kind::VendorOperator => {
-                self.text("operator ")?;
-                self.node(left?)
-            }
+            Kind::LiteralOperator => self.one("operator\"\" ", left?, ""),
+            Kind::VendorOperator => self.one("operator ", left?, ""),
             Kind::Conversion => {
                 self.text("operator ")?;
                 self.conversion(left?)
             }
-            Kind::Cast => self.node(left?),
             Kind::Nullary => self.operator(left?),
             Kind::Unary => self.unary(left?, right?),
             Kind::Binary => self.binary(left?, right?),
             Kind::Ternary => self.ternary(left?, right?),
             Kind::Pair => None,
             Kind::Value { digits, negative } => self.value(left?, digits, negative),
-            Kind::Lambda(number) => {
-                self.text("{lambda(")?;
-                self.in_lambda += 1;
-                let outer = self.modifier.take();
-                let done = self.node(left?);
-                self.modifier = outer;
-                self.in_lambda -= 1;
-                done?;
-                self.text(&format!(")#{}}}", number + 1))
-            }
+            Kind::Lambda(number) => self.lambda(left?, number),
             Kind::Unnamed(number) => self.text(&format!("{{unnamed type#{}}}", number + 1)),
             Kind::PackExpansion => self.expansion(left?),
-            Kind::Tagged => {
-                self.node(left?)?;
-                self.text("[abi:")?;
-                self.node(right?)?;
-                self.text("]")
-            }
-            Kind::Clone => {
-                self.node(left?)?;
-                self.text(" [clone ")?;
-                self.node(right?)?;
-                self.text("]")
-            }
-            Kind::Decltype => {
-                self.text("decltype (")?;
-                self.node(left?)?;
-                self.text(")")
-            }
+            Kind::Tagged => self.two(left?, "[abi:", right?, "]"),
+            Kind::Clone => self.two(left?, " [clone ", right?, "]"),
+            Kind::Decltype => self.one("decltype (", left?, ")"),
         }
+    }
+
+    /// A part with words around.
+    fn one(&mut self, before: &str, part: Id, after: &str) -> Option<()> {
+        self.text(before)?;
+        self.node(part)?;
+        self.text(after)
+    }
+
+    /// Two parts with words between and behind.
+    fn two(&mut self, first: Id, between: &str, second: Id, after: &str) -> Option<()> {
+        self.node(first)?;
+        self.text(between)?;
+        self.node(second)?;
+        self.text(after)
+    }
+
+    /// Its parameters are no part of the declarator around it.
+    fn lambda(&mut self, parameters: Id, number: u64) -> Option<()> {
+        self.text("{lambda(")?;
+        self.in_lambda += 1;
+        let outer = self.modifier.take();
+        let done = self.node(parameters);
+        self.modifier = outer;
+        self.in_lambda -= 1;
+        done?;
+        self.text(&format!(")#{}}}", number + 1))
     }
 }
