@@ -89,14 +89,19 @@ pub extern "C" fn null_result() -> u64 {
 /// Registers of the integer arguments.
 pub const ARGUMENTS: [usize; 6] = [RDI, RSI, RDX, RCX, R8, R9];
 
-/// Letters as in `memcheck_replace::Entry::arguments`, for the functions of the heap.
+/// Letters as in `memcheck_replace::Entry::arguments`, for the functions of the heap; `z` is a pointer or size of which they only ask whether
+/// it is 0. Alignments and factors are looked at as a whole.
 fn arguments(func: Func) -> &'static str {
     match func {
         Func::mallinfo | Func::mallinfo2 | Func::malloc_stats | Func::malloc_info => "",
-        Func::calloc | Func::realloc | Func::memalign | Func::aligned_alloc => "nn",
-        Func::reallocarray => "nnn",
-        Func::posix_memalign => "wnn",
-        f if f.is_allocator() => "n",
+        Func::calloc => "nn",
+        Func::realloc => "zz",
+        Func::reallocarray => "znn",
+        Func::memalign | Func::aligned_alloc => "nz",
+        Func::posix_memalign => "wnz",
+        Func::_ZnwmSt11align_val_t | Func::_ZnwmSt11align_val_tRKSt9nothrow_t => "zn",
+        Func::_ZnamSt11align_val_t | Func::_ZnamSt11align_val_tRKSt9nothrow_t => "zn",
+        f if f.is_allocator() => "z",
         f => memcheck_replace::find(f).map_or("", |e| e.arguments),
     }
 }
@@ -114,6 +119,7 @@ pub fn enter_dirty(ctx: &mut ThreadContext, regs: &mut ShadowRegs, func: u32, ta
         let v = regs.gpr(register);
         match letter {
             _ if v == 0 || matches!(letter, b'c' | b'v') && v as u32 == 0 => {}
+            b'z' if ctx.regs.gpr[register] & !v != 0 => {}
             b'v' => {
                 ctx.locals[local::MEMSET] = u64::from(func == Func::wmemset);
                 ctx.locals[local::MEMSET + 1..][..4].copy_from_slice(&[
