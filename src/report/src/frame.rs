@@ -20,7 +20,7 @@ pub struct Line {
     pub addr: u64,
     pub function: Option<Rc<str>>,
     pub raw_name: Option<Rc<str>>,
-    /// Base name or path of the source file.
+    /// Name of the source file as the compiler recorded it: `a.c`, `library/alloc/src/vec/mod.rs`.
     pub file: Option<Rc<str>>,
     /// Directory of `file`, as the compiler recorded it.
     pub dir: Option<Rc<str>>,
@@ -203,7 +203,7 @@ fn printable(path: &str) -> Cow<'_, str> {
 pub struct FrameStyle {
     pub demangle: bool,
     pub show_below_main: bool,
-    /// Values of `--fullpath-after`; empty: print base names.
+    /// Values of `--fullpath-after`; empty: print names.
     pub fullpath_after: Vec<String>,
 }
 
@@ -223,10 +223,10 @@ impl FrameStyle {
         first.as_deref().or(second.as_deref())
     }
 
-    /// The file to print: base name, or the part of the full path after the first matching `--fullpath-after`.
+    /// The file to print: its name, or the part of the full path after the first matching `--fullpath-after`.
     fn file<'a>(&self, frame: &'a Frame) -> Option<Cow<'a, str>> {
         if self.fullpath_after.is_empty() {
-            return frame.file_name().map(Cow::Borrowed);
+            return frame.file.as_deref().map(Cow::Borrowed);
         }
         let path = frame.full_path()?;
         for after in &self.fullpath_after {
@@ -385,6 +385,9 @@ mod tests {
         assert_eq!(style(&[""]).describe(&one), "f (/home/u/proj/src/a.c:2)");
         assert_eq!(style(&["nowhere/", "proj/"]).describe(&one), "f (src/a.c:2)");
         assert_eq!(style(&["nowhere/"]).describe(&one), "f (/home/u/proj/src/a.c:2)");
+        let with_directories = one.with(|line| line.file = Some("sub/a.c".into()));
+        assert_eq!(style(&[]).describe(&with_directories), "f (sub/a.c:2)");
+        assert_eq!(style(&["proj/"]).describe(&with_directories), "f (src/sub/a.c:2)");
     }
 
     #[test]

@@ -1,14 +1,16 @@
 //! Lines and inlined functions, from DWARF 2 to 5.
 //!
 //! addr2line keeps the index of units, functions and line rows, each parsed when first needed. Added here: feeding it
-//! sections from wherever they are (plain, compressed, dwz, split), and three facts it does not tell: the plain name of
-//! an inlined function, the line a function begins at, and a line for the code to which a compiler gave line 0
-//! ("no particular place"): the last real line before it in the same function.
+//! sections from wherever they are (plain, compressed, dwz, split), and four facts it does not tell: the plain name of
+//! an inlined function, the line a function begins at, a line for the code to which a compiler gave line 0
+//! ("no particular place"): the last real line before it in the same function, and how much of a path the compiler calls
+//! the name of the file: `library/alloc/src/vec/mod.rs` tells more than the fortieth `mod.rs`.
 //!
 //! Split DWARF: a unit's skeleton names a `.dwo` file; a `.dwp` beside the object or debug file packs all of them.
 
 use std::borrow::Cow;
-use std::cell::OnceCell;
+use std::cell::{OnceCell, RefCell};
+use std::collections::HashMap;
 use std::ffi::OsStr;
 use std::os::unix::ffi::OsStrExt;
 use std::path::{Path, PathBuf};
@@ -17,7 +19,7 @@ use std::sync::Arc;
 use addr2line::{Context, Location, LookupContinuation, LookupResult, SplitDwarfLoad};
 use gimli::{
     AbbreviationsCacheStrategy, AttributeValue, DebugInfoOffset, DebugTypeSignature, DebuggingInformationEntry, DwarfPackage, DwoId,
-    EndianSlice, LittleEndian, LocListIter, LocationLists, SectionId, UnitHeader, UnitOffset, UnitRef, UnitType,
+    EndianSlice, LineProgramHeader, LittleEndian, LocListIter, LocationLists, SectionId, UnitHeader, UnitOffset, UnitRef, UnitType,
 };
 
 use crate::demangle::text;
@@ -38,6 +40,8 @@ pub(crate) struct Dwarf {
     /// The file, for sections that are read later.
     file: &'static [u8],
     locations: OnceCell<LocationLists<Bytes>>,
+    /// Of each path met so far, by line table: the length of what stands before the name of the file.
+    directories: RefCell<HashMap<usize, HashMap<String, usize>>>,
 }
 
 /// One line of a stack, as DWARF tells it. Names are unescaped.
@@ -47,11 +51,18 @@ pub(crate) struct Place {
     pub name: Option<String>,
     /// Mangled name, if the language has one.
     pub linkage_name: Option<String>,
-    pub path: Option<String>,
+    pub source: Option<Source>,
     pub line: Option<u32>,
     pub column: Option<u32>,
     /// Line of the declaration of the function.
     pub declared: Option<u32>,
+}
+
+/// A source file as the line table has it: the name may begin with directories.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(crate) struct Source {
+    pub dir: Option<String>,
+    pub name: String,
 }
 
 impl Dwarf {
@@ -72,6 +83,7 @@ impl Dwarf {
             unit_offsets: OnceCell::new(),
             file: elf.bytes,
             locations: OnceCell::new(),
+            directories: RefCell::default(),
         })
     }
 
@@ -86,7 +98,7 @@ impl Dwarf {
         const DEEPEST: usize = 1000;
         while let Ok(Some(frame)) = frames.next() {
             let mut place = Place::default();
-            place.set_location(frame.location);
+            self.locate(vaddr, &mut place, frame.location);
             if let Some(offset) = frame.dw_die_offset {
                 self.describe_function(vaddr, offset, &mut place);
             }
@@ -105,7 +117,7 @@ impl Dwarf {
             self.borrow_previous_line(start, vaddr, innermost);
         }
         // Nothing before it either: what the compiler has added to that file, as a whole.
-        for place in places.iter_mut().filter(|place| place.path.is_some()) {
+        for place in places.iter_mut().filter(|place| place.source.is_some()) {
             place.line = place.line.or(Some(0));
         }
         places
@@ -273,8 +285,32 @@ impl Dwarf {
         };
         let previous = rows.take(MAX_ROWS).filter(|(_, _, location)| location.line.is_some()).last();
         if let Some((_, _, location)) = previous {
-            place.set_location(Some(location));
+            self.locate(vaddr, place, Some(location));
         }
+    }
+
+    /// Fill in where in the source the unit that covers `vaddr` says that `place` is.
+    fn locate(&self, vaddr: u64, place: &mut Place, location: Option<Location<'_>>) {
+        let Some(location) = location else { return };
+        place.source = location.file.filter(|path| !path.is_empty()).map(|path| self.source(vaddr, path));
+        place.line = location.line;
+        place.column = location.column.filter(|&column| column != 0);
+    }
+
+    fn source(&self, vaddr: u64, path: &str) -> Source {
+        let base = path.rfind('/').map_or(0, |slash| slash + 1);
+        let directory = self.with_unit(vaddr, |unit| {
+            let header = unit.line_program.as_ref()?.header();
+            let mut tables = self.directories.borrow_mut();
+            let known = tables.entry(header.offset().0).or_default();
+            if let Some(&directory) = known.get(path) {
+                return Some(directory);
+            }
+            let directory = directory_in_table(unit, header, path).unwrap_or(base);
+            known.insert(path.to_owned(), directory);
+            Some(directory)
+        });
+        Source::split(path, directory.unwrap_or(base))
     }
 
     /// Drive an addr2line lookup to its end, giving it the split files that it asks for.
@@ -306,13 +342,24 @@ impl Dwarf {
     }
 }
 
-impl Place {
-    fn set_location(&mut self, location: Option<Location<'_>>) {
-        let Some(location) = location else { return };
-        self.path = location.file.filter(|file| !file.is_empty()).map(str::to_owned);
-        self.line = location.line;
-        self.column = location.column.filter(|&column| column != 0);
+impl Source {
+    /// `path` with so many bytes of directory before its name.
+    fn split(path: &str, directory: usize) -> Source {
+        let (dir, name) = path.split_at(directory);
+        let dir = if dir.len() > 1 { dir.strip_suffix('/').unwrap_or(dir) } else { dir };
+        Source { dir: (!dir.is_empty()).then(|| dir.to_owned()), name: name.to_owned() }
     }
+}
+
+/// The length of what the unit's line table has put before the name of the file at `path`, if directories are part of the name.
+fn directory_in_table(unit: UnitRef<'_, Bytes>, header: &LineProgramHeader<Bytes>, path: &str) -> Option<usize> {
+    let string = |value| Some(text(unit.attr_string(value).ok()?.slice()));
+    header.file_names().iter().find_map(|file| {
+        let name = string(file.path_name()).filter(|name| name.contains('/') && !name.starts_with('/'))?;
+        let before = path.strip_suffix(&*name)?;
+        let directory = string(file.directory(header)?)?;
+        before.strip_suffix('/')?.ends_with(directory.trim_end_matches('/')).then_some(before.len())
+    })
 }
 
 /// The `.dwp` of an object or of its debug file: the same name with `.dwp` after it.
@@ -345,4 +392,21 @@ fn section(elf: &Elf<'static>, name: &str) -> Result<Bytes, gimli::Error> {
 
 fn split_section(elf: &Elf<'static>, id: SectionId) -> Result<Bytes, gimli::Error> {
     id.dwo_name().map_or(Ok(EndianSlice::new(&[], LittleEndian)), |name| section(elf, name))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn paths_are_split_into_directory_and_name() {
+        let split = |path: &str, directory| {
+            let source = Source::split(path, directory);
+            (source.dir.unwrap_or_default(), source.name)
+        };
+        assert_eq!(split("/a/b/c.c", 5), ("/a/b".into(), "c.c".into()));
+        assert_eq!(split("/a/b/c.c", 3), ("/a".into(), "b/c.c".into()));
+        assert_eq!(split("/c.c", 1), ("/".into(), "c.c".into()));
+        assert_eq!(split("c.c", 0), ("".into(), "c.c".into()));
+    }
 }

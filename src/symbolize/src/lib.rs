@@ -67,7 +67,7 @@ pub struct Frame {
     pub function: Option<String>,
     /// Name for suppressions: as in the symbol table, mangled, possibly with `@@VERSION`.
     pub raw_name: Option<String>,
-    /// Base name of the source file.
+    /// Name of the source file as the compiler recorded it; it may begin with directories.
     pub file: Option<String>,
     /// Its directory, as the compiler recorded it (usually absolute).
     pub dir: Option<String>,

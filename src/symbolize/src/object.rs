@@ -160,7 +160,7 @@ fn flatten(places: &mut Vec<Place>) {
     let innermost = places.remove(0);
     if let Some(outermost) = places.pop() {
         places.clear();
-        places.push(Place { path: innermost.path, line: innermost.line, column: innermost.column, ..outermost });
+        places.push(Place { source: innermost.source, line: innermost.line, column: innermost.column, ..outermost });
     }
 }
 
@@ -189,38 +189,31 @@ fn function_frame(place: &Place, symbol: Option<Symbol<'_>>, function_line: Opti
 
 /// A frame with the source position of `place` and nothing else.
 fn located(place: &Place) -> Frame {
-    let path = place.path.as_deref().map(escape);
-    let (dir, file) = match path.as_deref().map(|path| path.rsplit_once('/').ok_or(path)) {
-        Some(Ok((dir, file))) => (Some(if dir.is_empty() { "/" } else { dir }), Some(file)),
-        Some(Err(file)) => (None, Some(file)),
-        None => (None, None),
-    };
-    Frame { file: file.map(str::to_owned), dir: dir.map(str::to_owned), line: place.line, column: place.column, ..Frame::default() }
+    let source = place.source.as_ref();
+    let dir = source.and_then(|source| source.dir.as_deref()).map(|dir| escape(dir).into_owned());
+    let file = source.map(|source| escape(&source.name).into_owned());
+    Frame { file, dir, line: place.line, column: place.column, ..Frame::default() }
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::dwarf::Source;
 
-    fn place(name: &str, path: &str, line: u32) -> Place {
-        Place { name: Some(name.into()), path: Some(path.into()), line: Some(line), ..Place::default() }
+    fn place(name: &str, dir: Option<&str>, file: &str, line: u32) -> Place {
+        let source = Source { dir: dir.map(str::to_owned), name: file.to_owned() };
+        Place { name: Some(name.into()), source: Some(source), line: Some(line), ..Place::default() }
     }
 
     #[test]
-    fn paths_are_split_into_directory_and_file() {
-        let split = |path: &str| {
-            let frame = located(&place("f", path, 1));
-            (frame.dir.unwrap_or_default(), frame.file.unwrap_or_default())
-        };
-        assert_eq!(split("/a/b/c.c"), ("/a/b".into(), "c.c".into()));
-        assert_eq!(split("/c.c"), ("/".into(), "c.c".into()));
-        assert_eq!(split("c.c"), ("".into(), "c.c".into()));
-        assert_eq!(split("/a/\x1bb.c"), ("/a".into(), "\\u{1b}b.c".into()));
+    fn names_of_files_cannot_write_to_the_terminal() {
+        let frame = located(&place("f", Some("/a\x1b"), "\x1bb.c", 1));
+        assert_eq!((frame.dir.as_deref(), frame.file.as_deref()), (Some("/a\\u{1b}"), Some("\\u{1b}b.c")));
     }
 
     #[test]
     fn without_inlining_the_inner_line_stays() {
-        let mut places = vec![place("inner", "a.h", 3), place("middle", "b.h", 4), place("outer", "c.c", 5)];
+        let mut places = vec![place("inner", None, "a.h", 3), place("middle", None, "b.h", 4), place("outer", None, "c.c", 5)];
         flatten(&mut places);
         assert_eq!(places.len(), 1);
         assert_eq!((places[0].name.as_deref(), places[0].line), (Some("outer"), Some(3)));

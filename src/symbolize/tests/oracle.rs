@@ -28,18 +28,17 @@ fn ask(debug: &Path, addresses: &[u64]) -> Option<Vec<Vec<String>>> {
             continue;
         }
         let place = lines.next()?.split(" (").next()?;
-        let place = place.rsplit('/').next()?;
         stacks.last_mut()?.push(format!("{line}@{place}"));
     }
     Some(stacks)
 }
 
-/// Names differ on purpose (symbol table first), so places are compared. Where addr2line says "no line", anything goes.
+/// Names differ on purpose (symbol table first), so places are compared: ours may leave out directories. Where addr2line says "no line", anything goes.
 /// `files` is false for code on which addr2line names the unit's file instead of the included one that the line is in
 /// (`readelf --debug-dump=decodedline` says so too).
 fn agree(ours: &str, theirs: &str, files: bool) -> bool {
     let place = |text: &str| text.rsplit(if files { '@' } else { ':' }).next().unwrap_or_default().to_owned();
-    theirs.ends_with(":?") || theirs.ends_with(":0") || place(ours) == place(theirs)
+    theirs.ends_with(":?") || theirs.ends_with(":0") || format!("/{}", place(theirs)).ends_with(&format!("/{}", place(ours)))
 }
 
 fn compare(object: &Path, addresses: &[u64], files: bool) {

@@ -149,6 +149,26 @@ fn every_way_to_store_debug_information_says_the_same() {
 }
 
 #[test]
+fn files_are_named_as_the_line_table_names_them() {
+    let dir = scratch("names");
+    std::fs::write(dir.join("plain.c"), PLAIN).expect("write");
+    for version in ["-gdwarf-4", "-gdwarf-5"] {
+        if tool(&dir, "gcc", &["-S", version, "-O0", "plain.c"]).is_none() {
+            return;
+        }
+        // As Rust and clang have it, where gcc splits the path behind its last directory.
+        let assembly = std::fs::read_to_string(dir.join("plain.s")).expect("assembly");
+        let changed = assembly.replace(".file 1 \"plain.c\"", ".file 1 \"/base\" \"library/sub/plain.c\"");
+        assert_ne!(assembly, changed);
+        let Some(program) = compile(&dir, "changed.s", &changed, &[]) else {
+            continue;
+        };
+        let lines = stacks_of(&mut default_map(&program), &program, "entry").concat();
+        assert!(lines.iter().all(|line| line.starts_with("entry@library/sub/plain.c:")), "{version}: {lines:?}");
+    }
+}
+
+#[test]
 fn code_without_a_line_gets_the_line_before_it() {
     let dir = scratch("zero");
     std::fs::write(dir.join("plain.c"), PLAIN).expect("write");

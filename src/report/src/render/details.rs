@@ -144,7 +144,7 @@ fn base_name(path: &str) -> &str {
 }
 
 fn place(frame: &Frame) -> String {
-    format!("{}:{}", frame.file_name().unwrap_or_default(), frame.line.unwrap_or(0))
+    format!("{}:{}", frame.file.as_deref().unwrap_or_default(), frame.line.unwrap_or(0))
 }
 
 /// So many characters of a line at most, `column` among them, and where it is there.

@@ -201,12 +201,11 @@ fn frame_children(xml: &mut Xml, frame: &Frame, style: &FrameStyle) {
     if let Some(name) = style.name(frame) {
         xml.leaf("fn", name);
     }
-    let (Some(file), Some(line)) = (frame.file_name(), frame.line) else {
+    let (Some(file), Some(line)) = (frame.file.as_deref(), frame.line) else {
         return;
     };
-    let dir = frame.full_path().and_then(|path| path.rsplit_once('/').map(|(dir, _)| dir.to_string()));
-    if let Some(dir) = dir {
-        xml.leaf("dir", &dir);
+    if let Some(dir) = &frame.dir {
+        xml.leaf("dir", dir);
     }
     xml.leaf("file", file);
     xml.leaf("line", &line.to_string());

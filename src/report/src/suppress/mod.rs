@@ -154,12 +154,18 @@ impl FramePattern {
             FramePattern::Function(glob) => function_matches(glob, frame),
             FramePattern::Object(glob) if frame.replaced => REPLACEMENTS.iter().any(|path| pattern::matches(glob, path)),
             FramePattern::Object(glob) => pattern::matches(glob, frame.object_text().as_deref().unwrap_or("???")),
-            FramePattern::Source { file, line } => {
-                let name = if file.contains('/') { frame.full_path() } else { frame.file_name().map(str::to_string) };
-                name.is_some_and(|name| pattern::matches(file, &name)) && line.is_none_or(|line| frame.line == Some(line))
-            }
+            FramePattern::Source { file, line } => line.is_none_or(|line| frame.line == Some(line)) && source_matches(file, frame),
         }
     }
+}
+
+/// A rule may give the name of the file as reports print it, its last part, or the whole path.
+fn source_matches(glob: &str, frame: &Frame) -> bool {
+    let Some(printed) = frame.file.as_deref() else {
+        return false;
+    };
+    let other = if glob.contains('/') { frame.full_path() } else { frame.file_name().map(str::to_string) };
+    pattern::matches(glob, printed) || other.is_some_and(|name| pattern::matches(glob, &name))
 }
 
 /// Where rules that were written for Valgrind expect the functions that it replaces. `obj:*/libc.so*` must not mean every `malloc`.

@@ -203,6 +203,12 @@ fn leak_kinds(set: &str) -> Option<Vec<LeakKind>> {
     set.split(',').map(kind).collect()
 }
 
+/// `12`, `12x`; no number and 0 mean any line, as `*` does in rules that people write.
+fn leading_number(text: &str) -> Option<u32> {
+    let digits = text.bytes().take_while(u8::is_ascii_digit).count();
+    text[..digits].parse().ok().filter(|&line| line > 0)
+}
+
 fn location(line: &str) -> Option<FramePattern> {
     if line == "..." {
         return Some(FramePattern::AnyFrames);
@@ -211,10 +217,10 @@ fn location(line: &str) -> Option<FramePattern> {
     match tag {
         "fun" => Some(FramePattern::Function(pattern.to_string())),
         "obj" => Some(FramePattern::Object(pattern.to_string())),
-        "src" => Some(match pattern.rsplit_once(':') {
-            Some((file, line)) if line.parse::<u32>().is_ok() => FramePattern::Source { file: file.to_string(), line: line.parse().ok() },
-            _ => FramePattern::Source { file: pattern.to_string(), line: None },
-        }),
+        "src" => {
+            let (file, line) = pattern.rsplit_once(':').unwrap_or((pattern, ""));
+            Some(FramePattern::Source { file: file.to_string(), line: leading_number(line) })
+        }
         _ => None,
     }
 }
@@ -258,7 +264,7 @@ mod tests {
 
     #[test]
     fn layout_is_free_and_other_tools_are_skipped() {
-        let text = "# comment\n\n{ \n n \n\n # inner\n Helgrind,Memcheck:Cond  \n\tfun:a  \n src:a.c:12\n src:a:b\n } \n\
+        let text = "# comment\n\n{ \n n \n\n # inner\n Helgrind,Memcheck:Cond  \n\tfun:a  \n src:a.c:12\n src:a:*\n src:a:0\n } \n\
                     {\nh\nHelgrind:Race\nwhatever\n}\n{\nc\nCoreError:Thread\nfun:a\n}\n";
         let rules = parse("x.supp", text).expect("well formed");
         assert_eq!(rules.len(), 1);
@@ -268,7 +274,8 @@ mod tests {
             [
                 FramePattern::Function("a".into()),
                 FramePattern::Source { file: "a.c".into(), line: Some(12) },
-                FramePattern::Source { file: "a:b".into(), line: None },
+                FramePattern::Source { file: "a".into(), line: None },
+                FramePattern::Source { file: "a".into(), line: None },
             ]
         );
     }
