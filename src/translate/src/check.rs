@@ -19,7 +19,11 @@ use iced_x86::Mnemonic;
 const MAX_KNOWN: usize = 12;
 
 impl Emitter<'_> {
+    /// An operand in a scratch register is never: what is known of that register is known of the program's own value.
     pub fn is_known(&self, mem: &Mem, size: u32) -> bool {
+        if self.passing {
+            return false;
+        }
         let inside =
             |known: &Mem, n: u32| mem.disp >= known.disp && i64::from(mem.disp) + i64::from(size) <= i64::from(known.disp) + i64::from(n);
         let same = |known: &Mem| known.base == mem.base && known.index == mem.index && known.addr32 == mem.addr32;
@@ -60,7 +64,7 @@ impl Emitter<'_> {
             Some(RBP) => self.frame.map(|frame| -128 - frame),
             _ => None,
         };
-        mem.index.is_none() && !mem.addr32 && lowest.is_some_and(|lowest| mem.disp >= lowest)
+        !self.passing && mem.index.is_none() && !mem.addr32 && lowest.is_some_and(|lowest| mem.disp >= lowest)
     }
 
     /// Check an access of `size` bytes at `mem`.

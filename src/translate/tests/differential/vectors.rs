@@ -176,6 +176,14 @@ pub fn top(area: &[u8]) -> u8 {
     area[3] >> 3 & 7
 }
 
+/// The same physical registers with another top.
+pub fn with_top(area: &[u8], top: u8) -> Vec<u8> {
+    let mut turned = area.to_vec();
+    turned[ST..XMM].rotate_left(16 * usize::from(top.wrapping_sub(self::top(area)) & 7));
+    turned[3] = turned[3] & !0x38 | top << 3;
+    turned
+}
+
 /// Significand of a physical x87 register; the image has them by their distance from the top.
 pub fn physical(area: &[u8], n: usize) -> u64 {
     word(area, ST + 16 * (n.wrapping_sub(usize::from(top(area))) & 7))
