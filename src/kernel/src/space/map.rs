@@ -59,9 +59,9 @@ impl Map {
         self.pieces.range(..=addr).next_back().map(|(_, p)| *p).filter(|p| addr < p.end)
     }
 
-    /// All pieces that overlap the range, whole, in order.
+    /// All pieces that overlap the range, whole, in order. An empty range overlaps nothing, wherever it is.
     pub fn overlapping(&self, start: u64, end: u64) -> impl Iterator<Item = Piece> + '_ {
-        let first = self.at(start).map_or(start, |p| p.start);
+        let first = self.at(start).filter(|_| start < end).map_or(start, |p| p.start);
         self.pieces.range(first..end.max(first)).map(|(_, p)| *p)
     }
 
@@ -247,6 +247,16 @@ mod tests {
         assert_eq!((map.contiguous_end(0x1800, 0x9000), map.contiguous_end(0x7000, 0x7800)), (0x2000, 0x7800));
         assert_eq!(map.contiguous_end(0x3000, 0x9000), 0x3000);
         assert!(map.is_free(0x2000, 0x7000) && !map.is_free(0x2000, 0x7001) && !map.is_free(0x1fff, 0x2000));
+    }
+
+    #[test]
+    fn nothing_changes_where_nothing_is_meant() {
+        let mut map = Map::new();
+        map.set(piece(0x1000, 0x5000, 7, 1));
+        assert_eq!(map.protect(0x3000, 0x3000, 1), []);
+        assert_eq!(map.clear(0x3000, 0x3000), []);
+        assert_eq!(list(&map), [(0x1000, 0x5000, 7, 1)]);
+        assert!(map.is_free(0x3000, 0x3000));
     }
 
     #[test]
