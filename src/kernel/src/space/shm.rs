@@ -22,13 +22,17 @@ const SHM_RND: u64 = 0o20000;
 const SHM_REMAP: u64 = 0o40000;
 const SHM_EXEC: u64 = 0o100000;
 
-/// Size of a segment in bytes, rounded to pages.
-fn segment_size(id: u64) -> Option<u64> {
+/// Size of a segment in bytes, rounded to pages; or the kernel's error, which is that of shmat as well: both look for the segment and for
+/// the right to read it.
+fn segment_size(id: u64) -> Result<u64, i64> {
     let mut ds = [0u8; SHMID_DS];
     // SAFETY: the kernel writes one shmid_ds into our array.
     let result = unsafe { sys::syscall3(SHMCTL, id, IPC_STAT, ds.as_mut_ptr() as u64) };
-    let size = u64::from_ne_bytes(ds[SEGSZ..SEGSZ + 8].try_into().ok()?);
-    if sys::is_error(result) { None } else { round_up(size) }
+    if sys::is_error(result) {
+        return Err(result);
+    }
+    let size = ds[SEGSZ..SEGSZ + 8].first_chunk().map_or(0, |size| u64::from_ne_bytes(*size));
+    round_up(size).ok_or(ENOMEM)
 }
 
 const SEMCTL: u64 = 66;
@@ -55,10 +59,10 @@ pub(crate) fn shmat(c: &mut Call) -> Action {
 }
 
 fn attach(id: u64, addr: u64, flags: u64, effects: &mut Effects) -> i64 {
-    // SAFETY: at a place that is free or, with SHM_REMAP, the program's.
-    let run = |at: u64| unsafe { sys::syscall3(SHMAT, id, at, flags) };
-    // A segment that cannot be read: the kernel knows the error; it maps nothing.
-    let Some(len) = segment_size(id) else { return if addr == 0 { -13 } else { run(addr) } };
+    let len = match segment_size(id) {
+        Ok(len) => len,
+        Err(error) => return error,
+    };
     let at = if addr == 0 {
         let prot = if flags & SHM_EXEC != 0 { u64::from(READ | EXEC) } else { u64::from(READ) };
         let request = Request { addr: 0, len, prot, flags: sys::MAP_SHARED | MAP_ANONYMOUS, fd: u64::MAX, offset: 0 };
@@ -75,7 +79,8 @@ fn attach(id: u64, addr: u64, flags: u64, effects: &mut Effects) -> i64 {
     if place::forbidden(at, end) || flags & SHM_REMAP == 0 && !MAP.lock().is_free(at, end) {
         return EINVAL;
     }
-    let result = run(at);
+    // SAFETY: at a place that is free or, with SHM_REMAP, the program's.
+    let result = unsafe { sys::syscall3(SHMAT, id, at, flags) };
     if sys::is_error(result) {
         return result;
     }
