@@ -57,6 +57,8 @@ fn setup(c: &mut Call) {
 
 const GETEVENTS: u64 = 1;
 const EXT_ARG: u64 = 8;
+/// The argument is no address, but an offset in memory that was registered for this.
+const EXT_ARG_REG: u64 = 64;
 
 fn enter_uses(a: &[u64; 6]) -> u8 {
     if a[3] & (GETEVENTS | EXT_ARG) != 0 { 0x3f } else { 0xf }
@@ -64,7 +66,7 @@ fn enter_uses(a: &[u64; 6]) -> u8 {
 
 fn enter(c: &mut Call) {
     let [_, _, _, flags, sig, size] = c.args;
-    if flags & GETEVENTS != 0 && c.phase != Phase::Mark {
+    if flags & (GETEVENTS | EXT_ARG_REG) == GETEVENTS && c.phase != Phase::Mark {
         c.input(sig, size.min(64), "io_uring_enter(sig)");
     }
     if matches!(c.phase, Phase::Check | Phase::Mark) {
