@@ -5,7 +5,7 @@ use crate::layout::{LIVE, LIVE_END};
 use crate::record::State;
 use crate::{cache, client, map, spans};
 use memcheck_abi::event::{ExitReport, Family, LiveBlock};
-use memcheck_rt::sync::Lock;
+use memcheck_rt::sync::{Guard, Lock};
 use memcheck_rt::sys;
 
 const SIZE: u64 = core::mem::size_of::<LiveBlock>() as u64;
@@ -13,6 +13,11 @@ const STEP: u64 = 1 << 22;
 
 /// Bytes of the list's range that are mapped.
 static MAPPED: Lock<u64> = Lock::new(0);
+
+/// For the time of a fork.
+pub fn hold() -> Guard<'static, u64> {
+    MAPPED.lock()
+}
 
 struct List {
     len: u64,

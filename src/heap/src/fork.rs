@@ -5,11 +5,14 @@
 #![allow(unsafe_code, reason = "guards are kept across the system call in a global")]
 
 use crate::central::{self, Central};
-use crate::client;
+use crate::{client, exit, sheet};
 use core::cell::UnsafeCell;
 use memcheck_rt::sync::Guard;
 
-struct Kept(UnsafeCell<Option<(Guard<'static, Central>, client::Held)>>);
+/// From the outermost lock to the innermost: a list of live blocks asks the two in the middle, sheets are laid without any of them.
+type Guards = (Guard<'static, u64>, Guard<'static, Central>, client::Held, Guard<'static, ()>);
+
+struct Kept(UnsafeCell<Option<Guards>>);
 
 // SAFETY: only the thread that holds the central lock touches this.
 unsafe impl Sync for Kept {}
@@ -18,7 +21,7 @@ static KEPT: Kept = Kept(UnsafeCell::new(None));
 
 /// Before the system call.
 pub fn before_fork() {
-    let guards = (central::lock(), client::hold());
+    let guards = (exit::hold(), central::lock(), client::hold(), sheet::hold());
     // SAFETY: see `Kept`.
     unsafe { *KEPT.0.get() = Some(guards) }
 }

@@ -9,7 +9,7 @@
 #![allow(unsafe_code, reason = "maps shadow pages")]
 
 use crate::layout::SHEET;
-use memcheck_rt::sync::Lock;
+use memcheck_rt::sync::{Guard, Lock};
 use memcheck_rt::{shadow, sys};
 
 /// From this size on it is worth a file and its mappings.
@@ -26,10 +26,16 @@ pub struct File {
     descriptor: u64,
     length: u64,
 }
+
 const RLIMIT_FSIZE: u64 = 1;
 const MFD_CLOEXEC: u64 = 1;
 
 static FILLING: Lock<()> = Lock::new(());
+
+/// For the time of a fork.
+pub fn hold() -> Guard<'static, ()> {
+    FILLING.lock()
+}
 
 /// Fill ranges of shadow (start, length; the first is the longest) with FF. False if that is impossible; their contents may have changed then.
 pub fn lay<const N: usize>(ranges: [(u64, u64); N]) -> bool {

@@ -30,8 +30,8 @@ const LONGEST: usize = 64;
 /// Column of the name in a line of maps.
 const NAME_COLUMN: usize = 73;
 
-/// The auxiliary vector as the program found it.
-static AUXV: Lock<Vec<u8>> = Lock::new(Vec::new());
+/// The auxiliary vector as the program found it. Only read once the program runs.
+pub(crate) static AUXV: Lock<Vec<u8>> = Lock::new(Vec::new());
 
 /// Before the program begins: its auxiliary vector, with the final entry.
 pub fn keep_auxv(bytes: &[u8]) {
@@ -96,10 +96,13 @@ fn copy(file: File, path: u64, flags: u64) -> Option<i64> {
         File::Maps => maps(&contents(path)?),
         File::Status => status(&contents(path)?),
     };
+    if shown.is_empty() {
+        return None;
+    }
     let close_on_exec = if flags & O_CLOEXEC != 0 { MFD_CLOEXEC } else { 0 };
     // SAFETY: a new file; its name is a constant.
     let fd = unsafe { sys::syscall3(MEMFD_CREATE, c"proc".as_ptr() as u64, close_on_exec, 0) };
-    if shown.is_empty() || sys::is_error(fd) {
+    if sys::is_error(fd) {
         return None;
     }
     // SAFETY: the descriptor is new, so nobody else uses it; reads our buffer.

@@ -64,6 +64,11 @@ pub fn request(ctx: &mut ThreadContext, kind: u8) {
     }
 }
 
+/// For the time of a fork.
+pub fn hold() -> (impl Drop, impl Drop) {
+    (memory::hold(), stacks::hold())
+}
+
 /// The six words; usually they are on the stack, which is there.
 fn read_block(ctx: &ThreadContext, at: u64) -> Option<Block> {
     let sp = ctx.regs.gpr[RSP];

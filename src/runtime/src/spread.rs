@@ -58,6 +58,11 @@ pub fn needs_its_rule(ctx: &ThreadContext) -> bool {
     })
 }
 
+/// For the time of a fork.
+pub fn hold() -> impl Drop {
+    SEEN.lock()
+}
+
 /// Code has changed or is gone.
 pub fn forget() {
     *SEEN.lock() = [NONE; SITES];

@@ -4,7 +4,7 @@
 use alloc::vec::Vec;
 
 use crate::cache::CACHE;
-use crate::{inner, kept, safepoint, selfsignal, statistics, threads};
+use crate::{inner, kept, requests, safepoint, selfsignal, spread, statistics, threads};
 use memcheck_abi::context::{RAX, RDI, RDX, RSI, RSP, ThreadContext};
 use memcheck_abi::event::{ExitReport, Repeat, Trap};
 use memcheck_kernel::action::{block, clone};
@@ -110,20 +110,22 @@ fn make_process(ctx: &mut ThreadContext, args: &CloneArgs) -> i64 {
     memcheck_kernel::before_fork();
     let reports = report::hold();
     memcheck_heap::before_fork();
-    let numbers = threads::hold_numbers();
+    let slots = threads::hold();
     let kept = kept::hold();
     let mut cache = CACHE.lock();
+    let tables = (requests::hold(), spread::hold());
     let stacks = depot::hold();
     let memory = arena::hold();
     let r = copy_process(args);
     drop(memory);
     drop(stacks);
+    drop(tables);
     if r == 0 {
         cache.sharers = 0;
     }
     drop(cache);
     drop(kept);
-    drop(numbers);
+    drop(slots);
     memcheck_heap::after_fork();
     drop(reports);
     memcheck_kernel::after_fork();

@@ -35,6 +35,7 @@ pub(crate) use {advice::empties, advice::madvise, advice::remap_file_pages, brk:
 pub(crate) use {protect::mprotect, protect::pkey_mprotect, shm::semaphore_count, shm::shmat, shm::shmdt};
 
 use crate::hooks::{self, exec};
+use crate::proc_files;
 use core::cell::UnsafeCell;
 use core::sync::atomic::{AtomicU64, Ordering};
 use gaps::PAGE;
@@ -171,10 +172,11 @@ pub fn release() {
     let held = unsafe { (*HELD.0.get()).take() };
     if let Some((order, holder)) = held {
         if process() != holder {
-            // SAFETY: a child with one thread; whoever held MAP or HEAP_CODE in the parent only read, because edits need ORDER.
+            // SAFETY: a child with one thread; whoever held one of these in the parent only read: edits need ORDER, and AUXV has none.
             unsafe {
                 MAP.force_unlock();
                 protect::HEAP_CODE.force_unlock();
+                proc_files::AUXV.force_unlock();
             }
         }
         drop(order);

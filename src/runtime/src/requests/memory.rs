@@ -237,6 +237,11 @@ pub fn read_string(addr: u64, most: usize, out: &mut Vec<u8>) {
 static IGNORED: Lock<Vec<(u64, u64)>> = Lock::new(Vec::new());
 static ANY: AtomicBool = AtomicBool::new(false);
 
+/// For the time of a fork.
+pub fn hold() -> impl Drop {
+    IGNORED.lock()
+}
+
 /// Hook of `rt::report`.
 pub fn is_ignored(addr: u64) -> bool {
     ANY.load(Ordering::Relaxed) && IGNORED.lock().iter().any(|&(start, end)| addr >= start && addr < end)

@@ -22,6 +22,11 @@ struct Stacks {
 static STACKS: Lock<Stacks> = Lock::new(Stacks { list: Vec::new(), next: 1 });
 static ANY: AtomicBool = AtomicBool::new(false);
 
+/// For the time of a fork.
+pub fn hold() -> impl Drop {
+    STACKS.lock()
+}
+
 /// The program gives the lowest and the highest byte, in either order.
 fn bounds(a: u64, b: u64) -> (u64, u64) {
     (a.min(b), a.max(b).saturating_add(1))
