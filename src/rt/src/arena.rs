@@ -1,7 +1,7 @@
 //! The runtime's own memory: a global allocator over a reserved range.
 //!
-//! Size classes of powers of two from 16 bytes to 64 KiB with free lists, larger requests rounded up to pages and kept on a list
-//! per power of two. Never returns memory to the kernel; never touches the program's heap.
+//! Every request is rounded up to a power of two, 16 bytes at least, and each power has a list of free blocks. Never returns memory to the
+//! kernel; never touches the program's heap.
 #![allow(unsafe_code, reason = "implements GlobalAlloc over raw memory")]
 
 use crate::sync::{Guard, Lock};

@@ -41,8 +41,9 @@ pub(crate) fn brk(c: &mut Call) -> Action {
         END.store(new, Ordering::Relaxed);
     }
     super::account();
+    let end = END.load(Ordering::Relaxed);
     drop(order);
-    Action::Done(END.load(Ordering::Relaxed) as i64)
+    Action::Done(end as i64)
 }
 
 fn grow(old: u64, new: u64) -> bool {
