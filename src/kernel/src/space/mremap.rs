@@ -72,7 +72,9 @@ fn shrink(m: &Move, effects: &mut Effects) -> i64 {
 fn grow(m: &Move, effects: &mut Effects) -> i64 {
     let end = m.old.saturating_add(m.new_len);
     let in_place = m.flags & DONTUNMAP == 0 && m.old_len != 0 && !place::forbidden(m.old, end);
-    if in_place && MAP.lock().is_free(m.old + m.old_len, end) {
+    let may_move = m.flags & MAYMOVE != 0;
+    // Where something is in the way the kernel finds it as well, and says what else may be wrong.
+    if in_place && (!may_move || MAP.lock().is_free(m.old + m.old_len, end)) {
         let result = run(m, 0, 0);
         if !sys::is_error(result) {
             let mut map = MAP.lock();
@@ -83,9 +85,12 @@ fn grow(m: &Move, effects: &mut Effects) -> i64 {
             }
             return result;
         }
+        if !may_move {
+            return result;
+        }
     }
-    if m.flags & MAYMOVE == 0 {
-        return if in_place { ENOMEM } else { run(m, m.flags, 0) };
+    if !may_move {
+        return run(m, m.flags, 0);
     }
     for _ in 0..TRIES {
         match probe(m) {
@@ -141,12 +146,17 @@ fn move_to(m: &Move, target: u64, effects: &mut Effects) -> i64 {
         return result;
     }
     let mut map = MAP.lock();
-    let carried = m.old_len.min(m.new_len);
     let moved = shifted(&map, m, target);
-    effects.gone(&map.clear(target, target + m.new_len));
-    shadow::forget(target, m.new_len);
+    // Between several mappings, what is at the new place stays.
+    for piece in &moved {
+        effects.gone(&map.clear(piece.start, piece.end));
+        shadow::forget(piece.start, piece.end - piece.start);
+    }
     if m.old_len != 0 {
-        shadow::move_(m.old, target, carried);
+        let carried = target + m.old_len.min(m.new_len);
+        for piece in &moved {
+            shadow::move_(piece.start - target + m.old, piece.start, piece.end.min(carried) - piece.start);
+        }
         if m.flags & DONTUNMAP == 0 {
             shadow::forget(m.old, m.old_len);
             let gone = map.clear(m.old, m.old + m.old_len);
@@ -161,17 +171,16 @@ fn move_to(m: &Move, target: u64, effects: &mut Effects) -> i64 {
     result
 }
 
-/// The pieces at the old place as they will be at the new one, the last of them as long as the new length says. (Newer kernels
-/// move several mappings at once if the length stays.) An old length of 0 makes a second view of a shared mapping.
+/// The pieces at the old place as they will be at the new one, no more of them than the new length says, the last of them as long as it
+/// says. (Newer kernels move several mappings at once if the length stays.) An old length of 0 makes a second view of a shared mapping.
 fn shifted(map: &Map, m: &Move, target: u64) -> Vec<Piece> {
-    let end = m.old + m.old_len.max(1);
+    let end = m.old + m.old_len.max(1).min(m.new_len);
     let cut = |p: Piece| Piece { start: p.start.max(m.old) - m.old + target, end: p.end.min(end) - m.old + target, ..p };
     let mut pieces: Vec<Piece> = map.overlapping(m.old, end).map(cut).collect();
-    if m.new_len != m.old_len
+    if m.new_len > m.old_len
         && let Some(last) = pieces.last_mut()
     {
         last.end = target + m.new_len;
     }
-    pieces.retain(|p| p.start < p.end);
     pieces
 }
