@@ -52,7 +52,7 @@ mod tally;
 mod tests;
 
 pub use describe::{describe, find};
-pub use entries::{entry, throws};
+pub use entries::{entry, fails_with_errno, throws};
 pub use exit::report;
 pub use fork::{after_fork, before_fork};
 pub use layout::owns;

@@ -5,7 +5,7 @@ use core::sync::atomic::Ordering;
 use memcheck_abi::config::mapping;
 use memcheck_abi::context::{RSP, ThreadContext};
 use memcheck_abi::event::Kind;
-use memcheck_abi::layout::{PROGRAM_END, in_program};
+use memcheck_abi::layout::in_program;
 use memcheck_rt::{access, context, report, shadow};
 use memcheck_translate::{LOAD, SPREAD, STATE_AREA, STORE, slot};
 
@@ -21,7 +21,7 @@ pub extern "C" fn slow() {
         }
         return;
     }
-    if !in_program(addr, size) || addr >= PROGRAM_END {
+    if !in_program(addr, size) {
         // The access itself faults.
         return;
     }

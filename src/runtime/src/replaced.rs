@@ -48,11 +48,6 @@ pub fn has(func: u32) -> bool {
     TABLE.0.get(func as usize).is_some_and(|e| e.load(Ordering::Relaxed) != 0)
 }
 
-/// Those that throw when they cannot serve a request: the program's own function does it in their place.
-const THROW: &[Func] = &[Func::_Znwm, Func::_Znam, Func::_ZnwmSt11align_val_t, Func::_ZnamSt11align_val_t];
-/// Those that store ENOMEM. Not their originals: these would set up an allocator that must not come to life beside ours.
-const STORE_ERRNO: &[Func] =
-    &[Func::malloc, Func::calloc, Func::realloc, Func::reallocarray, Func::memalign, Func::aligned_alloc, Func::valloc, Func::pvalloc];
 const ENOMEM: i32 = 12;
 
 /// A replaced function of `NULL_MATTERS` returned 0. Host address of the program's own code if that must run now (with the arguments as they were,
@@ -74,7 +69,8 @@ pub extern "C" fn null_result() -> u64 {
     if !memcheck_heap::throws(func) {
         ctx.locals[local::FISHY] = 0;
     }
-    if STORE_ERRNO.contains(&func) {
+    // Not the originals: these would set up an allocator that must not come to life beside ours.
+    if memcheck_heap::fails_with_errno(func) {
         let [_, size, count] = [RDI, RSI, RDX].map(|r| ctx.regs.gpr[r]);
         // Of size 0, these have freed a block.
         let freed = func == Func::realloc && size == 0 || func == Func::reallocarray && (size == 0 || count == 0);
@@ -83,7 +79,8 @@ pub extern "C" fn null_result() -> u64 {
         }
         return 0;
     }
-    if THROW.contains(&func) { original(ctx.regs.rip) } else { 0 }
+    // The program's own function throws.
+    if memcheck_heap::throws(func) { original(ctx.regs.rip) } else { 0 }
 }
 
 /// Registers of the integer arguments.
