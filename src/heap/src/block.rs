@@ -230,6 +230,7 @@ pub fn resize(ctx: &mut ThreadContext, p: u64, size: u64) -> u64 {
         return 0;
     }
     paint::copy(fresh, p, size.min(old_size));
+    origins::carry(fresh, p, size.min(old_size));
     if let Some(cache) = cache::current(ctx) {
         cache.frees.add(1);
         if let Some(size) = retire(ctx, slot, Family::Malloc, free_stack) {

@@ -46,3 +46,37 @@ fn wipe(addr: u64, end: u64) {
         at = next;
     }
 }
+
+/// Words of a block of the heap go along with what realloc moves. What has none was born in the old block, and now counts as born in the new
+/// one: to give it a word would cost as much memory again as a large block that is mostly undefined has.
+pub fn carry(to: u64, from: u64, len: u64) {
+    let end = from + len;
+    let mut at = from;
+    while at < end {
+        let next = end.min((at + PAGE) & !(PAGE - 1));
+        if entry(at).load(Relaxed) != 0 {
+            carry_noted(to + (at - from), at, next - at);
+        }
+        at = next;
+    }
+}
+
+#[cold]
+#[inline(never)]
+fn carry_noted(to: u64, from: u64, len: u64) {
+    for i in (0..len).step_by(4) {
+        // SAFETY: words of the heap, which are mapped.
+        let word = unsafe { *((from + i + ORIGIN_DISTANCE) as *const u32) };
+        let word = if word & 3 == 0 && word != 0 { further(word, from.wrapping_sub(to) as i64) } else { word };
+        if word != 0 {
+            // SAFETY: as above.
+            unsafe { *((to + i + ORIGIN_DISTANCE) as *mut u32) = word };
+        }
+    }
+    note(to, len);
+}
+
+/// A distance is counted from the place where it stands.
+fn further(distance: u32, by: i64) -> u32 {
+    i32::try_from(i64::from(distance as i32) + by).map_or(0, |distance| distance as u32)
+}
