@@ -336,6 +336,35 @@ fn documents_are_as_the_protocol_says() {
     }
 }
 
+const CLOSES_ALL: &str = r#"
+#include <signal.h>
+#include <stdlib.h>
+#include <unistd.h>
+int main(void) {
+    for (int fd = 0; fd < 1024; fd++) close(fd);
+    volatile char *block = malloc(4);
+    block[4] = 1;
+    raise(SIGKILL);
+}
+"#;
+
+#[test]
+fn documents_are_whole_whatever_the_program_closes_and_wherever_they_go() {
+    let dir = common::scratch("xml-closed");
+    compile(&dir, "closes", CLOSES_ALL, &[]);
+    valgrind(&dir).args(["--xml=yes", "--xml-file=out.xml", "./closes"]).finish("n");
+    // The reference is killed with the program.
+    if common::testing_reference() {
+        return;
+    }
+    document(&std::fs::read_to_string(dir.join("out.xml")).expect("the document"));
+    let outcome = valgrind(&dir).args(["--xml=yes", "--xml-fd=999", "./closes"]).finish("n");
+    let stderr = outcome.err();
+    let (said, text) = stderr.split_once('\n').expect("lines");
+    assert!(said.ends_with("File descriptor 999 cannot be used for the XML, using stderr."), "{said}");
+    document(text);
+}
+
 #[test]
 fn the_grammar_is_strict() {
     let faults = |text: &str| {

@@ -20,7 +20,7 @@
 use std::collections::HashSet;
 use std::fs::{File, OpenOptions};
 use std::io::{self, Write};
-use std::net::{SocketAddr, TcpStream, ToSocketAddrs};
+use std::net::{Ipv4Addr, SocketAddr, TcpStream, ToSocketAddrs};
 use std::os::fd::{AsFd, BorrowedFd};
 use std::path::{Path, PathBuf};
 use std::sync::{Arc, Mutex, MutexGuard};
@@ -39,6 +39,12 @@ pub enum Destination {
     File(String),
     /// `address[:port]`
     Socket(String),
+}
+
+impl Destination {
+    pub fn descriptor(number: i32) -> Self {
+        if number == 2 { Destination::Stderr } else { Destination::Descriptor(number) }
+    }
 }
 
 /// Which option a destination came from; for messages.
@@ -303,6 +309,10 @@ fn socket(spec: &str, name: DestinationName, voice: Voice, notes: &mut Vec<Strin
         Some((host, port)) => (host, port.parse::<u16>().map_err(|_| invalid())?),
         None => (spec, DEFAULT_PORT),
     };
+    // The resolver takes 1.2.3 for 1.2.0.3, and nobody would hear of the slip.
+    if host.bytes().all(|byte| byte.is_ascii_digit() || byte == b'.') && host.parse::<Ipv4Addr>().is_err() {
+        return Err(invalid());
+    }
     let address = (host, port).to_socket_addrs().ok().and_then(|mut all| all.next()).ok_or_else(invalid)?;
     Ok(match connect(address) {
         Ok(stream) => Sink::new(Target::Socket(stream), name.noun, true),
@@ -476,7 +486,9 @@ mod tests {
         assert_eq!(asked.take().map(|address| address.to_string()).as_deref(), Some("127.0.0.1:1501"));
         socket("127.0.0.1", LOG, Voice::of_tool(false), &mut notes, &refuse).expect("falls back");
         assert_eq!(asked.take().map(|address| address.port()), Some(1500));
-        let bad = socket("127.0.0.1:x", LOG, Voice::of_tool(false), &mut notes, &refuse).err().expect("no port");
-        assert_eq!(bad.lines, ["memcheck: Invalid --log-socket spec of '127.0.0.1:x'"]);
+        for spec in ["127.0.0.1:x", "127.0.1:1500", ":1500"] {
+            let bad = socket(spec, LOG, Voice::of_tool(false), &mut notes, &refuse).err().expect("no address");
+            assert_eq!(bad.lines, [format!("memcheck: Invalid --log-socket spec of '{spec}'")]);
+        }
     }
 }

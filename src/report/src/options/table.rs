@@ -225,7 +225,7 @@ const PROCESSES: &[OptionRow] = &[
 
 #[rustfmt::skip]
 const OUTPUT: &[OptionRow] = &[
-    row("log-fd", INT, "2=stderr", set!(log, number, |fd: i64| if fd == 2 { Destination::Stderr } else { Destination::Descriptor(fd as i32) }), "messages to this file descriptor"),
+    row("log-fd", INT, "2=stderr", set!(log, number, |fd: i64| Destination::descriptor(fd as i32)), "messages to this file descriptor"),
     row("log-file", Kind::Text("file"), "", set!(log, text, Destination::File), "messages to this file; %p process, %n number, %q{VAR} environment"),
     row("log-socket", Kind::Text("ipaddr:port"), "", set!(log, text, Destination::Socket), "messages to this socket"),
     row("time-stamp", Kind::Bool, "no", set!(time_stamp, yes), "time in front of each line?"),
@@ -233,7 +233,7 @@ const OUTPUT: &[OptionRow] = &[
     row("details", Kind::Word(&["auto", "yes", "no"]), "auto", set!(details, word, when), "source lines and pictures of blocks with each error? auto: on a terminal"),
     row("error-markers", Kind::Text("begin,end"), "none", set_markers, "lines around each error"),
     row("xml", Kind::Bool, "no", set!(xml, yes), "errors as XML"),
-    row("xml-fd", INT, "", set!(xml_destination, number, |fd: i64| Some(if fd == 2 { Destination::Stderr } else { Destination::Descriptor(fd as i32) })), "XML to this file descriptor"),
+    row("xml-fd", INT, "", set!(xml_destination, number, |fd: i64| (fd >= 0).then(|| Destination::descriptor(fd as i32))), "XML to this file descriptor"),
     row("xml-file", Kind::Text("file"), "", set!(xml_destination, text, |file| Some(Destination::File(file))), "XML to this file"),
     row("xml-socket", Kind::Text("ipaddr:port"), "", set!(xml_destination, text, |spec| Some(Destination::Socket(spec))), "XML to this socket"),
     row("xml-user-comment", Kind::Text("STR"), "", set!(xml_user_comment, text, Some), "copied verbatim into the XML"),

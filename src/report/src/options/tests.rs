@@ -117,6 +117,7 @@ fn what_is_judged_late_carries_the_process_id() {
 
 #[test]
 fn xml_lists_everything() {
+    assert_eq!(complaint("--xml=yes --xml-fd=-1 p"), complaint("--xml=yes p"));
     let options = run("--xml=yes --xml-file=x p").options;
     assert_eq!((options.leak_check, options.error_limit), (LeakCheck::Full, false));
 }

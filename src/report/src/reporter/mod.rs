@@ -100,7 +100,9 @@ impl Reporter {
             warnings: Vec::new(),
             finished: false,
         };
+        // Before the document: if both go to standard error, it is a whole one behind the first line.
         reporter.message(&notes);
+        reporter.outputs.xml.iter().for_each(|document| reporter.run.start_document(&reporter.start, document));
         reporter.banner();
         reporter.report_start();
         reporter.load_rules()?;

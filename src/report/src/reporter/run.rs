@@ -156,10 +156,14 @@ impl RunOutput {
             user_comment: self.options.xml_user_comment.clone(),
             qualifiers: sink::qualifiers(pattern, &*self.env),
         };
-        sink.write(&xml::document_start(start, &style, self.elapsed()));
         let document = Rc::new(XmlDocument { sink, style, owner: start.pid, ended: AtomicBool::new(false) });
         lock(&self.documents).push(Rc::downgrade(&document));
         Ok(Some(document))
+    }
+
+    /// Writes the head of a document that was opened for this process.
+    pub fn start_document(&self, start: &ProcessStart, document: &XmlDocument) {
+        document.sink.write(&xml::document_start(start, &document.style, self.elapsed()));
     }
 
     fn open_report(&self, request: &ReportRequest, pid: u32, notes: &mut Vec<String>) -> Result<Report, UsageError> {
@@ -192,6 +196,7 @@ impl RunOutput {
         let log = own_log.then(|| self.opener.open(&self.options.log, sink::LOG, start.pid, &*self.env, &mut notes).ok()).flatten();
         let own_xml = self.options.xml_destination.as_ref().is_some_and(sink::is_per_process);
         let xml = own_xml.then(|| self.open_xml(start, &mut notes).ok().flatten()).flatten();
+        xml.iter().for_each(|document| self.start_document(start, document));
         let reports = parent.reports.iter().map(|report| {
             let own = report.request.file.clone().is_some_and(|file| sink::is_per_process(&Destination::File(file)));
             let opened = own.then(|| self.open_report(&report.request, start.pid, &mut notes).ok()).flatten();
