@@ -59,7 +59,8 @@ fn set_blocked(ctx: &mut ThreadContext, blocked: bool) {
 pub(crate) fn sigprocmask(c: &mut Call) -> Action {
     let [how, set, old, size, ..] = c.args;
     let blocked = is_blocked(c.ctx);
-    let wanted = if set == 0 { 0 } else { c.peek_or_zero::<u64>(set) };
+    // An address that cannot be read is the kernel's to refuse.
+    let Some(wanted) = (if set == 0 { Some(0) } else { c.peek::<u64>(set) }) else { return Action::Native };
     if size != SET || how > SIG_SETMASK || !blocked && wanted & BIT == 0 {
         return Action::Native;
     }
