@@ -49,7 +49,8 @@ pub fn handles(insn: &Instruction) -> bool {
 
 /// Push, pop and their like.
 pub fn is_stack_mnemonic(mnemonic: Mnemonic) -> bool {
-    matches!(mnemonic, Mnemonic::Push | Mnemonic::Pop | Mnemonic::Pushfq | Mnemonic::Popfq | Mnemonic::Leave)
+    use Mnemonic::{Leave, Pop, Popf, Popfq, Push, Pushf, Pushfq};
+    matches!(mnemonic, Push | Pop | Pushf | Pushfq | Popf | Popfq | Leave)
 }
 
 /// `add/sub/and rsp, imm` and `lea rsp, [rsp + disp]`: the change in bytes (0 for `and`, which only shrinks).
@@ -94,8 +95,8 @@ pub fn frame_behind(insn: &Instruction, frame: Option<i32>) -> Option<i32> {
 pub fn instruction(e: &mut Emitter) {
     let insn = e.item.insn;
     match insn.mnemonic() {
-        Mnemonic::Push | Mnemonic::Pushfq => push(e, &insn),
-        Mnemonic::Pop | Mnemonic::Popfq => pop(e, &insn),
+        Mnemonic::Push | Mnemonic::Pushf | Mnemonic::Pushfq => push(e, &insn),
+        Mnemonic::Pop | Mnemonic::Popf | Mnemonic::Popfq => pop(e, &insn),
         Mnemonic::Leave => leave(e),
         _ => constant(e, &insn),
     }
