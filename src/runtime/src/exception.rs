@@ -31,7 +31,7 @@ const SEGV_MAPERR: u64 = 1;
 const SEGV_ACCERR: u64 = 2;
 const BUS_ADRALN: u64 = 1;
 const FPE_INTDIV: u64 = 1;
-const SI_KERNEL: u64 = 0x80;
+pub const SI_KERNEL: u64 = 0x80;
 
 /// Addresses between these do not exist: their upper bits do not repeat bit 47.
 const CANONICAL_END: u64 = 1 << 47;

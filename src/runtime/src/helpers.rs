@@ -2,11 +2,14 @@
 //! instructions, code that changes, client requests.
 #![allow(unsafe_code, reason = "executes cpuid")]
 
-use crate::{dirty, renewal, requests};
+use crate::exception::{self, Exception};
+use crate::{dirty, renewal, requests, safepoint, stackmove};
 use iced_x86::{Decoder, DecoderOptions, Instruction, Mnemonic, OpKind, Register};
 use memcheck_abi::context::{RAX, RBX, RCX, RDI, RDX, RSI, RSP, ThreadContext};
 use memcheck_abi::event::Kind;
-use memcheck_rt::{access, context, report, shadow};
+use memcheck_rt::{access, context, report, shadow, sys};
+use memcheck_semantics::regs;
+use memcheck_translate::stack::FROM_ANYWHERE;
 use memcheck_translate::{helper as number, slot};
 
 /// Entry from `asm::helper`: slot 4 says what, regs.rip where.
@@ -60,10 +63,42 @@ fn emulate(ctx: &mut ThreadContext) {
         Mnemonic::Rdgsbase => set(ctx, reg, ctx.guest_gs),
         Mnemonic::Wrfsbase => ctx.guest_fs = value(ctx),
         Mnemonic::Wrgsbase => ctx.guest_gs = value(ctx),
+        Mnemonic::Iretq | Mnemonic::Retf => far_return(ctx, &insn),
         // mov to a segment register: selectors are 0 or flat in 64-bit programs; nothing to do.
         Mnemonic::Mov if insn.op0_kind() == OpKind::Register => {}
         _ => report::internal("an instruction that should be emulated is not known"),
     }
+}
+
+/// The words that a far return pops: target, code segment, and of `iretq` flags, stack pointer, stack segment.
+fn far_return(ctx: &mut ThreadContext, insn: &Instruction) {
+    /// Those flags that programs change by it: arithmetic and direction.
+    const FLAGS: u64 = 0xcd5;
+    const CODE: u64 = 0x33;
+    const STACK: u64 = 0x2b;
+    let old = ctx.regs.gpr[RSP];
+    let count = if insn.mnemonic() == Mnemonic::Iretq { 5 } else { 2 };
+    look(ctx, Kind::InvalidRead, old, 8 * count as u64, 8);
+    let mut bytes = [[0u8; 8]; 5];
+    let known = sys::read_guarded(old, bytes[..count].as_flattened_mut());
+    let [target, code, flags, sp, stack] = bytes.map(u64::from_ne_bytes);
+    if !known || code != CODE || count == 5 && stack != STACK {
+        let refused = Exception { signo: exception::SIGSEGV, code: exception::SI_KERNEL, addr: 0 };
+        exception::deliver(ctx, refused.of_access(insn, old, false));
+    }
+    let mut defined = 1 << RSP;
+    ctx.regs.gpr[RSP] = if count == 5 {
+        ctx.regs.rflags = ctx.regs.rflags & !FLAGS | flags & FLAGS;
+        defined |= 1 << regs::FLAGS;
+        sp
+    } else {
+        old.wrapping_add(16 + if insn.op_count() > 0 { u64::from(insn.immediate16()) } else { 0 })
+    };
+    dirty::shadow_regs(ctx).dirty &= !defined;
+    (ctx.scratch[slot::ADDRESS as usize], ctx.scratch[slot::ARGUMENT as usize]) = (old, FROM_ANYWHERE.into());
+    stackmove::moved();
+    ctx.target = target;
+    ctx.scratch[slot::CONTINUE as usize] = safepoint::go_on(ctx);
 }
 
 fn set(ctx: &mut ThreadContext, reg: Register, value: u64) {

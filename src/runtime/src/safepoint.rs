@@ -134,6 +134,11 @@ pub extern "C" fn resumed() -> u64 {
     let ctx = context::current();
     crate::vectors::prepare();
     stackmove::settle(ctx, ctx.regs.gpr[RSP]);
+    go_on(ctx)
+}
+
+/// Host address at which the thread goes on at ctx.target, in clean or dirty code.
+pub fn go_on(ctx: &mut ThreadContext) -> u64 {
     if crate::dirty::shadow_regs(ctx).dirty == 0 {
         return crate::dispatch::dispatch();
     }

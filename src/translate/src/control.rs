@@ -5,7 +5,7 @@ use crate::emit::{Asm, Mem, RAX, RCX, RSP, Seg};
 use crate::emitter::{Emitter, rip_slot, spill};
 use crate::{InsnInfo, LEAVE_CALL, LEAVE_JUMP, LEAVE_RETURN, LOAD, Region, Translator, gpr, helper, slot, stack};
 use alloc::vec::Vec;
-use iced_x86::{ConditionCode, FlowControl, Instruction, Mnemonic, OpKind};
+use iced_x86::{Code, ConditionCode, FlowControl, Instruction, Mnemonic, OpKind};
 use memcheck_abi::context::offset;
 use memcheck_abi::layout::{RETURN_MARK, TABLE_DISPLACEMENT};
 
@@ -14,7 +14,13 @@ pub fn is_emulated(insn: &Instruction) -> bool {
     matches!(
         insn.mnemonic(),
         Mnemonic::Cpuid | Mnemonic::Rdfsbase | Mnemonic::Rdgsbase | Mnemonic::Wrfsbase | Mnemonic::Wrgsbase | Mnemonic::Xbegin
-    ) || insn.mnemonic() == Mnemonic::Mov && insn.op0_kind() == OpKind::Register && insn.op0_register().is_segment_register()
+    ) || is_far_return(insn)
+        || insn.mnemonic() == Mnemonic::Mov && insn.op0_kind() == OpKind::Register && insn.op0_register().is_segment_register()
+}
+
+/// `iretq` and `lretq`, whose targets are program addresses as those of any other branch.
+fn is_far_return(insn: &Instruction) -> bool {
+    matches!(insn.code(), Code::Iretq | Code::Retfq | Code::Retfq_imm16)
 }
 
 pub fn emulate(e: &mut Emitter) {
@@ -26,6 +32,10 @@ pub fn emulate(e: &mut Emitter) {
     }
     e.mark_own();
     call_helper(e, helper::EMULATE);
+    if is_far_return(&insn) {
+        // Never: the helper goes on elsewhere.
+        e.exit_jmp(insn.next_ip());
+    }
 }
 
 pub fn client_request(e: &mut Emitter) {
