@@ -1,9 +1,9 @@
-//! Gathers, scatters and bit tests that reach beyond their operand, in clean code: is there memory among what they touch that is not plainly
-//! defined? Then the instruction's rule is applied.
+//! Gathers, scatters, bit tests that reach beyond their operand and stores to where no operand points (`memcheck_translate::spread`), in clean
+//! code: is there memory among what they touch that is not plainly defined? Then the instruction's rule is applied.
 
 use crate::{helpers, startup, vectors};
 use core::sync::atomic::Ordering;
-use iced_x86::{Instruction, Register};
+use iced_x86::{Instruction, Mnemonic, OpKind, Register};
 use memcheck_abi::context::{RSP, ThreadContext};
 use memcheck_abi::layout::in_program;
 use memcheck_rt::sync::Lock;
@@ -23,8 +23,16 @@ struct Site {
     width: u8,
     size: u8,
     lanes: u8,
-    /// The bit that is tested, counted from the operand; `None`: lanes.
-    bit: Register,
+    what: What,
+}
+
+#[derive(Clone, Copy, PartialEq, Eq)]
+enum What {
+    Lanes,
+    /// One bit, counted from the operand by this register.
+    Bit(Register),
+    /// `size` bytes from a multiple of so many on.
+    Whole(u8),
 }
 
 const NONE: Site = Site {
@@ -37,7 +45,7 @@ const NONE: Site = Site {
     width: 4,
     size: 0,
     lanes: 0,
-    bit: Register::None,
+    what: What::Lanes,
 };
 const SITES: usize = 64;
 /// Those seen last, by their place: reading and decoding one costs 5 µs.
@@ -47,8 +55,10 @@ static SEEN: Lock<[Site; SITES]> = Lock::new([NONE; SITES]);
 pub fn needs_its_rule(ctx: &ThreadContext) -> bool {
     let site = site(ctx.regs.rip);
     let start = start(ctx, &site);
-    if site.bit != Register::None {
-        return is_doubtful(ctx, far_bit(ctx, &site, start), 1);
+    match site.what {
+        What::Bit(bit) => return is_doubtful(ctx, far_bit(ctx, &site, bit, start), 1),
+        What::Whole(align) => return is_doubtful(ctx, start & u64::from(align).wrapping_neg(), u64::from(site.size)),
+        What::Lanes => {}
     }
     let indexes = vectors::register(ctx, site.index.number());
     (0..usize::from(site.lanes)).any(|i| {
@@ -80,6 +90,17 @@ fn site(pc: u64) -> Site {
 }
 
 fn described(insn: &Instruction) -> Site {
+    let whole = |base, size, align| Site { base, segment: insn.segment_prefix(), size, what: What::Whole(align), ..NONE };
+    let narrow = |kind| (0..insn.op_count()).any(|i| insn.op_kind(i) == kind);
+    let rdi = if narrow(OpKind::MemorySegEDI) { Register::EDI } else { Register::RDI };
+    match insn.mnemonic() {
+        Mnemonic::Maskmovq => return whole(rdi, 8, 1),
+        Mnemonic::Maskmovdqu | Mnemonic::Vmaskmovdqu => return whole(rdi, 16, 1),
+        // Segments count for its source.
+        Mnemonic::Movdir64b => return Site { segment: Register::None, ..whole(insn.op0_register(), 64, 1) },
+        Mnemonic::Clzero => return whole(Register::RAX, 64, 64),
+        _ => {}
+    }
     let index = insn.memory_index();
     let data = (0..insn.op_count()).map(|i| insn.op_register(i)).find(|r| r.is_vector_register()).unwrap_or(index);
     let width = if insn.vsib() == Some(true) { 8 } else { 4 };
@@ -94,14 +115,14 @@ fn described(insn: &Instruction) -> Site {
         width: width as u8,
         size: size as u8,
         lanes: (index.size() / width).min(data.size() / size.max(1)) as u8,
-        bit: if index.is_vector_register() { Register::None } else { insn.op1_register() },
+        what: if index.is_vector_register() { What::Lanes } else { What::Bit(insn.op1_register()) },
     }
 }
 
 /// Address of the byte that holds the bit: the processor reads all of its element, but no other bit of that counts.
-fn far_bit(ctx: &ThreadContext, site: &Site, start: u64) -> u64 {
+fn far_bit(ctx: &ThreadContext, site: &Site, bit: Register, start: u64) -> u64 {
     let index = if site.index.is_gpr() { ctx.regs.gpr[site.index.number()].wrapping_mul(u64::from(site.scale)) } else { 0 };
-    let offset = ctx.regs.gpr[site.bit.number()] as i64;
+    let offset = ctx.regs.gpr[bit.number()] as i64;
     let offset = match site.size {
         2 => i64::from(offset as i16),
         4 => i64::from(offset as i32),
@@ -122,7 +143,11 @@ fn is_doubtful(ctx: &ThreadContext, addr: u64, size: u64) -> bool {
 
 /// The operand's address without its index.
 fn start(ctx: &ThreadContext, site: &Site) -> u64 {
-    let base = if site.base.is_gpr() { ctx.regs.gpr[site.base.number()] } else { 0 };
+    let base = match site.base {
+        r if r.is_gpr32() => u64::from(ctx.regs.gpr[r.number()] as u32),
+        r if r.is_gpr() => ctx.regs.gpr[r.number()],
+        _ => 0,
+    };
     let segment = match site.segment {
         Register::FS => ctx.guest_fs,
         Register::GS => ctx.guest_gs,

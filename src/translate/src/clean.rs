@@ -1,10 +1,10 @@
 //! Clean mode: every register is fully defined, so an instruction needs only the checks of its memory operands.
 
 use crate::decode::{Flow, flow};
-use crate::dirty::is_far_bit;
 use crate::emit::{Mem, RSI, RSP};
-use crate::emitter::{Emitter, rip_slot, spill};
-use crate::{LOAD, MODIFY, SPREAD, STATE_AREA, STORE, control, helper, slot, stack};
+use crate::emitter::{Emitter, spill};
+use crate::spread::{goes_elsewhere, is_far_bit};
+use crate::{LOAD, MODIFY, STATE_AREA, STORE, control, helper, slot, stack};
 use iced_x86::{Instruction, InstructionInfoFactory, InstructionInfoOptions, Mnemonic, OpAccess, OpKind};
 
 /// Where the vector registers begin in the memory of xsave and xrstor.
@@ -43,17 +43,17 @@ impl Emitter<'_> {
     pub fn ordinary(&mut self) {
         let insn = self.item.insn;
         let moves_stack = !self.item.plain && stack::writes_rsp(&insn);
+        if goes_elsewhere(&insn) && self.shadow.is_none() {
+            self.ask_for_rule();
+        }
         let Some(access) = self.t.kinds.access(&insn) else {
             if moves_stack {
                 self.place_step();
                 self.asm.store(&spill(slot::ADDRESS), RSP);
             }
-            return self.copy_raw();
+            return self.copy_without_operand();
         };
         let size = insn.memory_size().size() as u32;
-        if is_far_bit(&insn) && self.shadow.is_none() {
-            self.ask_for_rule();
-        }
         self.with_operand(|e, mem, rewritten| {
             if is_state_area(&insn) {
                 e.state_area(&mem, if access == Some(LOAD) { LOAD } else { STORE });
@@ -85,24 +85,6 @@ impl Emitter<'_> {
         let mem = Mem { disp: mem.disp + XMM_IN_STATE_AREA, ..*mem };
         self.asm.jmp(self.cold.here());
         self.check_stub(false, &mem, STATE_AREA, kind);
-    }
-
-    /// Gathers and scatters: only their rule knows what they touch. Clean code asks whether it is needed.
-    pub fn spread(&mut self) {
-        if !matches!(self.t.kinds.access(&self.item.insn), Some(Some(_))) {
-            return;
-        }
-        if self.shadow.is_some() {
-            return self.step_always();
-        }
-        self.ask_for_rule();
-    }
-
-    /// Does the instruction touch anything that is not plainly defined? The runtime finds out (`runtime::spread`).
-    fn ask_for_rule(&mut self) {
-        self.asm.store_const(&rip_slot(), self.item.pc);
-        self.asm.jmp(self.cold.here());
-        self.check_stub(false, &Mem::base(RSP, 0), SPREAD, STORE);
     }
 
     pub fn copy_raw(&mut self) {

@@ -38,7 +38,7 @@ use crate::decode::{self, Flow, Item, Tail, flow};
 use crate::emit::{Mem, RSP};
 use crate::kinds::Kinds;
 use crate::moves::{Move, Reg};
-use crate::{Program, Shadow, Translator, clean, control, dirty, gpr, merge, plan, stack};
+use crate::{Program, Shadow, Translator, clean, control, gpr, merge, plan, spread, stack};
 use alloc::vec::Vec;
 use iced_x86::{Instruction, InstructionInfoFactory, Mnemonic, OpAccess, Register};
 
@@ -200,7 +200,7 @@ fn is_usual(insn: &Instruction) -> bool {
         && !insn.is_string_instruction()
         && !insn.has_lock_prefix()
         && !clean::is_state_area(insn)
-        && !dirty::is_far_bit(insn)
+        && !spread::goes_elsewhere(insn)
         && !crate::has_masked_memory(insn)
         && !crate::uses_private_registers(insn)
         && !insn.memory_index().is_vector_register()

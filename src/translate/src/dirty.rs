@@ -23,6 +23,7 @@ use crate::emitter::{Emitter, Later, Pending, rip_slot, spill};
 use crate::moves::{Move, halves};
 use crate::needs::Needs;
 use crate::rules::Form;
+use crate::spread::goes_elsewhere;
 use crate::{DEAD_OVER_CALL, LEAVE_BACK, LEAVE_CALL, SHADOW_REGS, gpr, helper, plan, shadow_layout as layout, slot};
 use alloc::vec::Vec;
 use iced_x86::{Instruction, Mnemonic, OpAccess, OpKind};
@@ -79,7 +80,7 @@ impl Emitter<'_> {
         } else {
             self.test_mask(mask);
         }
-        if is_far_bit(&insn) {
+        if goes_elsewhere(&insn) {
             self.step_always();
         }
     }
@@ -303,11 +304,4 @@ impl Emitter<'_> {
             None => self.asm.jmp(self.t.stubs.dirty_branch),
         }
     }
-}
-
-/// A bit of memory by an offset in a register: it may lie beyond the named operand, and only the rule knows where.
-pub fn is_far_bit(insn: &Instruction) -> bool {
-    matches!(insn.mnemonic(), Mnemonic::Bt | Mnemonic::Bts | Mnemonic::Btr | Mnemonic::Btc)
-        && insn.op0_kind() == OpKind::Memory
-        && insn.op1_kind() == OpKind::Register
 }

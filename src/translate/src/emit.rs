@@ -59,6 +59,7 @@ pub const RDX: u8 = 2;
 pub const RSP: u8 = 4;
 pub const RBP: u8 = 5;
 pub const RSI: u8 = 6;
+pub const RDI: u8 = 7;
 
 /// Condition codes as in the opcode's low four bits.
 pub const CC_B: u8 = 2;

@@ -5,7 +5,7 @@
 //! plan     which flags live at each instruction, what the stack pointer does               plan.rs
 //! emit     the region and its cold stubs (emitter.rs); each instruction                    clean.rs stack.rs control.rs
 //!          its memory operand, its checks, one for a run of them, of bits              operand.rs check.rs merge.rs bits.rs
-//!          what precedes it in dirty mode                                              dirty.rs moves.rs
+//!          what precedes it in dirty mode, what no operand names                       dirty.rs moves.rs spread.rs
 //! rounds   loops of clean mode, checked several rounds at a time                               rounds.rs
 //! copies   clean mode's second translation, of copies of undefined bytes                  copies.rs
 //! loops    dirty mode's second translation, of loops that are dirty round after round      loops.rs
@@ -48,6 +48,7 @@ pub mod plan;
 pub mod relocate;
 pub mod rounds;
 pub mod rules;
+pub mod spread;
 pub mod stack;
 
 use alloc::vec::Vec;

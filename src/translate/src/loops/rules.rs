@@ -8,7 +8,7 @@ use crate::moves::{Move, Reg, store};
 use crate::needs::Needs;
 use crate::rules::encode::Alu;
 use crate::rules::{Form, Job};
-use crate::{Rule, control, gpr, stack};
+use crate::{Rule, control, gpr, spread, stack};
 use alloc::vec::Vec;
 use iced_x86::{EncodingKind, Instruction, Mnemonic, OpAccess, OpKind, Register};
 
@@ -22,6 +22,7 @@ fn is_foreign(insn: &Instruction) -> bool {
         || insn.has_lock_prefix()
         || control::is_emulated(insn)
         || crate::has_masked_memory(insn)
+        || spread::goes_elsewhere(insn)
         || crate::uses_private_registers(insn)
         || !matches!(insn.encoding(), EncodingKind::Legacy)
             && !matches!(

@@ -9,10 +9,11 @@ use crate::interpreter::{self, Real, Rules};
 use crate::positions;
 use crate::random::Random;
 use crate::world::{CODE, STACK};
-use iced_x86::{Instruction, Mnemonic, Register};
+use iced_x86::{Instruction, MemorySize, Mnemonic, Register};
 use memcheck_abi::layout::{A_BASE, PROGRAM_END, RED_ZONE};
 use memcheck_translate::copies::SLOT_TARGET;
 use memcheck_translate::loops::Entry;
+use memcheck_translate::spread::goes_elsewhere;
 use memcheck_translate::{
     DEAD_OVER_CALL, DEAD_OVER_RETURN, LEAVE_CALL, LEAVE_RETURN, LOAD, Place, Region, SPREAD, STATE_AREA, STORE, helper, slot,
 };
@@ -24,11 +25,6 @@ pub struct Run<'a> {
     pub way: &'a Way,
     pub random: Random,
     pub rounds: u32,
-}
-
-/// In memory it may reach beyond its operand.
-fn is_bit_test(insn: &Instruction) -> bool {
-    matches!(insn.mnemonic(), Mnemonic::Bt | Mnemonic::Bts | Mnemonic::Btr | Mnemonic::Btc)
 }
 
 /// What to do next: run at a host address, or stop.
@@ -270,7 +266,7 @@ impl Run<'_> {
             // Their rule is for the runtime; what it would check cannot be told from the operand.
             let pc = self.m.gate.context().regs.rip;
             let insn = self.m.decode(self.code, pc);
-            if size == SPREAD && !insn.is_vsib() && !is_bit_test(&insn) {
+            if size == SPREAD && !insn.is_vsib() && !goes_elsewhere(&insn) {
                 return Err(format!("an instruction that stays with its operand: {insn}"));
             }
             if self.way.kind == Kind::Whole {
@@ -402,7 +398,8 @@ impl Run<'_> {
         // Lanes with addresses of their own always go through their rule. Where flags live the filter looks at whole bytes of the mask.
         let wide = |mask: u64| u64::from_le_bytes(mask.to_le_bytes().map(|b| if b == 0 { 0 } else { 0xff }));
         let marked = wide(plan_mask(self.way.seed, pc)) & wide(self.way.dirty) != 0;
-        if marked || insn.is_string_instruction() || insn.is_vsib() || is_bit_test(insn) {
+        let size_unknown = matches!(insn.memory_size(), MemorySize::Xsave | MemorySize::Xsave64);
+        if marked || insn.is_string_instruction() || insn.is_vsib() || goes_elsewhere(insn) || size_unknown {
             return Ok(());
         }
         let stack = matches!(insn.mnemonic(), Mnemonic::Pop | Mnemonic::Popfq);
