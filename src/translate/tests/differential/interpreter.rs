@@ -141,16 +141,15 @@ pub struct Left {
 }
 
 impl Left {
-    /// `sp` is the stack pointer: what lies below its red zone does not count, with calls what lies below it. (What a function without a frame
-    /// leaves in its red zone is painted where the whole function is seen.)
+    /// `sp` is the stack pointer: what lies below it does not count. (What a function without a frame leaves in its red zone is painted where
+    /// the whole function is seen, and in front of a jump that may be one to another function.)
     pub fn take(world: &World, complaints: &[(u64, ComplaintKind)], forgotten: u64, sp: u64) -> Left {
         let shadow = shadow_regs();
         shadow.dirty &= !forgotten;
         let mut registers: Vec<_> = (0..16).map(|n| (format!("V of register {n}"), vec![shadow.gpr(n)])).collect();
         registers.extend((0..16).map(|n| (format!("V of vector {n}"), shadow.vec(n).0.to_vec())));
         registers.push(("mask of dirty registers".into(), vec![shadow.dirty & !(1 << FLAGS)]));
-        let low = if forgotten == 0 { sp.saturating_sub(RED_ZONE) } else { sp };
-        let gone = STACK.start..low.clamp(STACK.start, STACK.end());
+        let gone = STACK.start..sp.clamp(STACK.start, STACK.end());
         let memory = AREAS
             .iter()
             .flat_map(|a| a.start - PAGE / 2..a.end() + PAGE / 2)
