@@ -358,7 +358,16 @@ impl<'a> Call<'a> {
         self.ctx.locals[local::SYSCALL] & (REPORTED << self.rule.min(RULES - 1)) != 0
     }
 
-    /// The call failed. Is this one of the arguments that are not mapped?
+    /// Is a buffer there at all? The kernel says nothing when it does not look at it: a write to /dev/null, a read at the end of a
+    /// file, what follows the end of the data in a vector.
+    #[inline]
+    pub fn there(&mut self, addr: u64, len: u64, name: Name) {
+        if self.phase == Phase::Check && !self.is_checked && len != 0 {
+            self.mapped(addr, 1, name);
+        }
+    }
+
+    /// Is this one of the arguments that are not mapped?
     fn mapped(&mut self, addr: u64, len: u64, name: Name) {
         if space::present_end(addr, self.sp()) < addr.saturating_add(len)
             && !self.rule_has_reported()

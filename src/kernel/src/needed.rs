@@ -51,7 +51,7 @@ pub fn look_for_null(c: &mut Call, row: &Row) {
 fn argument(rule: &Rule) -> u8 {
     match *rule {
         Rule::In(a, ..) | Rule::Out(a, ..) | Rule::Set(a, ..) | Rule::InOut(a, ..) => a,
-        Rule::Str(a, _) | Rule::IovIn(a, ..) | Rule::IovOut(a, ..) => a,
+        Rule::Str(a, _) | Rule::Data(a, ..) | Rule::Room(a, ..) | Rule::IovIn(a, ..) | Rule::IovOut(a, ..) => a,
         Rule::Do(_) | Rule::Pre(_) | Rule::Post(_) | Rule::Fail(_) => CODE,
     }
 }

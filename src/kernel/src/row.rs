@@ -12,7 +12,7 @@
 //! ```
 
 use crate::action::Action;
-use crate::call::{ARGUMENTS, Call, Phase};
+use crate::call::{ARGUMENTS, Call, Name, Phase};
 use memcheck_abi::context::RAX;
 
 /// How many bytes.
@@ -44,6 +44,10 @@ pub enum Rule {
     /// Read and written.
     InOut(u8, Size, &'static str),
     Str(u8, &'static str),
+    /// A buffer of data and the argument with its length: read resp. filled up to the result. It must be there also if the kernel
+    /// never looks at it.
+    Data(u8, u8, &'static str),
+    Room(u8, u8, &'static str),
     /// A vector of {address, length} that is read resp. filled in order up to the result: vector, count, names of vector and entry.
     IovIn(u8, u8, &'static str, &'static str),
     IovOut(u8, u8, &'static str, &'static str),
@@ -139,6 +143,11 @@ fn apply(c: &mut Call, rule: &'static Rule) {
             c.both(c.args[a as usize], n, name);
         }
         Rule::Str(a, name) => c.string(c.args[a as usize], name),
+        Rule::Data(a, n, name) if c.phase != Phase::Mark => data(c, c.args[a as usize], c.args[n as usize], name.into()),
+        Rule::Room(a, n, name) => {
+            let (at, len) = (c.args[a as usize], c.args[n as usize]);
+            room(c, at, len, if c.phase == Phase::Mark { len.min(bytes(c, Size::Ret)) } else { len }, name.into());
+        }
         Rule::IovIn(a, n, vector, entry) if c.phase != Phase::Mark => iov_in(c, a, n, vector, entry),
         Rule::IovOut(a, n, vector, entry) => iov_out(c, a, n, vector, entry),
         Rule::Do(f) => f(c),
@@ -147,6 +156,17 @@ fn apply(c: &mut Call, rule: &'static Rule) {
         Rule::Fail(f) if c.phase == Phase::Failed => f(c),
         _ => {}
     }
+}
+
+fn data(c: &mut Call, at: u64, len: u64, name: Name) {
+    c.input(at, len, name);
+    c.there(at, len, name);
+}
+
+/// `used` of the `len` bytes are filled.
+fn room(c: &mut Call, at: u64, len: u64, used: u64, name: Name) {
+    c.output(at, used, name);
+    c.there(at, len, name);
 }
 
 /// The kernel takes at most this many entries, and does not look at a longer vector.
@@ -170,7 +190,7 @@ pub fn iov_bytes(count: u64) -> u64 {
 fn iov_in(c: &mut Call, a: u8, n: u8, vector: &'static str, entry: &'static str) {
     let (at, count) = (c.args[a as usize], c.args[n as usize]);
     c.input(at, iov_bytes(count), vector);
-    for_iov(c, at, count, |c, i, base, len| c.input(base, len, crate::call::Name::at(entry, i)));
+    for_iov(c, at, count, |c, i, base, len| data(c, base, len, Name::at(entry, i)));
 }
 
 fn iov_out(c: &mut Call, a: u8, n: u8, vector: &'static str, entry: &'static str) {
@@ -180,12 +200,12 @@ fn iov_out(c: &mut Call, a: u8, n: u8, vector: &'static str, entry: &'static str
 }
 
 /// A vector whose buffers are filled in order up to the result.
-pub fn fill_iov(c: &mut Call, vector: u64, count: u64, entry: crate::call::Name) {
+pub fn fill_iov(c: &mut Call, vector: u64, count: u64, entry: Name) {
     let mut left = if c.phase == Phase::Mark { c.result.max(0) as u64 } else { u64::MAX };
     for_iov(c, vector, count, |c, i, base, len| {
         let n = len.min(left);
         left -= n;
-        c.output(base, n, entry.index(i));
+        room(c, base, len, n, entry.index(i));
     });
 }
 

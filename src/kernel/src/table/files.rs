@@ -2,7 +2,7 @@
 
 use crate::call::Call;
 use crate::proc_files;
-use crate::row::Rule::{self, Do, In, IovIn, IovOut, Out, Set, Str};
+use crate::row::Rule::{self, Data, Do, In, IovIn, IovOut, Out, Room, Set, Str};
 use crate::row::Size::{Arg, Fix, Ret};
 use crate::row::{Row, plain, row};
 
@@ -27,16 +27,16 @@ const fn got(buf: u8, size: u8, name: &'static str) -> Rule {
 
 #[rustfmt::skip] // one call per line
 pub const ROWS: &[Row] = &[
-    row(0, "read", "fd:4 buf count", &[got(1, 2, "read(buf)")]),
-    row(1, "write", "fd:4 buf count", &[In(1, Arg(2), "write(buf)")]),
+    row(0, "read", "fd:4 buf count", &[Room(1, 2, "read(buf)")]),
+    row(1, "write", "fd:4 buf count", &[Data(1, 2, "write(buf)")]),
     row(2, "open", "filename flags:4 mode:4", &[Str(0, "open(filename)")]).uses(|a| open_uses(a[1], 7, 4)).act(proc_files::open),
     plain(3, "close", "fd:4"),
     row(4, "stat", "file_name buf", &[Str(0, "stat(file_name)"), Set(1, Fix(STAT), "stat(buf)")]),
     row(5, "fstat", "fd:4 buf", &[Set(1, Fix(STAT), "fstat(buf)")]),
     row(6, "lstat", "file_name buf", &[Str(0, "lstat(file_name)"), Set(1, Fix(STAT), "lstat(buf)")]),
     plain(8, "lseek", "fd:4 offset whence:4"),
-    row(17, "pread64", "fd:4 buf count offset", &[got(1, 2, "pread64(buf)")]),
-    row(18, "pwrite64", "fd:4 buf count offset", &[In(1, Arg(2), "pwrite64(buf)")]),
+    row(17, "pread64", "fd:4 buf count offset", &[Room(1, 2, "pread64(buf)")]),
+    row(18, "pwrite64", "fd:4 buf count offset", &[Data(1, 2, "pwrite64(buf)")]),
     row(19, "readv", "fd vector count", &[IovOut(1, 2, "readv(vector)", "readv(vector[...])")]),
     row(20, "writev", "fd vector count", &[IovIn(1, 2, "writev(vector)", "writev(vector[...])")]),
     row(21, "access", "pathname mode:4", &[Str(0, "access(pathname)")]),

@@ -92,7 +92,7 @@ mod tests {
             for rule in row.rules {
                 let argument = match *rule {
                     Rule::In(a, ..) | Rule::Out(a, ..) | Rule::Set(a, ..) | Rule::InOut(a, ..) | Rule::Str(a, _) => a,
-                    Rule::IovIn(a, n, ..) | Rule::IovOut(a, n, ..) => a.max(n),
+                    Rule::Data(a, n, _) | Rule::Room(a, n, _) | Rule::IovIn(a, n, ..) | Rule::IovOut(a, n, ..) => a.max(n),
                     _ => continue,
                 };
                 assert!((argument as usize) < named, "{} has no argument {argument}", row.name);
