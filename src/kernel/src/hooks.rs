@@ -14,6 +14,8 @@ pub mod exec {
 }
 
 pub struct Hooks {
+    /// The address behind the instruction that makes the program's calls.
+    pub program_call: fn() -> u64,
     /// V bits of the general registers in encoding order (1 = undefined); `None` while all are defined, the usual answer.
     pub register_v: fn(&ThreadContext) -> Option<[u64; 16]>,
     /// Fill in where the undefined byte at an address came from.
@@ -29,6 +31,7 @@ pub struct Hooks {
 }
 
 static NONE: Hooks = Hooks {
+    program_call: || 0,
     register_v: |_| None,
     memory_origin: |_, _| {},
     register_origin: |_, _, _| {},

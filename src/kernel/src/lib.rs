@@ -29,6 +29,7 @@ pub mod action;
 pub mod call;
 pub mod check;
 pub mod descriptors;
+mod filter;
 pub mod hooks;
 pub mod limits;
 mod needed;
@@ -46,7 +47,7 @@ mod tests;
 
 pub use action::{Action, CloneArgs, Special};
 pub use hooks::{Hooks, install};
-pub use virtualise::{personality, seccomp_installed};
+pub use virtualise::personality;
 
 use call::{Call, Phase};
 use memcheck_abi::config::Config;

@@ -20,7 +20,6 @@ use memcheck_rt::sys::{self, nr};
 const CLOSE: u64 = 3;
 const LSEEK: u64 = 8;
 const OPENAT: u64 = 257;
-const MEMFD_CREATE: u64 = 319;
 const AT_FDCWD: u64 = -100i64 as u64;
 const O_ACCMODE: u64 = 3;
 const O_CLOEXEC: u64 = 0x8_0000;
@@ -85,7 +84,7 @@ fn opened(c: &Call, path: u64, flags: u64) -> Action {
     let name: Vec<u8> = (0..LONGEST as u64).map_while(|i| c.peek::<u8>(path + i).filter(|&b| b != 0)).collect();
     // SAFETY: asks only.
     let pid = unsafe { sys::syscall3(nr::GETPID, 0, 0, 0) } as u64;
-    let found = file(&name, pid).filter(|_| !crate::seccomp_installed());
+    let found = file(&name, pid).filter(|_| !crate::virtualise::seccomp_installed());
     found.and_then(|file| copy(file, path, flags)).map_or(Action::Native, Action::Done)
 }
 
@@ -101,7 +100,7 @@ fn copy(file: File, path: u64, flags: u64) -> Option<i64> {
     }
     let close_on_exec = if flags & O_CLOEXEC != 0 { MFD_CLOEXEC } else { 0 };
     // SAFETY: a new file; its name is a constant.
-    let fd = unsafe { sys::syscall3(MEMFD_CREATE, c"proc".as_ptr() as u64, close_on_exec, 0) };
+    let fd = unsafe { sys::syscall3(nr::MEMFD_CREATE, c"proc".as_ptr() as u64, close_on_exec, 0) };
     if sys::is_error(fd) {
         return None;
     }

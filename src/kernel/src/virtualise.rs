@@ -8,6 +8,7 @@
 //! | getppid | who started the tool, if the tool started the program |
 //! | ptrace TRACEME | the tool lets a child go, which its parent traces from then on; others get 0 once, then EPERM |
 //! | prctl SET_SYSCALL_USER_DISPATCH | EINVAL: system calls of the runtime would be dispatched too |
+//! | seccomp, prctl SET_SECCOMP | as it is, but the filter has a few instructions in front, see [`crate::filter`] |
 //! | mlockall | 0: the shadow is terabytes of reserved pages, which would be made real |
 //! | limits of address space and data | remembered, see [`crate::limits`] |
 //! | rseq, clone3 with shared memory | ENOSYS, and libraries fall back |
@@ -16,7 +17,7 @@
 
 use crate::action::Action;
 use crate::call::Call;
-use crate::{EFAULT, EINVAL, EPERM};
+use crate::{EFAULT, EINVAL, EPERM, filter};
 use core::sync::atomic::{AtomicBool, AtomicU32, Ordering};
 use memcheck_abi::layout::PROGRAM_END;
 use memcheck_rt::report;
@@ -115,21 +116,37 @@ pub(crate) fn ptrace(c: &mut Call) -> Action {
     Action::Done(0)
 }
 
-static SECCOMP: AtomicBool = AtomicBool::new(false);
+static FILTERED: AtomicBool = AtomicBool::new(false);
 
-/// Has the program installed a system call filter? Then the runtime should only make calls that the program makes anyway.
-pub fn seccomp_installed() -> bool {
-    SECCOMP.load(Ordering::Relaxed)
+/// Has the program installed a system call filter? Then what it opens is for the filter to say.
+pub(crate) fn seccomp_installed() -> bool {
+    FILTERED.load(Ordering::Relaxed)
 }
 
 pub(crate) fn note_seccomp(_: &mut Call) {
-    SECCOMP.store(true, Ordering::Relaxed);
+    FILTERED.store(true, Ordering::Relaxed);
 }
 
-const PR_SET_SYSCALL_USER_DISPATCH: u64 = 59;
+/// Numbers of the two calls that install filters.
+const PRCTL: u64 = 157;
+const SECCOMP: u64 = 317;
+
+const PR_SET_SYSCALL_USER_DISPATCH: u32 = 59;
+const PR_SET_SECCOMP: u32 = 22;
+const SECCOMP_MODE_FILTER: u64 = 2;
 
 pub(crate) fn prctl(c: &mut Call) -> Action {
-    if c.args[0] == PR_SET_SYSCALL_USER_DISPATCH { Action::Done(EINVAL) } else { Action::Native }
+    match c.args[0] as u32 {
+        PR_SET_SYSCALL_USER_DISPATCH => Action::Done(EINVAL),
+        PR_SET_SECCOMP if c.args[1] == SECCOMP_MODE_FILTER => filter::install(c, PRCTL),
+        _ => Action::Native,
+    }
+}
+
+const SECCOMP_SET_MODE_FILTER: u32 = 1;
+
+pub(crate) fn seccomp(c: &mut Call) -> Action {
+    if c.args[0] as u32 == SECCOMP_SET_MODE_FILTER { filter::install(c, SECCOMP) } else { Action::Native }
 }
 
 /// MCL_CURRENT, MCL_FUTURE, MCL_ONFAULT: the last says how, not what.

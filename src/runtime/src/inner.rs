@@ -201,14 +201,13 @@ pub fn refused(ctx: &ThreadContext) -> Option<i64> {
 
 /// Stop all other threads for good: what is freed next may be theirs.
 fn freeze() -> bool {
-    const NANOSLEEP: u64 = 35;
     for _ in 0..ATTEMPTS {
         if report::trap(Trap::Freeze, 0, 0, 0, 0) != 0 {
             return true;
         }
         let millisecond = [0u64, 1_000_000];
         // SAFETY: reads the two words.
-        unsafe { sys::syscall3(NANOSLEEP, millisecond.as_ptr() as u64, 0, 0) };
+        unsafe { sys::syscall3(sys::nr::NANOSLEEP, millisecond.as_ptr() as u64, 0, 0) };
     }
     false
 }

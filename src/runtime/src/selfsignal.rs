@@ -32,11 +32,8 @@ use memcheck_translate::slot;
 
 const RT_SIGACTION: u64 = 13;
 const RT_SIGPROCMASK: u64 = 14;
-const SIGALTSTACK: u64 = 131;
-const GETUID: u64 = 102;
 const KILL: u64 = 62;
 const TKILL: u64 = 200;
-const TGKILL: u64 = 234;
 
 const SET: u64 = 8;
 const SIG_SETMASK: u64 = 2;
@@ -104,14 +101,14 @@ pub fn taken(ctx: &mut ThreadContext) -> bool {
 /// The signal and its si_code, if the system call is one that sends it to the calling thread.
 fn signal_to_self(ctx: &ThreadContext) -> Option<(u64, i32)> {
     let g = &ctx.regs.gpr;
-    if !matches!(g[RAX], KILL | TKILL | TGKILL) || ctx.vfork_child != 0 || ctx.pending != 0 {
+    if !matches!(g[RAX], KILL | TKILL | sys::nr::TGKILL) || ctx.vfork_child != 0 || ctx.pending != 0 {
         return None;
     }
     // SAFETY: no arguments.
     let pid = unsafe { sys::syscall3(sys::nr::GETPID, 0, 0, 0) } as u32;
     let (first, second, tid) = (g[RDI] as u32, g[RSI] as u32, ctx.tid);
     let (signal, code) = match g[RAX] {
-        TGKILL if first == pid && second == tid => (g[RDX] as u32, SI_TKILL),
+        sys::nr::TGKILL if first == pid && second == tid => (g[RDX] as u32, SI_TKILL),
         TKILL if first == tid => (second, SI_TKILL),
         // The kernel's first choice for a signal to a process is its first thread.
         KILL if first == pid && tid == pid => (second, SI_USER),
@@ -142,7 +139,7 @@ struct Frame {
 fn write_frame(ctx: &mut ThreadContext, signal: u64, code: i32, action: &SigAction, blocked: u64) -> Option<Frame> {
     let mut alternate = [0u64; 3];
     // SAFETY: asks only; a stack_t is three words.
-    unsafe { sys::syscall3(SIGALTSTACK, 0, alternate.as_mut_ptr() as u64, 0) };
+    unsafe { sys::syscall3(sys::nr::SIGALTSTACK, 0, alternate.as_mut_ptr() as u64, 0) };
     let [base, flags, size] = alternate;
     if flags & SS_AUTODISARM != 0 {
         return None;
@@ -189,7 +186,7 @@ fn frame_words(
 /// The beginning of a siginfo: number, errno, code; pid and uid of the sender.
 fn info(signal: u64, code: i32) -> [u64; 3] {
     // SAFETY: no arguments.
-    let [pid, uid] = [sys::nr::GETPID, GETUID].map(|nr| unsafe { sys::syscall3(nr, 0, 0, 0) } as u32);
+    let [pid, uid] = [sys::nr::GETPID, sys::nr::GETUID].map(|nr| unsafe { sys::syscall3(nr, 0, 0, 0) } as u32);
     [signal, u64::from(code as u32), u64::from(pid) | u64::from(uid) << 32]
 }
 

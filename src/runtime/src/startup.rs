@@ -363,7 +363,11 @@ fn stubs() -> Stubs {
     }
 }
 
+/// Bytes of the instruction.
+const SYSCALL: u64 = 2;
+
 static HOOKS: memcheck_kernel::Hooks = memcheck_kernel::Hooks {
+    program_call: || asm::memcheck_syscall_insn as *const () as u64 + SYSCALL,
     register_v: crate::dirty::register_v,
     memory_origin: crate::origin::describe,
     register_origin: crate::dirty::register_origin,

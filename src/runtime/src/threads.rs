@@ -21,8 +21,6 @@ static NUMBERS: Lock<Vec<u64>> = Lock::new(Vec::new());
 
 /// Slots whose thread has said it will exit: (slot, tid). They are free once the kernel no longer knows the thread.
 static LEAVING: Lock<VecDeque<(u64, u32)>> = Lock::new(VecDeque::new());
-
-const TGKILL: u64 = 234;
 /// How many of them to ask about: the oldest have most likely gone, but one may be kept waiting for long.
 const ASKED: usize = 4;
 
@@ -75,7 +73,7 @@ fn reuse() -> Option<u64> {
 /// Does the kernel still know this thread of the process? (0: it was never born.)
 fn is_alive(tid: u32) -> bool {
     // SAFETY: signal 0 only asks whether the thread exists.
-    tid != 0 && unsafe { sys::syscall3(TGKILL, sys::syscall3(sys::nr::GETPID, 0, 0, 0) as u64, u64::from(tid), 0) } == 0
+    tid != 0 && unsafe { sys::syscall3(sys::nr::TGKILL, sys::syscall3(sys::nr::GETPID, 0, 0, 0) as u64, u64::from(tid), 0) } == 0
 }
 
 /// A context in a fresh or reused slot.

@@ -116,17 +116,24 @@ impl Tracer<'_> {
             thread.faults = (0, 0);
             return self.trap(pid, stopped, regs, handler);
         }
-        let (info, phase) = (stopped.siginfo()?, thread.phase);
+        let (mut info, phase) = (stopped.siginfo()?, thread.phase);
         if let Phase::Passing(_) = phase
             && info.is_synchronous()
         {
             stopped.break_at(None)?;
             thread.phase = Phase::Run;
         }
-        if info.signo == libc::SIGSYS && info.code == SYS_SECCOMP && is_own_call(process, &regs) {
-            let why = format!("its seccomp filter refuses system call {}, which memcheck needs", regs.rax);
-            self.end_because(pid, &why, handler, Handler::refused);
-            return Ok(());
+        if info.signo == libc::SIGSYS
+            && info.code == SYS_SECCOMP
+            && let Some(program) = who_calls(process, &regs)
+        {
+            if program.gpr[RAX] != regs.rax {
+                let why = format!("its seccomp filter refuses system call {}, which memcheck needs", regs.rax);
+                self.end_because(pid, &why, handler, Handler::refused);
+                return Ok(());
+            }
+            // Sandboxes make sure that the call comes from where their handler is told that it does.
+            info.addr = program.rip;
         }
         match phase {
             Phase::Passing(steps) if signo == libc::SIGTRAP && info.code == TRAP_HWBKPT => self.stepped(pid, stopped, regs, steps, handler),
@@ -434,10 +441,10 @@ impl Tracer<'_> {
     }
 }
 
-/// Do these registers stand in a system call of the runtime's own, not one that it makes for the program?
-fn is_own_call(process: &Process, regs: &Regs) -> bool {
-    let program = process.context(regs).and_then(|context| process.saved_registers(context));
-    process.code.is_in_runtime(regs.rip) && program.is_some_and(|program| program.gpr[RAX] != regs.rax)
+/// The program's registers, if these stand in a system call of the runtime: its own, or one that it makes for the program, as rax tells.
+fn who_calls(process: &Process, regs: &Regs) -> Option<Registers> {
+    let is_inside = process.code.is_in_runtime(regs.rip) || process.code.in_call(regs.rip);
+    process.context(regs).filter(|_| is_inside).and_then(|context| process.saved_registers(context))
 }
 
 /// What the kernel would do with the signal. If the process cannot be asked, it is dead.

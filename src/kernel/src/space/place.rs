@@ -15,7 +15,6 @@
 
 use super::gaps::PAGE;
 use super::map::Map;
-use crate::virtualise;
 use memcheck_abi::layout::{CODE_END, FORBIDDEN_END, HEAP_END, HEAP_START, LOW_END, MAGIC_BASE, MAGIC_END, MMAP_END, PROGRAM_END};
 use memcheck_rt::sys;
 
@@ -26,7 +25,6 @@ pub const MAP_HUGETLB: u64 = 0x4_0000;
 const HUGE_SHIFT: u64 = 26;
 const HUGE_MASK: u64 = 0x3f;
 const HUGE: u64 = 2 << 20;
-const PREAD64: u64 = 17;
 
 /// The kernel does not map below this for unprivileged programs; hints there are no hints.
 const LOWEST_HINT: u64 = 0x1_0000;
@@ -34,8 +32,6 @@ const LOWEST_HINT: u64 = 0x1_0000;
 const RESERVATION: core::ops::RangeInclusive<u64> = (256 << 10)..=(520 << 20);
 /// ... as long as this much of the low area stays free.
 const KEEP_LOW: u64 = 640 << 20;
-/// Objects are smaller than this, where nothing better is known.
-const OBJECT_MAX: u64 = 512 << 20;
 
 /// A mapping request; `len` is rounded up to pages.
 #[derive(Clone, Copy, Debug)]
@@ -115,11 +111,8 @@ fn wants_low(map: &Map, r: &Request) -> bool {
 }
 
 fn is_object(r: &Request) -> bool {
-    if virtualise::seccomp_installed() {
-        return r.len <= OBJECT_MAX;
-    }
     let mut magic = [0u8; 4];
     // SAFETY: reads four bytes of the file into our own array; a file that cannot be read is no object.
-    let n = unsafe { sys::syscall6(PREAD64, r.fd, magic.as_mut_ptr() as u64, 4, 0, 0, 0) };
+    let n = unsafe { sys::syscall6(sys::nr::PREAD64, r.fd, magic.as_mut_ptr() as u64, 4, 0, 0, 0) };
     n == 4 && magic == *b"\x7fELF"
 }

@@ -42,7 +42,9 @@ pub const ROWS: &[Row] = &[
     plain(300, "fanotify_init", "flags:4 event_f_flags:4"),
     row(301, "sys_fanotify_mark", "fanotify_fd:4 flags:4 mask dfd:4 pathname", &[Str(4, "fanotify_mark(path)")]),
     row(313, "finit_module", "fd:4 params flags:4", &[Str(1, "finit_module(params)")]),
-    row(317, "seccomp", "operation:4 flags:4 args", &[Do(seccomp)]).uses(|a| if a[0] & 0xffff_ffff == 0 { 3 } else { 7 }),
+    row(317, "seccomp", "operation:4 flags:4 args", &[Do(seccomp)])
+        .uses(|a| if a[0] & 0xffff_ffff == 0 { 3 } else { 7 })
+        .act(virtualise::seccomp),
     row(318, "getrandom", "buf count flags:4", &[Out(0, Arg(1), Ret, "getrandom(cpu)")]),
     plain(320, "kexec_file_load", "kernel_fd:4 initrd_fd:4 cmdline_len cmdline flags"),
     row(321, "bpf", "cmd:4 attr size:4", &[Do(bpf)]),

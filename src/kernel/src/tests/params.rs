@@ -341,6 +341,7 @@ fn unmapped_memory_is_found_after_efault() {
 
 static DIRTY: std::sync::Mutex<Option<[u64; 16]>> = std::sync::Mutex::new(None);
 static HOOKS: crate::Hooks = crate::Hooks {
+    program_call: || 0,
     register_v: |_| *DIRTY.lock().unwrap(),
     memory_origin: |_, _| {},
     register_origin: |_, _, _| {},

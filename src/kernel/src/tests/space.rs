@@ -33,6 +33,7 @@ pub fn note_mapped(start: u64, end: u64, flags: u32) {
 }
 
 static HOOKS: crate::Hooks = crate::Hooks {
+    program_call: || 0,
     register_v: |_| None,
     memory_origin: |_, _| {},
     register_origin: |_, _, _| {},
