@@ -324,7 +324,7 @@ const BEHAVIOUR: &[OptionRow] = &[
     row("code-cache", Kind::Int { min: 0x1_0000, max: 1 << 30 }, "1073741824", set!(code_cache, unsigned), "bytes of translated code after which it is made anew"),
     row("soname-synonyms", Kind::Text("syn1=pattern1,..."), "", |o, v| { extend_list(&mut o.soname_synonyms, v); Ok(()) }, "where malloc is: somalloc=NONE, somalloc=libxyz*"),
     row("vgdb", Kind::Word(&["no", "yes", "full"]), "yes", set!(debugger, word, |at: usize| at > 0), "may gdb look at the program?"),
-    row("vgdb-error", INT, "999999999", set!(debugger_error, number, |n: i64| n.max(0) as u64), "wait for gdb after this error and those behind it; 0: from the start"),
+    row("vgdb-error", INT, "999999999", set!(debugger_error, number, |n: i64| u64::try_from(n).unwrap_or(super::NO_ERROR)), "wait for gdb after this error and those behind it; 0: from the start"),
     row("vgdb-prefix", Kind::Text("prefix"), "/tmp/vgdb-pipe", set!(debugger_prefix, text), "begins the name of the socket for gdb"),
     row("stats", Kind::Bool, "no", set!(stats, yes), "say at the end how much was translated, and how much was about undefined data?"),
 ];

@@ -208,6 +208,7 @@ fn two_log_files_are_worth_a_word() {
 #[test]
 fn waiting_for_a_debugger_is_worth_a_word() {
     assert!(run("--vgdb=no --vgdb-error=999999999 p").notes.is_empty());
+    assert_eq!(run("--vgdb-error=-1 p").options.debugger_error, run("p").options.debugger_error);
     let looked_at = run("--vgdb=full --vgdb-error=2 --vgdb-stop-at=exit p");
     assert_eq!((looked_at.notes.len(), looked_at.options.debugger, looked_at.options.debugger_error), (1, true, 2));
     assert!(!run("--vgdb=no p").options.debugger);
