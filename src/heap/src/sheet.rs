@@ -25,16 +25,18 @@ const PAGE: u64 = 4096;
 pub struct File {
     descriptor: u64,
     length: u64,
+    /// One at a time, and none while the process is being copied: the child would have the descriptor for ever.
+    _one: Guard<'static, ()>,
 }
 
 const RLIMIT_FSIZE: u64 = 1;
 const MFD_CLOEXEC: u64 = 1;
 
-static FILLING: Lock<()> = Lock::new(());
+static MADE: Lock<()> = Lock::new(());
 
 /// For the time of a fork.
 pub fn hold() -> Guard<'static, ()> {
-    FILLING.lock()
+    MADE.lock()
 }
 
 /// Fill ranges of shadow (start, length; the first is the longest) with FF. False if that is impossible; their contents may have changed then.
@@ -86,7 +88,7 @@ impl File {
 fn filled(len: u64) -> Option<File> {
     let mut limit = [0u64; 2];
     let flags = sys::MAP_SHARED | sys::MAP_FIXED_NOREPLACE;
-    let _one = FILLING.lock();
+    let one = MADE.lock();
     // SAFETY: the limit is only asked for (beyond it a file would cost the program a signal); the mapping lies in a range of ours and is gone
     // before the lock is.
     unsafe {
@@ -107,6 +109,6 @@ fn filled(len: u64) -> Option<File> {
         }
         core::ptr::write_bytes(SHEET as *mut u8, shadow::UNDEFINED, len as usize);
         sys::syscall3(sys::nr::MUNMAP, SHEET, len, 0);
-        Some(File { descriptor: file, length: len })
+        Some(File { descriptor: file, length: len, _one: one })
     }
 }
