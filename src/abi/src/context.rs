@@ -105,18 +105,10 @@ pub struct ThreadContext {
     pub frame_origin: FrameOrigin,
     /// Nesting of VALGRIND_DISABLE_ERROR_REPORTING.
     pub errors_disabled: u32,
-    /// Not 0 while this thread lives in a child process that shares its parent's memory: see [`guest`].
+    /// 1 while this thread lives in a child process that shares its parent's memory.
     pub vfork_child: u32,
     /// Words for the runtime's crates that have per-thread state (heap caches and so on), by [`local`].
     pub locals: [u64; 32],
-}
-
-/// Values of `ThreadContext::vfork_child`.
-pub mod guest {
-    /// The parent stands still until this process has ended or runs another program (CLONE_VFORK), and then takes its context back.
-    pub const WAITED_FOR: u32 = 1;
-    /// It runs beside its parent.
-    pub const AT_LARGE: u32 = 2;
 }
 
 /// Owners of `ThreadContext::locals`.

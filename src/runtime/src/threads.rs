@@ -7,7 +7,7 @@ use alloc::collections::VecDeque;
 use alloc::vec::Vec;
 use core::arch::asm;
 use core::sync::atomic::{AtomicU64, Ordering};
-use memcheck_abi::context::{RAX, RSP, ThreadContext, guest, local};
+use memcheck_abi::context::{RAX, RSP, ThreadContext, local};
 use memcheck_abi::event::{Trap, Warning};
 use memcheck_abi::layout::{SLOT_RUNTIME_STACK_TOP, THREAD_SLOT, THREADS_END, THREADS_START, V_DISTANCE};
 use memcheck_kernel::CloneArgs;
@@ -144,11 +144,7 @@ pub fn create(parent: &mut ThreadContext, args: &CloneArgs) -> i64 {
     child.guest_fs = if args.flags & clone::SETTLS != 0 { args.tls } else { parent.guest_fs };
     child.guest_gs = parent.guest_gs;
     child.xsave.0.copy_from_slice(&parent.xsave.0);
-    child.vfork_child = match (args.is_thread, args.is_vfork_like) {
-        (true, _) => 0,
-        (false, true) => guest::WAITED_FOR,
-        (false, false) => guest::AT_LARGE,
-    };
+    child.vfork_child = u32::from(!args.is_thread);
     child.locals[local::TRAP_BLOCKED] = parent.locals[local::TRAP_BLOCKED];
     child.first_sp = child.regs.gpr[RSP];
     if args.is_thread {
@@ -206,11 +202,10 @@ pub fn warn_if_reporting_is_off(ctx: &ThreadContext) {
 pub fn exit(status: u64) -> ! {
     let ctx = context::current();
     memcheck_heap::thread_exit(ctx);
+    // A process of its own leaves its slot to the parent that waited for it. If nobody did, nobody knows when it is free.
     if ctx.vfork_child == 0 {
         warn_if_reporting_is_off(ctx);
         give_number_back(ctx.number);
-    }
-    if ctx.vfork_child != guest::WAITED_FOR {
         LEAVING.lock().push_back((ctx.self_ptr, ctx.tid));
     }
     loop {
