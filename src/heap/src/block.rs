@@ -106,7 +106,7 @@ fn large(ask: Granted, align: u64, need: u64) -> u64 {
     if need > memcheck_abi::layout::HEAP_END - HEAP_START {
         return 0;
     }
-    fallow::may_be_worth_it();
+    fallow::may_have_grown();
     let taken = central::lock().take_large(need.div_ceil(UNIT));
     let Some(run) = taken else { return 0 };
     fallow::forget(run.first, run.units);

@@ -153,7 +153,7 @@ impl Cache {
     #[cold]
     #[inline(never)]
     fn refill(&mut self, class: usize) -> Option<Slot> {
-        fallow::may_be_worth_it();
+        fallow::may_have_grown();
         swap(&mut self.current[class], &mut self.filling[class]);
         if self.current[class].as_ref().is_none_or(|tray| tray.len() == 0) {
             let mut central = central::lock();

@@ -9,14 +9,12 @@
 //!                       |<-- a sheet ->|  short: stays
 //! ```
 //!
-//! Once blocks leave the quarantine memory comes and goes in turn. Then it is searched whenever a quarter of the volume has left, but not
-//! sooner than some time after the last search: where blocks live for a moment the faults would cost as much as the allocations.
-//! Memory of several threads is not looked at: one could write a byte that another has just seen.
+//! That is over when blocks leave the quarantine for the first time. From then on memory comes and goes in turn, and the faults would cost as
+//! much as the allocations. Neither is memory of several threads looked at: one could write a byte that another has just seen.
 #![allow(unsafe_code, reason = "reads shadow by address")]
 
 use crate::layout::{UNIT, address_of, unit_of};
-use crate::{quarantine, settings, sheet, spans};
-use core::arch::x86_64::_rdtsc;
+use crate::{quarantine, sheet, spans};
 use core::sync::atomic::{AtomicBool, AtomicU64, Ordering::Relaxed};
 use memcheck_abi::layout::{A_BASE, v_of};
 use memcheck_rt::{context, shadow, sys};
@@ -28,9 +26,6 @@ const SMALL: u64 = (6 << 20) / UNIT;
 /// It is searched when it has grown by so much, and by this share of itself.
 const STEP: u64 = (1 << 20) / UNIT;
 const SHARE: u64 = 16;
-/// Later, when this part of the quarantine's volume has left it, and so many ticks of the clock have passed: 30 to 40 ms.
-const TURN: u64 = 4;
-const PAUSE: u64 = 80_000_000;
 /// Shorter stretches are not worth a mapping, of A even less.
 const LEAST: u64 = (64 << 10) / UNIT;
 const LEAST_FOR_A: u64 = (256 << 10) / UNIT;
@@ -42,37 +37,15 @@ static GIVEN: [AtomicBool; UNITS] = [const { AtomicBool::new(false) }; UNITS];
 static ANY: AtomicBool = AtomicBool::new(false);
 /// Units of the heap when it was searched last.
 static SEARCHED: AtomicU64 = AtomicU64::new(0);
-/// What had left the quarantine by then, and when that was.
-static LEFT: AtomicU64 = AtomicU64::new(0);
-static WHEN: AtomicU64 = AtomicU64::new(0);
 
-/// The heap may have grown, or blocks may have left the quarantine. Not under the central lock.
+/// The heap may have grown. Not under the central lock.
 #[inline]
-pub fn may_be_worth_it() {
-    let (used, left) = (spans::used_units(), quarantine::left());
-    let worth = if left == 0 { has_grown(used) } else { left - LEFT.load(Relaxed) >= settings::get().volume / TURN && is_time() };
-    if used >= SMALL && worth && !context::is_shared() {
+pub fn may_have_grown() {
+    let (used, before) = (spans::used_units(), SEARCHED.load(Relaxed));
+    if used >= SMALL && used - before >= STEP.max(before / SHARE) && !quarantine::was_full() && !context::is_shared() {
         SEARCHED.store(used, Relaxed);
-        LEFT.store(left, Relaxed);
         give_back();
     }
-}
-
-fn has_grown(used: u64) -> bool {
-    let before = SEARCHED.load(Relaxed);
-    used - before >= STEP.max(before / SHARE)
-}
-
-/// Is the last search long past? If so, the next one begins now.
-#[cold]
-fn is_time() -> bool {
-    // SAFETY: reads a counter.
-    let now = unsafe { _rdtsc() };
-    let long_past = now.wrapping_sub(WHEN.load(Relaxed)) >= PAUSE;
-    if long_past {
-        WHEN.store(now, Relaxed);
-    }
-    long_past
 }
 
 /// Is there any?

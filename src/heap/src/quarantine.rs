@@ -21,7 +21,7 @@ use crate::map::{self, Kind};
 use crate::record::{self, Head, Record};
 use crate::spans::{self, Run};
 use crate::{paint, settings};
-use core::sync::atomic::{AtomicU64, Ordering::Relaxed};
+use core::sync::atomic::{AtomicBool, AtomicU64, Ordering::Relaxed};
 
 /// Free slots fill at most this part of the volume.
 const IDLE_SHARE: u64 = 4;
@@ -32,8 +32,8 @@ static VOLUME: AtomicU64 = AtomicU64::new(0);
 static IDLE: AtomicU64 = AtomicU64::new(0);
 /// What counts for the limit.
 static LEVEL: AtomicU64 = AtomicU64::new(0);
-/// Bytes that have left.
-static LEFT: AtomicU64 = AtomicU64::new(0);
+/// Blocks have left.
+static WAS_FULL: AtomicBool = AtomicBool::new(false);
 
 /// A block was freed: its record is in state quarantined and belongs to the caller.
 #[inline(always)]
@@ -78,7 +78,6 @@ fn grow(by: u64) {
 
 fn shrink(by: u64) {
     VOLUME.store(VOLUME.load(Relaxed) - by, Relaxed);
-    LEFT.store(LEFT.load(Relaxed) + by, Relaxed);
     weigh();
 }
 
@@ -106,10 +105,9 @@ pub fn flush(cache: &mut Cache) {
     }
 }
 
-/// Bytes that have been trimmed so far.
-#[inline]
-pub fn left() -> u64 {
-    LEFT.load(Relaxed)
+/// Has anything been trimmed yet?
+pub fn was_full() -> bool {
+    WAS_FULL.load(Relaxed)
 }
 
 /// Is it time to [`trim`]?
@@ -122,6 +120,7 @@ pub fn is_over() -> bool {
 #[cold]
 #[inline(never)]
 pub fn trim(cache: &mut Cache) {
+    WAS_FULL.store(true, Relaxed);
     loop {
         // A statement of its own: the lock must be free again while blocks are released.
         let next = oldest(&mut central::lock());
