@@ -49,6 +49,7 @@ pub const ROWS: &[Row] = &[
     row(&[Vpmovw2m], Compare::SignMask(2)),
     row(&[Vpmovd2m], Compare::SignMask(4)),
     row(&[Vpmovq2m], Compare::SignMask(8)),
+    row(&[Vcmpph], Compare::Float(2)),
     row(&[Vcmpps], Compare::Float(4)),
     row(&[Vcmppd], Compare::Float(8)),
     row(&[Vcmpss], Compare::FloatScalar(4)),

@@ -185,7 +185,7 @@ pub const ROWS: &[Row] = &[
     lane(&[Vplzcntq], Lane::LeadingZeros, 8),
     lane(&[Gf2p8mulb, Vgf2p8mulb], Lane::Any, 1),
     lane(&[Pmulhw, Vpmulhw, Pmulhrsw, Vpmulhrsw, Pmaddubsw, Vpmaddubsw,
-           Vaddph, Vsubph, Vmulph, Vdivph, Vminph, Vmaxph, Vsqrtph, Vcmpph], Lane::Any, 2),
+           Vaddph, Vsubph, Vmulph, Vdivph, Vminph, Vmaxph, Vsqrtph], Lane::Any, 2),
     lane(&[Pmaddwd, Vpmaddwd, Vpdpbusd, Vpdpbusds, Vpdpwssd, Vpdpwssds, Vdpbf16ps,
            Addps, Vaddps, Subps, Vsubps, Mulps, Vmulps, Divps, Vdivps, Minps, Vminps, Maxps, Vmaxps, Sqrtps, Vsqrtps,
            Rcpps, Vrcpps, Rsqrtps, Vrsqrtps, Roundps, Vroundps, Cmpps, Addsubps, Vaddsubps,
